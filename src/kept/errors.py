@@ -1,0 +1,200 @@
+"""The exceptions of kept, as a tree. Each has a stable `code`, says what happened and what to do.
+
+KeptError
+├── RequestError              the engine said no
+│   ├── BadRequestError       400  the request itself is wrong
+│   ├── UnauthenticatedError  401  no valid token
+│   ├── ForbiddenError        403  the token does not allow it
+│   ├── NotFoundError         404  there is no such record
+│   ├── ConflictError         409  the record is not in a state that allows it, or the lease is lost
+│   ├── TooLargeError         413  the body is larger than the limit
+│   ├── UnprocessableError    422  the records named do not allow it
+│   ├── ShedError             429  refused for now by a limit; retry later
+│   ├── InternalError         500  a fault of the engine
+│   └── UnavailableError      503  nothing was applied; retry
+├── ConnectionFailedError     no answer: the outcome is unknown unless the request is repeatable
+├── StoreError                the store cannot be used
+│   ├── StoreVersionError     it was written by a newer kept
+│   ├── StoreBusyError        it stays locked by another process
+│   └── StoreFailedError      reading, writing or committing failed
+├── ConfigurationError        a setting or an argument is wrong, or an extra is missing
+├── NotDurableError           durable code tried what cannot be replayed; it belongs in a step
+├── NondeterminismError       a replay asked for something else than was recorded
+├── UnregisteredError         no function of that name and version here
+├── InvalidArgumentsError     arguments do not fit the function's annotations
+├── LeaseLostError            another worker may hold the task now; stop
+└── PromiseError              what awaiting a promise raises
+    ├── PromiseRejectedError  it was rejected; carries the error's type, message and details
+    ├── PromiseCanceledError  it was canceled
+    └── PromiseTimedOutError  its deadline passed
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class KeptError(Exception):
+    """The root of every exception that kept raises on purpose."""
+
+    code: ClassVar[str] = "kept"
+
+
+class RequestError(KeptError):
+    """The engine refused a request; `status` is the protocol's (A1)."""
+
+    code: ClassVar[str] = "request"
+    status: int = 500
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        if status is not None:
+            self.status = status
+
+
+class BadRequestError(RequestError):
+    code: ClassVar[str] = "bad_request"
+    status = 400
+
+
+class UnauthenticatedError(RequestError):
+    code: ClassVar[str] = "unauthenticated"
+    status = 401
+
+
+class ForbiddenError(RequestError):
+    code: ClassVar[str] = "forbidden"
+    status = 403
+
+
+class NotFoundError(RequestError):
+    code: ClassVar[str] = "not_found"
+    status = 404
+
+
+class ConflictError(RequestError):
+    code: ClassVar[str] = "conflict"
+    status = 409
+
+
+class TooLargeError(RequestError):
+    code: ClassVar[str] = "too_large"
+    status = 413
+
+
+class UnprocessableError(RequestError):
+    code: ClassVar[str] = "unprocessable"
+    status = 422
+
+
+class ShedError(RequestError):
+    code: ClassVar[str] = "shed"
+    status = 429
+
+
+class InternalError(RequestError):
+    code: ClassVar[str] = "internal"
+    status = 500
+
+
+class UnavailableError(RequestError):
+    code: ClassVar[str] = "unavailable"
+    status = 503
+
+
+class ConnectionFailedError(KeptError):
+    code: ClassVar[str] = "connection_failed"
+
+
+class StoreError(KeptError):
+    code: ClassVar[str] = "store"
+
+
+class StoreVersionError(StoreError):
+    code: ClassVar[str] = "store_version"
+
+
+class StoreBusyError(StoreError):
+    code: ClassVar[str] = "store_busy"
+
+
+class StoreFailedError(StoreError):
+    code: ClassVar[str] = "store_failed"
+
+
+class ConfigurationError(KeptError):
+    code: ClassVar[str] = "configuration"
+
+
+class NotDurableError(KeptError):
+    code: ClassVar[str] = "not_durable"
+
+
+class NondeterminismError(KeptError):
+    code: ClassVar[str] = "nondeterministic"
+
+
+class UnregisteredError(KeptError):
+    code: ClassVar[str] = "unregistered"
+
+
+class InvalidArgumentsError(KeptError):
+    code: ClassVar[str] = "invalid_arguments"
+
+
+class LeaseLostError(KeptError):
+    code: ClassVar[str] = "lease_lost"
+
+
+class PromiseError(KeptError):
+    """What awaiting a promise raises when it did not resolve; `id` is the promise's."""
+
+    code: ClassVar[str] = "promise"
+
+    def __init__(self, id: str, text: str) -> None:
+        super().__init__(text)
+        self.id = id
+
+
+class PromiseRejectedError(PromiseError):
+    """The promise was rejected. `type` and `message` are the original error's, `details` its extras."""
+
+    code: ClassVar[str] = "rejected"
+
+    def __init__(
+        self, id: str, type: str, message: str, details: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(id, f"{id} was rejected: {type}: {message}")
+        self.type = type
+        self.message = message
+        self.details = details or {}
+
+
+class PromiseCanceledError(PromiseError):
+    code: ClassVar[str] = "canceled"
+
+
+class PromiseTimedOutError(PromiseError):
+    code: ClassVar[str] = "timed_out"
+
+
+_BY_STATUS: dict[int, type[RequestError]] = {
+    error.status: error
+    for error in (
+        BadRequestError,
+        UnauthenticatedError,
+        ForbiddenError,
+        NotFoundError,
+        ConflictError,
+        TooLargeError,
+        UnprocessableError,
+        ShedError,
+        InternalError,
+        UnavailableError,
+    )
+}
+
+
+def error_for(status: int, text: str) -> RequestError:
+    """The exception for a refused request's status."""
+    return _BY_STATUS.get(status, RequestError)(text, status)

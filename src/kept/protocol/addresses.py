@@ -1,0 +1,66 @@
+"""Addresses: where a message goes, or which queue holds the work (protocol A6)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+from kept.protocol.limits import MAX_ADDRESS_BYTES, MAX_QUEUE_NAME_BYTES
+
+# What the engine serves by itself; a transport that is installed adds its scheme.
+BASE_SCHEMES: Final = frozenset({"poll", "http", "https"})
+QUEUE_PREFIX: Final = "queue://"
+
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(.+)", re.DOTALL)
+_POLL: Final = re.compile(r"poll://(uni|any)@([^/\s]+)(?:/(\S+))?")
+_HTTP: Final = re.compile(r"https?://[^\s/?#]+[^\s]*", re.IGNORECASE)
+_QUEUE: Final = re.compile(r"queue://[^\s]+")
+
+
+class PollAddress(msgspec.Struct, frozen=True):
+    """`poll://uni@GROUP/ID` or `poll://any@GROUP[/ID]`, taken apart."""
+
+    unicast: bool
+    group: str
+    id: str | None
+
+
+def scheme_of(address: str) -> str | None:
+    """The scheme of an address; none where it has no `scheme://rest` form."""
+    match = _SCHEME.fullmatch(address)
+    return match.group(1) if match else None
+
+
+def parse_poll(address: str) -> PollAddress | None:
+    """A poll address taken apart; none where it is not one."""
+    match = _POLL.fullmatch(address)
+    if match is None:
+        return None
+    return PollAddress(match.group(1) == "uni", match.group(2), match.group(3))
+
+
+def queue_of(address: str) -> str | None:
+    """The queue that a `queue://NAME` address names; none for other addresses."""
+    return address[len(QUEUE_PREFIX) :] if address.startswith(QUEUE_PREFIX) else None
+
+
+def is_deliverable(address: str, schemes: frozenset[str] = BASE_SCHEMES) -> bool:
+    """Whether a message can be sent there by a transport that serves one of `schemes`."""
+    scheme = scheme_of(address)
+    if scheme is None or scheme not in schemes or len(address.encode()) > MAX_ADDRESS_BYTES:
+        return False
+    if scheme == "poll":
+        return _POLL.fullmatch(address) is not None
+    if scheme in ("http", "https"):
+        return _HTTP.fullmatch(address) is not None
+    return True
+
+
+def is_target(address: str, schemes: frozenset[str] = BASE_SCHEMES) -> bool:
+    """Whether work can be sent, or queued, there."""
+    if address.startswith(QUEUE_PREFIX):
+        name_fits = len(address.encode()) - len(QUEUE_PREFIX) <= MAX_QUEUE_NAME_BYTES
+        return name_fits and _QUEUE.fullmatch(address) is not None
+    return is_deliverable(address, schemes)

@@ -1,0 +1,46 @@
+"""Every bound of the protocol, named, with its unit in its name (protocol A10, B1, B2)."""
+
+from typing import Final
+
+PROTOCOL_VERSION: Final = "2026-04-01"
+SUPPORTED_VERSIONS: Final = (PROTOCOL_VERSION,)
+
+# Numbers travel as JSON to clients whose integers are doubles, so nothing larger is accepted.
+MAX_INTEGER: Final = 9_007_199_254_740_991
+# A deadline of this value means "none" and arms nothing (B6).
+NEVER_MS: Final = MAX_INTEGER
+
+MAX_ID_BYTES: Final = 1_024
+MAX_PAYLOAD_BYTES: Final = 1_048_576
+MAX_TAGS: Final = 64
+MAX_TAGS_BYTES: Final = 16_384
+MAX_ADDRESS_BYTES: Final = 2_048
+MAX_QUEUE_NAME_BYTES: Final = 256
+MAX_BODY_BYTES: Final = 4 * 1_048_576
+MAX_BATCH_REQUESTS: Final = 1_000
+MAX_NESTING_DEPTH: Final = 64
+
+MAX_WAIT_MS: Final = 60_000
+MAX_CLAIM_WAIT_MS: Final = 30_000
+MAX_CLAIM_TASKS: Final = 1_000
+MAX_CLAIM_QUEUES: Final = 256
+MAX_ATTEMPTS: Final = 1_000
+
+DEFAULT_SEARCH_ROWS: Final = 100
+MAX_SEARCH_ROWS: Final = 1_000
+MAX_SEARCH_SCAN_ROWS: Final = 10_000
+
+MAX_PRELOAD_RECORDS: Final = 1_000
+MAX_PRELOAD_BYTES: Final = 1_048_576
+
+# Edges (callbacks, listeners) that one commit drains; the rest follow in further commits (A5).
+MAX_EDGES_PER_STEP: Final = 1_000
+# Instants that one step of a schedule fires (A4).
+MAX_INSTANTS_PER_STEP: Final = 100
+MAX_REPLAYS_PER_REQUEST: Final = 1_000
+
+DEFAULT_RETRY_TIMEOUT_MS: Final = 5_000
+DEFAULT_AGING_MS: Final = 60_000
+MAX_PRIORITY: Final = 9
+DEFAULT_BACKOFF_BASE_MS: Final = 1_000
+DEFAULT_BACKOFF_MAX_MS: Final = 900_000

@@ -1,0 +1,198 @@
+"""What the requests answer (protocol A4, B1 to B4).
+
+A `Response` is a status and its data: one of the structures below, or for errors the bare text.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from kept.protocol.records import (
+    DeadLetter,
+    PromiseRecord,
+    ScheduleRecord,
+    TaskRecord,
+)
+
+OK: Final = 200
+# task.suspend only: an awaited promise is settled already, so the worker goes on at once.
+RESUME_AT_ONCE: Final = 300
+BAD_REQUEST: Final = 400
+UNAUTHENTICATED: Final = 401
+FORBIDDEN: Final = 403
+NOT_FOUND: Final = 404
+CONFLICT: Final = 409
+TOO_LARGE: Final = 413
+UNPROCESSABLE: Final = 422
+SHED: Final = 429
+INTERNAL: Final = 500
+# The commit failed or the engine is stopping: nothing was applied, ask again.
+UNAVAILABLE: Final = 503
+
+
+class Result(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What every successful answer's data is."""
+
+
+class Nothing(Result, frozen=True):
+    """The data of an answer that has none: `{}`."""
+
+
+class PromiseResult(Result, frozen=True):
+    promise: PromiseRecord
+
+
+class PromisePage(Result, frozen=True):
+    promises: list[PromiseRecord]
+    cursor: str | None = None
+
+
+class TaskResult(Result, frozen=True):
+    task: TaskRecord
+
+
+class TaskPage(Result, frozen=True):
+    tasks: list[TaskRecord]
+    cursor: str | None = None
+
+
+class AcquiredTask(Result, frozen=True):
+    """A lease, with what the work needs. `attempt` is failures + 1; `released` is the order of
+    release so far (B3); `more` continues the preload in `promise.children`."""
+
+    task: TaskRecord
+    promise: PromiseRecord
+    preload: list[PromiseRecord]
+    attempt: int | None = None
+    released: list[str] | None = None
+    more: str | None = None
+
+
+class ClaimResult(Result, frozen=True):
+    tasks: list[AcquiredTask]
+
+
+class PreloadResult(Result, frozen=True):
+    preload: list[PromiseRecord]
+    more: str | None = None
+
+
+class InnerHead(Result, frozen=True):
+    corr_id: str
+    status: int
+    version: str
+
+
+class InnerResponse(Result, frozen=True):
+    kind: str
+    head: InnerHead
+    data: PromiseResult | str
+
+
+class FenceResult(Result, frozen=True):
+    action: InnerResponse
+    preload: list[PromiseRecord]
+
+
+class LostLease(Result, frozen=True):
+    """Why a lease in a heartbeat is no longer held: expired, superseded, settled, halted, unknown."""
+
+    id: str
+    version: int
+    reason: str
+
+
+class HeartbeatResult(Result, frozen=True):
+    lost: list[LostLease] | None = None
+    cancel: list[str] | None = None
+
+
+class NackResult(Result, frozen=True):
+    """`outcome`: retry, rejected or halted; `retry_at` (ms) where it is retry."""
+
+    outcome: str
+    retry_at: int | None = None
+
+
+class ScheduleResult(Result, frozen=True):
+    schedule: ScheduleRecord
+
+
+class SchedulePage(Result, frozen=True):
+    schedules: list[ScheduleRecord]
+    cursor: str | None = None
+
+
+class DeadLetterResult(Result, frozen=True):
+    letter: DeadLetter
+
+
+class DeadLetterPage(Result, frozen=True):
+    letters: list[DeadLetter]
+    cursor: str | None = None
+
+
+class Replay(Result, frozen=True):
+    """One replay: `status` 200 with the id that runs now, or why not."""
+
+    id: str
+    status: int
+    replayed_as: str | None = None
+    error: str | None = None
+
+
+class ReplayResult(Result, frozen=True):
+    replays: list[Replay]
+
+
+class SnapPromiseTimeout(Result, frozen=True):
+    id: str
+    timeout: int
+
+
+class SnapCallback(Result, frozen=True):
+    awaiter: str
+    awaited: str
+
+
+class SnapListener(Result, frozen=True):
+    id: str
+    address: str
+
+
+class SnapTaskTimeout(Result, frozen=True):
+    """`type`: 0 for a retry, 1 for a lease."""
+
+    id: str
+    type: int
+    timeout: int
+
+
+class SnapMessage(Result, frozen=True):
+    address: str
+    message: dict[str, Any]
+
+
+class Snapshot(Result, frozen=True):
+    """The whole state, projected and sorted (debug.snap)."""
+
+    promises: list[PromiseRecord]
+    promise_timeouts: list[SnapPromiseTimeout]
+    callbacks: list[SnapCallback]
+    listeners: list[SnapListener]
+    tasks: list[TaskRecord]
+    task_timeouts: list[SnapTaskTimeout]
+    messages: list[SnapMessage]
+
+
+class Response(msgspec.Struct):
+    """An answer: its status and data (a `Result`, a list for debug.tick, or an error's text)."""
+
+    status: int
+    data: Result | list[Any] | str
+
+    @property
+    def ok(self) -> bool:
+        return self.status < BAD_REQUEST

@@ -1,0 +1,180 @@
+"""What the machine asks of a store and hands back to it: keys in, records out, changes in.
+
+`Reads` names what a batch needs, `Loaded` is what a store found, `Changes` is what one step, or a
+whole batch, did. Stores and observers see these and nothing else; no rule lives here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from kept.protocol.records import (
+    DeadLetter,
+    MessageKey,
+    OutboxEntry,
+    Promise,
+    ScheduleRecord,
+    Task,
+)
+
+DEFAULT_TENANT = "default"
+
+
+class Edge(NamedTuple):
+    """A callback (awaited, awaiting task), a listener (awaited, address), a resume (task, awaited)
+    or a release (task, promise)."""
+
+    of: str
+    to: str
+
+
+class Head(NamedTuple):
+    """The front of a queue: its due tasks in order of rank, of these functions only where given."""
+
+    queue: str
+    functions: tuple[str, ...] | None = None
+
+
+class Reads(msgspec.Struct):
+    """The keys that a batch needs next. `objects` are promises with their tasks, by id."""
+
+    objects: set[str] = set()
+    # Settled promises' callbacks and listeners, at most MAX_EDGES_PER_STEP of each.
+    edges: set[str] = set()
+    # The first page of a task's preload: its children, released ones first (A4).
+    children: set[str] = set()
+    # How many due tasks of each head.
+    heads: dict[Head, int] = {}
+    schedules: set[str] = set()
+    messages: set[MessageKey] = set()
+    dead_letters: set[str] = set()
+    # Tasks whose last request had one of these ids: a claim that is asked again (B1).
+    requests: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.objects
+            or self.edges
+            or self.children
+            or self.heads
+            or self.schedules
+            or self.messages
+            or self.dead_letters
+            or self.requests
+        )
+
+
+class Children(msgspec.Struct):
+    """A page of a task's preload: `released` in their order first, then `others` by id, each
+    promise once. `more` is the cursor of the next page, as the store reads it."""
+
+    released: list[Promise] = []
+    others: list[Promise] = []
+    more: str | None = None
+
+
+class Loaded(msgspec.Struct):
+    """What the store holds under the keys of some `Reads`; None where there is nothing.
+
+    The objects of heads, children and requests are among `promises` and `tasks` too.
+    """
+
+    promises: dict[str, Promise | None] = {}
+    tasks: dict[str, Task | None] = {}
+    callbacks: dict[str, list[str]] = {}
+    listeners: dict[str, list[str]] = {}
+    # Promises with more edges than one step may drain.
+    more_edges: set[str] = set()
+    children: dict[str, Children] = {}
+    # Task ids, ready ones by rank, then delayed ones that are due by now.
+    heads: dict[Head, list[str]] = {}
+    schedules: dict[str, ScheduleRecord | None] = {}
+    messages: dict[MessageKey, OutboxEntry | None] = {}
+    dead_letters: dict[str, DeadLetter | None] = {}
+    requests: dict[str, list[str]] = {}
+
+
+class Changes(msgspec.Struct):
+    """New contents by key; None means removed. Nothing here says why.
+
+    A promise or task whose id is in `born_promises` or `born_tasks` is new; all others replace a
+    stored one. Edges map to True (present) or False (absent); writing one that is so already is
+    harmless. All resumes of the tasks in `resumes_cleared` go before those in `resumes` come.
+    """
+
+    promises: dict[str, Promise] = {}
+    tasks: dict[str, Task] = {}
+    born_promises: set[str] = set()
+    born_tasks: set[str] = set()
+    callbacks: dict[Edge, bool] = {}
+    listeners: dict[Edge, bool] = {}
+    resumes_cleared: set[str] = set()
+    resumes: dict[Edge, bool] = {}
+    # The number that a promise's release got from its task.
+    releases: dict[Edge, int] = {}
+    # Settled promises whose edges were too many for one commit (True), or are drained now (False).
+    undrained: dict[str, bool] = {}
+    schedules: dict[str, ScheduleRecord | None] = {}
+    outbox: dict[MessageKey, OutboxEntry | None] = {}
+    dead_letters: dict[str, DeadLetter | None] = {}
+    # Set by debug.reset only: everything of the tenant goes first.
+    reset: bool = False
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, field) for field in self.__struct_fields__)
+
+
+class Key(NamedTuple):
+    """A record of a tenant."""
+
+    tenant: str
+    id: str
+
+
+class Due(msgspec.Struct):
+    """What the background has to do at an instant, each list oldest first and bounded."""
+
+    deadlines: list[Key] = []
+    leases: list[Key] = []
+    # Pending pushed tasks to be dispatched.
+    retries: list[Key] = []
+    # Pending pulled tasks, delayed until now, to be marked ready.
+    ready: list[Key] = []
+    schedules: list[Key] = []
+    # Settled promises with edges still to be drained.
+    drains: list[Key] = []
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, field) for field in self.__struct_fields__)
+
+
+class Notice(msgspec.Struct):
+    """What a commit means to other processes on the same store: who should look again."""
+
+    # Queues ("tenant", "name") in which a task became due.
+    queues: set[tuple[str, str]] = set()
+    # Promises ("tenant", "id") that settled.
+    settled: set[tuple[str, str]] = set()
+    # The earliest instant (ms) at which something is due that was not before.
+    due_at: int | None = None
+    # Messages were put into the outbox.
+    messages: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.queues or self.settled or self.due_at is not None or self.messages)
+
+
+class Dump(msgspec.Struct):
+    """Everything a tenant has: for debug.snap and for the checks of tests."""
+
+    promises: dict[str, Promise] = {}
+    tasks: dict[str, Task] = {}
+    callbacks: set[Edge] = set()
+    listeners: set[Edge] = set()
+    resumes: set[Edge] = set()
+    releases: dict[Edge, int] = {}
+    schedules: dict[str, ScheduleRecord] = {}
+    outbox: dict[MessageKey, OutboxEntry] = {}
+    dead_letters: dict[str, DeadLetter] = {}

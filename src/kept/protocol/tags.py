@@ -1,0 +1,35 @@
+"""The reserved tags: the base protocol's and our own (protocol A3, A4, B2, B4)."""
+
+from typing import Final
+
+TARGET: Final = "resonate:target"
+TIMER: Final = "resonate:timer"
+EXTERNAL: Final = "resonate:external"
+DELAY: Final = "resonate:delay"
+ORIGIN: Final = "resonate:origin"
+BRANCH: Final = "resonate:branch"
+PARENT: Final = "resonate:parent"
+SCHEDULE: Final = "resonate:schedule"
+
+FUNCTION: Final = "kept:function"
+PRIORITY: Final = "kept:priority"
+LANE: Final = "kept:lane"
+ATTEMPTS: Final = "kept:attempts"
+BACKOFF: Final = "kept:backoff"
+EXHAUSTED: Final = "kept:exhausted"
+REPLAY_OF: Final = "kept:replay-of"
+# Tags that a replay under a new id leaves behind (B4): duplicates, delay and lineage.
+NOT_REPLAYED: Final = (
+    DELAY,
+    ORIGIN,
+    BRANCH,
+    PARENT,
+    SCHEDULE,
+    "kept:dedupe",
+    "kept:dedupe-window",
+    "kept:dedupe-mismatch",
+    "kept:fingerprint",
+    "kept:debounce",
+    "kept:debounce-mode",
+    "kept:singleton",
+)

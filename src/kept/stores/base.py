@@ -1,0 +1,102 @@
+"""The interface of a store. `contract/store_suite.py` says in tests what it must do.
+
+A store keeps records by (tenant, id) and finds them again: it never decides anything. All writing
+is inside a `Transaction`, which excludes every other writer of the same records until it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
+from kept.protocol.requests import DeadList
+from kept.protocol.storage import Changes, Children, Due, Dump, Loaded, Notice, Reads
+
+
+class Transaction(Protocol):
+    """One batch: loads, saves, and a single commit. Leaving the context without `commit` undoes
+    all of it. Everything loaded is current and stays so until the end."""
+
+    # The greatest `now` of any earlier commit, by any process: the clock never goes below it (A3).
+    clock_floor: int
+
+    async def load(self, tenant: str, reads: Reads, now: int) -> Loaded:
+        """The records under the keys of `reads`; `now` (ms) decides what of a head is due."""
+
+    async def save(self, tenant: str, changes: Changes) -> None:
+        """Writes the changes; visible to others after the commit only."""
+
+    async def commit(self, batch_id: str, now: int, notice: Notice) -> None:
+        """Makes the batch durable and records its id, then tells other processes.
+
+        Raises `StoreFailedError` when nothing was applied. Where the outcome is unknown the store
+        finds out by the batch id before it answers.
+        """
+
+
+class Store(Protocol):
+    """Where records live."""
+
+    # Called, on the loop, with what another process on this store committed.
+    on_notice: Callable[[Notice], None] | None
+
+    async def open(self) -> None:
+        """Connects, creates or migrates the schema. Raises `StoreVersionError` for a newer one."""
+
+    async def close(self) -> None:
+        """Ends all use; idempotent."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction, begun: waits for its turn, fairly. Raises `StoreBusyError`, `StoreFailedError`."""
+
+    async def committed(self, batch_id: str) -> bool:
+        """Whether the batch of that id was committed (kept for at least an hour)."""
+
+    async def ping(self) -> None:
+        """Returns when the store answers; raises `StoreError` otherwise."""
+
+    # Scans are read-committed and never wait for a writer.
+
+    async def scan_promises(
+        self, tenant: str, after: str | None, limit: int, equals: Mapping[str, str]
+    ) -> list[Promise]:
+        """Promises ordered by id (as bytes of UTF-8), beyond `after`. `equals` narrows by the
+        columns origin, parent, branch, function, and by `prefix` of the id."""
+
+    async def scan_tasks(
+        self, tenant: str, after: str | None, limit: int, prefix: str = ""
+    ) -> list[tuple[Task, Promise]]:
+        """Tasks with their promises, ordered by id, beyond `after`."""
+
+    async def scan_schedules(
+        self, tenant: str, after: str | None, limit: int, prefix: str = ""
+    ) -> list[ScheduleRecord]:
+        """Schedules ordered by id, beyond `after`."""
+
+    async def scan_dead_letters(
+        self, tenant: str, filter: DeadList, after: str | None, limit: int
+    ) -> list[DeadLetter]:
+        """Dead letters that match, ordered by id, beyond `after`."""
+
+    async def scan_children(
+        self, tenant: str, task_id: str, cursor: str | None, limit: int
+    ) -> Children:
+        """A further page of a task's preload; `cursor` is an earlier page's `more`."""
+
+    async def scan_outbox(self, now: int, limit: int) -> list[tuple[str, OutboxEntry, Promise]]:
+        """Messages due by `now`, oldest first, each with its tenant and the promise it names."""
+
+    async def due(self, now: int, limit: int) -> Due:
+        """What is due by `now`, at most `limit` of each kind."""
+
+    async def next_due(self) -> int | None:
+        """The earliest instant (ms) at which `due` or `scan_outbox` finds something; may be past."""
+
+    async def dump(self, tenant: str) -> Dump:
+        """Everything a tenant has."""
+
+    async def counts(self) -> dict[str, int]:
+        """How many records of each kind and state there are, for metrics: names like
+        `promises`, `tasks_pending`, `outbox`, `dead_letters`; may be estimates."""
