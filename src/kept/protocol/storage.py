@@ -6,7 +6,7 @@ whole batch, did. Stores and observers see these and nothing else; no rule lives
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -178,3 +178,20 @@ class Dump(msgspec.Struct):
     schedules: dict[str, ScheduleRecord] = {}
     outbox: dict[MessageKey, OutboxEntry] = {}
     dead_letters: dict[str, DeadLetter] = {}
+
+
+class StepObserver(Protocol):
+    """Sees every machine step as it happens: the hook on which the property checks stand.
+
+    `mark` and `rollback` bracket what may be undone: a request that raises, a commit that fails.
+    An observer that raises from `step` undoes the request whose step it was.
+    """
+
+    def step(self, tenant: str, now: int, name: str, internal: bool, changes: Changes) -> None:
+        """One step was taken: `changes` holds what it changed, `internal` that nobody asked."""
+
+    def mark(self) -> int:
+        """A point to go back to."""
+
+    def rollback(self, mark: int) -> None:
+        """All steps since `mark` did not happen."""

@@ -1,0 +1,1 @@
+"""Floor 7: second opinions that never import the machine."""

@@ -1,0 +1,1 @@
+"""Floor 3: how messages leave. One file per transport."""
