@@ -1,0 +1,77 @@
+"""How the suite runs: coroutines as tests, a time limit on each, and what a test does when a server is not here."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+
+import pytest
+from hypothesis import settings
+
+# The limit of pytest-timeout stands behind this one and kills what blocks the loop. A coroutine is cancelled
+# a little earlier, because its traceback then shows the line that waits.
+SHARE_OF_LIMIT = 0.9
+
+# A deadline per example measures the machine, and found bugs must be reproducible from a CI log alone.
+settings.register_profile("kept", deadline=None, print_blob=True, derandomize="CI" in os.environ)
+settings.load_profile("kept")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Runs `async def` tests, each on a fresh event loop, those under hypothesis's `@given` too."""
+    test = pyfuncitem.obj
+    limit = _time_limit(pyfuncitem)
+    given = getattr(test, "hypothesis", None)
+    if given is not None:
+        if inspect.iscoroutinefunction(given.inner_test):
+            given.inner_test = _synchronous(given.inner_test, limit)
+        return None
+    if not inspect.iscoroutinefunction(test):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    _synchronous(test, limit)(**{name: pyfuncitem.funcargs[name] for name in names})
+    return True
+
+
+def _synchronous(
+    test: Callable[..., Coroutine[Any, Any, None]], limit: float | None
+) -> Callable[..., None]:
+    async def limited(*args: object, **kwargs: object) -> None:
+        async with asyncio.timeout(limit):
+            await test(*args, **kwargs)
+
+    @functools.wraps(test)
+    def run(*args: object, **kwargs: object) -> None:
+        asyncio.run(limited(*args, **kwargs))
+
+    return run
+
+
+def _time_limit(item: pytest.Function) -> float | None:
+    marker = item.get_closest_marker("timeout")
+    if marker is not None:
+        seconds = float(marker.args[0] if marker.args else marker.kwargs["timeout"])
+    else:
+        option = item.config.getoption("timeout")
+        seconds = float(item.config.getini("timeout") if option is None else option)
+    return seconds * SHARE_OF_LIMIT if seconds > 0 else None
+
+
+@pytest.fixture(scope="session")
+def unavailable() -> Callable[[str], NoReturn]:
+    """For a test whose server or tool is not on this machine: call it with what is missing.
+
+    The test is skipped, or fails where KEPT_REQUIRE_SERVERS=1 promises that everything is here.
+    """
+
+    def give_up(what: str) -> NoReturn:
+        if os.environ.get("KEPT_REQUIRE_SERVERS") == "1":
+            pytest.fail(f"{what} is not here, and KEPT_REQUIRE_SERVERS=1", pytrace=False)
+        pytest.skip(f"{what} is not here")
+
+    return give_up
