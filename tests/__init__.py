@@ -1,1 +1,1 @@
-"""The test suite. It mirrors src in unit/; what each other directory is for is said in its conftest or first file."""
+"""The test suite. unit/ mirrors src; each other directory says in its first file what it is for."""

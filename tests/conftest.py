@@ -1,4 +1,4 @@
-"""How the suite runs: coroutines as tests, a time limit on each, and what a test does when a server is not here."""
+"""How the suite runs: coroutines as tests, a time limit on each, servers that may be missing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 import pytest
 from hypothesis import settings
 
-# The limit of pytest-timeout stands behind this one and kills what blocks the loop. A coroutine is cancelled
-# a little earlier, because its traceback then shows the line that waits.
+# The limit of pytest-timeout stands behind this one and ends what blocks the loop. A coroutine is
+# cancelled a little earlier, because its traceback then shows the line that waits.
 SHARE_OF_LIMIT = 0.9
 
-# A deadline per example measures the machine, and found bugs must be reproducible from a CI log alone.
+# A deadline per example measures the machine. A failure in CI must be reproducible from its log.
 settings.register_profile("kept", deadline=None, print_blob=True, derandomize="CI" in os.environ)
 settings.load_profile("kept")
 
@@ -58,7 +58,7 @@ def _time_limit(item: pytest.Function) -> float | None:
         seconds = float(marker.args[0] if marker.args else marker.kwargs["timeout"])
     else:
         option = item.config.getoption("timeout")
-        seconds = float(item.config.getini("timeout") if option is None else option)
+        seconds = float(option if option is not None else item.config.getini("timeout") or 0)
     return seconds * SHARE_OF_LIMIT if seconds > 0 else None
 
 

@@ -1,6 +1,7 @@
 """End to end: official clients, as people install them, against a running `kept serve`.
 
-`make e2e` brings Node into .venv, as a wheel. A test installs its client with npm into its own temporary directory.
+`make e2e` brings Node into .venv, as a wheel. A test installs its client with npm into a temporary
+directory of its own.
 """
 
 from __future__ import annotations
