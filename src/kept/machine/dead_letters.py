@@ -1,0 +1,74 @@
+"""Dead letters: reading one, and replaying (protocol B4)."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from kept.machine.effects import put_new_promise, put_pending, read_promise
+from kept.machine.step import Step
+from kept.protocol import requests as r
+from kept.protocol import tags as tag
+from kept.protocol.limits import MAX_INTEGER, NEVER_MS
+from kept.protocol.records import DeadLetter, Promise, TaskState, Value
+from kept.protocol.responses import (
+    CONFLICT,
+    NOT_FOUND,
+    OK,
+    DeadLetterResult,
+    Replay,
+    ReplayResult,
+    Response,
+)
+from kept.protocol.validation import id_problem
+
+
+def dead_get(step: Step, request: r.DeadGet) -> Response:
+    letter = step.records.dead_letter(request.id)
+    if letter is None:
+        return Response(NOT_FOUND, f"dead letter {request.id} does not exist")
+    return Response(OK, DeadLetterResult(letter))
+
+
+def dead_replay(step: Step, request: r.DeadReplay) -> Response:
+    """Each of the ids by itself: one that cannot be replayed says why and stops no other."""
+    return Response(OK, ReplayResult([_replay(step, id, request.param) for id in request.ids]))
+
+
+def _replay(step: Step, id: str, param: Value | None) -> Replay:
+    letter = step.records.dead_letter(id)
+    if letter is None:
+        return Replay(id, NOT_FOUND, error=f"dead letter {id} does not exist")
+    promise = read_promise(step, id)
+    if letter.halted and promise is not None and promise.pending and param is None:
+        return _continue(step, letter, promise)
+    return _again_under_new_id(step, letter, param)
+
+
+def _continue(step: Step, letter: DeadLetter, promise: Promise) -> Replay:
+    """Halted work goes on from where it stood."""
+    task = step.records.task(letter.id)
+    if task is None or task.state is not TaskState.HALTED:
+        return Replay(letter.id, CONFLICT, error=f"task {letter.id} is not halted any more")
+    put_pending(step, task, promise, step.now, failures=0)
+    step.records.put_dead_letter(replace(letter, replays=letter.replays + 1))
+    return Replay(letter.id, OK, letter.id)
+
+
+def _again_under_new_id(step: Step, letter: DeadLetter, param: Value | None) -> Replay:
+    """Rejected work is created once more: a settled promise never changes."""
+    number = letter.replays + 1
+    while step.records.promise(f"{letter.id}~{number}") is not None:
+        number += 1
+    id = f"{letter.id}~{number}"
+    if problem := id_problem(id):
+        return Replay(letter.id, CONFLICT, error=problem)
+    original = step.records.promise(letter.id)
+    timeout_at = NEVER_MS
+    if original is not None and original.timeout_at != NEVER_MS:
+        span = original.timeout_at - original.created_at
+        timeout_at = min(step.now + span, MAX_INTEGER)
+    tags = {name: text for name, text in letter.tags.items() if name not in tag.NOT_REPLAYED}
+    tags[tag.REPLAY_OF] = letter.id
+    put_new_promise(step, r.PromiseCreate(id, timeout_at, param or letter.param, tags))
+    step.records.put_dead_letter(replace(letter, replays=number))
+    return Replay(letter.id, OK, id)

@@ -1,0 +1,207 @@
+"""How a request is applied: its handler as one step, then a step for each edge that it set free.
+
+`apply` and `apply_internal` leave the working set either with all of a request's effects or, when
+they raise, with none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from kept.machine import background as b
+from kept.machine import dead_letters, promises, queues, schedules, tasks
+from kept.machine.repeat import REPEATABLE, answered_before, claimed_before, remember
+from kept.machine.step import MachineConfig, Step
+from kept.machine.working_set import WorkingSet
+from kept.protocol import requests as r
+from kept.protocol.limits import MAX_EDGES_PER_STEP
+from kept.protocol.records import OutboxEntry
+from kept.protocol.responses import Response
+from kept.protocol.storage import StepObserver
+
+
+class Machine:
+    """The handlers over one tenant's working set, for one batch."""
+
+    def __init__(
+        self,
+        tenant: str,
+        records: WorkingSet,
+        config: MachineConfig,
+        observer: StepObserver | None = None,
+    ) -> None:
+        self.tenant = tenant
+        self.records = records
+        self._config = config
+        self._observer = observer
+
+    def apply(self, request: r.Request, now: int, request_id: str | None = None) -> Response:
+        """The answer to a request that passed validation, at `now` (ms).
+
+        Raises `NotLoaded` when records are missing, and whatever a fault of the machine raises;
+        the request is undone then.
+        """
+        step = Step(self.records, now, self._config, request_id)
+        undo_point = self._observer.mark() if self._observer else 0
+        try:
+            response = self._answer(step, request)
+            self._drain(now)
+        except BaseException:
+            self._undo(undo_point)
+            raise
+        self.records.keep()
+        return response
+
+    def apply_internal(self, due: b.InternalStep, now: int) -> OutboxEntry | None:
+        """Takes a background step, if it is enabled at `now` (ms), and answers the message that
+        one took from the outbox. Raises as `apply` does."""
+        taken: OutboxEntry | None = None
+        undo_point = self._observer.mark() if self._observer else 0
+        try:
+            if isinstance(due, b.FireSchedule):
+                self._fire(due, now)
+            elif isinstance(due, b.DrainEdges):
+                left = self._drain_promise(due.id, now)
+                self.records.put_undrained(due.id, left)
+            else:
+                mark = self.records.mark()
+                name, handler = _INTERNAL[type(due)]
+                taken = handler(Step(self.records, now, self._config), due)
+                self._observe(mark, now, name, internal=True)
+            self._drain(now)
+        except BaseException:
+            self._undo(undo_point)
+            raise
+        self.records.keep()
+        return taken
+
+    def _answer(self, step: Step, request: r.Request) -> Response:
+        if step.request_id is not None:
+            repeated = self._repeated(step, request, step.request_id)
+            if repeated is not None:
+                return repeated
+        if isinstance(request, r.TaskRecordStep):
+            return self._record(step, request)
+        mark = self.records.mark()
+        response = HANDLERS[type(request)](step, request)
+        if step.request_id is not None and isinstance(request, REPEATABLE) and response.ok:
+            remember(step, request, response)
+        self._observe(mark, step.now, request.kind)
+        return response
+
+    def _repeated(self, step: Step, request: r.Request, request_id: str) -> Response | None:
+        mark = self.records.mark()
+        response = None
+        if isinstance(request, REPEATABLE):
+            response = answered_before(step, request)
+        elif isinstance(request, r.TaskClaim):
+            response = claimed_before(step, request, request_id)
+        # Reading may have stored a deadline that passed.
+        self._observe(mark, step.now, request.kind)
+        return response
+
+    def _record(self, step: Step, request: r.TaskRecordStep) -> Response:
+        """task.record is two steps in one commit: the child is created, then settled."""
+        mark = self.records.mark()
+        response = tasks.record_create(step, request)
+        self._observe(mark, step.now, "task.record.create")
+        mark = self.records.mark()
+        if response is None:
+            response = tasks.record_settle(step, request)
+        if step.request_id is not None and response.ok:
+            remember(step, request, response)
+        self._observe(mark, step.now, "task.record.settle")
+        return response
+
+    def _fire(self, due: b.FireSchedule, now: int) -> None:
+        """Each occurrence is a step as of its instant, then the schedule's clock moves."""
+        schedule = self.records.schedule(due.id)
+        if schedule is None:
+            return
+        fired = schedules.due_instants(schedule, now)
+        for instant in fired:
+            mark = self.records.mark()
+            schedules.fire(Step(self.records, instant, self._config), schedule, instant)
+            self._observe(mark, instant, "schedule.fire", internal=True)
+        if fired:
+            mark = self.records.mark()
+            schedules.advance(Step(self.records, now, self._config), schedule, fired)
+            self._observe(mark, now, "schedule.advance", internal=True)
+
+    def _drain(self, now: int) -> None:
+        """Drains what the request settled, and what draining settles in turn."""
+        settled = self.records.settled
+        position = 0
+        while position < len(settled):
+            id = settled[position]
+            position += 1
+            if self.records.has_edges(id) and self._drain_promise(id, now):
+                self.records.put_undrained(id, True)
+
+    def _drain_promise(self, id: str, now: int) -> bool:
+        """Steps 2 and 3 for a settled promise: its listeners, then its callbacks (A5).
+
+        Answers whether edges are left for further commits.
+        """
+        records = self.records
+        promise = records.promise(id)
+        if promise is None or promise.pending:
+            return False
+        step = Step(records, now, self._config)
+        for address in records.listeners_of(id)[:MAX_EDGES_PER_STEP]:
+            mark = records.mark()
+            b.drain_listener(step, id, address)
+            self._observe(mark, now, "listener", internal=True)
+        for awaiter in records.callbacks_of(id)[:MAX_EDGES_PER_STEP]:
+            mark = records.mark()
+            b.drain_callback(step, id, awaiter)
+            self._observe(mark, now, "callback", internal=True)
+        return records.has_edges(id)
+
+    def _observe(self, mark: int, now: int, name: str, internal: bool = False) -> None:
+        if self._observer is not None:
+            changes = self.records.changes_since(mark)
+            self._observer.step(self.tenant, now, name, internal, changes)
+
+    def _undo(self, undo_point: int) -> None:
+        self.records.rollback()
+        if self._observer is not None:
+            self._observer.rollback(undo_point)
+
+
+HANDLERS: Final[dict[type[r.Request], Callable[[Step, Any], Response]]] = {
+    r.PromiseGet: promises.promise_get,
+    r.PromiseWait: promises.promise_get,
+    r.PromiseCreate: promises.promise_create,
+    r.PromiseSettle: promises.promise_settle,
+    r.PromiseRegisterCallback: promises.promise_register_callback,
+    r.PromiseRegisterListener: promises.promise_register_listener,
+    r.TaskGet: tasks.task_get,
+    r.TaskCreate: tasks.task_create,
+    r.TaskAcquire: tasks.task_acquire,
+    r.TaskRelease: tasks.task_release,
+    r.TaskFulfill: tasks.task_fulfill,
+    r.TaskSuspend: tasks.task_suspend,
+    r.TaskFence: tasks.task_fence,
+    r.TaskHeartbeat: tasks.task_heartbeat,
+    r.TaskHalt: tasks.task_halt,
+    r.TaskContinue: tasks.task_continue,
+    r.TaskClaim: queues.task_claim,
+    r.TaskNack: queues.task_nack,
+    r.ScheduleCreate: schedules.schedule_create,
+    r.ScheduleGet: schedules.schedule_get,
+    r.ScheduleDelete: schedules.schedule_delete,
+    r.DeadGet: dead_letters.dead_get,
+    r.DeadReplay: dead_letters.dead_replay,
+}
+
+_INTERNAL: Final[dict[type, tuple[str, Callable[[Step, Any], OutboxEntry | None]]]] = {
+    b.TimeoutPromise: ("promise.timeout", b.timeout_promise),
+    b.ExpireLease: ("lease.expire", b.expire_lease),
+    b.RetryTask: ("task.retry", b.retry_task),
+    b.ReadyTask: ("task.ready", b.ready_task),
+    b.TakeMessage: ("outbox.taken", b.take_message),
+    b.DeliveredMessage: ("outbox.delivered", b.delivered_message),
+    b.FailedMessage: ("outbox.failed", b.failed_message),
+}

@@ -1,0 +1,97 @@
+"""The front of each queue, as a batch sees it: loaded due tasks and those that became due in it.
+
+Taking a task changes its state, not the head: candidates are checked by the claim, so undoing a
+request only has to rewind.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterator
+
+from kept.machine.not_loaded import NotLoaded
+from kept.protocol.records import Task
+from kept.protocol.storage import Head, Reads
+
+# How many tasks of a head are loaded at least when a claim runs out of candidates.
+_NEXT_LOAD = 64
+
+
+def _order(entry: tuple[int, int, str]) -> tuple[int, int]:
+    return entry[0], entry[1]
+
+
+class _Front:
+    """Candidates of one head by rank, then by arrival."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[int, int, str]] = []
+        self.ids: set[str] = set()
+        self.position = 0
+        self.arrivals = 0
+        # How many the store was asked for, and whether it had that many: then there may be more.
+        self.asked = 0
+        self.more = False
+
+    def insert(self, task: Task) -> None:
+        if task.id in self.ids:
+            return
+        self.ids.add(task.id)
+        self.arrivals += 1
+        insort(self.entries, (task.rank, self.arrivals, task.id), key=_order)
+        self.position = 0
+
+
+class Heads:
+    """The fronts of all queues that the batch claims from."""
+
+    def __init__(self) -> None:
+        self._fronts: dict[Head, _Front] = {}
+        # Pulled tasks that became pending in this batch, by queue.
+        self._pending: dict[str, dict[str, Task]] = {}
+
+    def add(self, head: Head, tasks: list[Task], asked: int) -> None:
+        """What the store found at the head, in its order, when it was asked for `asked` tasks."""
+        front = self._fronts.get(head)
+        if front is None:
+            front = self._fronts[head] = _Front()
+            for task in self._pending.get(head.queue, {}).values():
+                if matches(head, task):
+                    front.insert(task)
+        for task in tasks:
+            front.insert(task)
+        front.asked = asked
+        front.more = len(tasks) >= asked
+
+    def became_pending(self, task: Task) -> None:
+        """A pulled task is pending since now: it may be claimed in this batch already."""
+        assert task.queue is not None
+        self._pending.setdefault(task.queue, {})[task.id] = task
+        for head, front in self._fronts.items():
+            if head.queue == task.queue and matches(head, task):
+                if task.id in front.ids:
+                    front.ids.discard(task.id)
+                    front.entries = [entry for entry in front.entries if entry[2] != task.id]
+                front.insert(task)
+
+    def candidates(self, head: Head) -> Iterator[str]:
+        """Ids in order of rank. Raises `NotLoaded` where the store may have more of them."""
+        front = self._fronts.get(head)
+        if front is None:
+            raise NotLoaded(Reads(heads={head: _NEXT_LOAD}))
+        while front.position < len(front.entries):
+            id = front.entries[front.position][2]
+            front.position += 1
+            yield id
+        if front.more:
+            raise NotLoaded(Reads(heads={head: max(2 * front.asked, _NEXT_LOAD)}))
+
+    def rewind(self) -> None:
+        """The request that took candidates is undone."""
+        for front in self._fronts.values():
+            front.position = 0
+
+
+def matches(head: Head, task: Task) -> bool:
+    """Whether a claim on this head may take the task."""
+    return head.functions is None or task.function in head.functions

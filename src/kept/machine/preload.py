@@ -1,0 +1,60 @@
+"""Preload: the promises that a replay is about to need (protocol A4, B3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from kept.machine.effects import read_promise
+from kept.machine.step import Step
+from kept.protocol.limits import MAX_PRELOAD_BYTES, MAX_PRELOAD_RECORDS
+from kept.protocol.records import Promise, PromiseRecord, Value
+
+# Cursors of `promise.children`: the last promise given, and whether it was a released one.
+RELEASED_CURSOR = "r:"
+OTHERS_CURSOR = "o:"
+
+
+class Preload(NamedTuple):
+    """A page of it: the records, which of them were released (in order), where to go on."""
+
+    records: list[PromiseRecord]
+    released: list[str]
+    more: str | None
+
+
+NO_PRELOAD = Preload([], [], None)
+
+
+def preload_of(step: Step, task_id: str, limit: int | None) -> Preload:
+    """The first page for a task that was just acquired; `limit` 0 asks for none."""
+    if limit == 0:
+        return NO_PRELOAD
+    released, others, more = step.records.children_of(task_id)
+    page: list[Promise] = []
+    for id in (*released, *others):
+        promise = read_promise(step, id)
+        assert promise is not None, f"child {id} of {task_id} does not exist"
+        page.append(promise)
+    bound = MAX_PRELOAD_RECORDS if limit is None else limit
+    fitting = fitting_count(page, bound)
+    if fitting < len(page):
+        cursor_kind = RELEASED_CURSOR if fitting <= len(released) else OTHERS_CURSOR
+        more = cursor_kind + page[fitting - 1].id
+    records = [promise.record() for promise in page[:fitting]]
+    return Preload(records, released[:fitting], more)
+
+
+def fitting_count(promises: Iterable[Promise], limit: int) -> int:
+    """How many fit into one answer; at least one, so that paging goes on."""
+    size = count = 0
+    for promise in promises:
+        size += len(promise.id) + _size(promise.param) + _size(promise.value)
+        if count == limit or (count and size > MAX_PRELOAD_BYTES):
+            break
+        count += 1
+    return count
+
+
+def _size(value: Value) -> int:
+    return len(value.data) if value.data else 0

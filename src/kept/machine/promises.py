@@ -1,0 +1,79 @@
+"""The promise requests (protocol A4)."""
+
+from __future__ import annotations
+
+from kept.machine.effects import put_new_promise, read_promise, settle
+from kept.machine.step import Step
+from kept.protocol import requests as r
+from kept.protocol.responses import (
+    NOT_FOUND,
+    OK,
+    UNPROCESSABLE,
+    PromiseResult,
+    Response,
+)
+
+
+def no_promise(id: str) -> Response:
+    return Response(NOT_FOUND, f"promise {id} does not exist")
+
+
+def promise_get(step: Step, request: r.PromiseGet | r.PromiseWait) -> Response:
+    promise = read_promise(step, request.id)
+    if promise is None:
+        return no_promise(request.id)
+    return Response(OK, PromiseResult(promise.record()))
+
+
+def promise_create(step: Step, request: r.PromiseCreate) -> Response:
+    """Idempotent by id: the second create answers with the stored record."""
+    promise = read_promise(step, request.id)
+    if promise is None:
+        promise = put_new_promise(step, request)
+    return Response(OK, PromiseResult(promise.record()))
+
+
+def promise_settle(step: Step, request: r.PromiseSettle) -> Response:
+    """The first settlement wins: a later one answers with the stored record."""
+    promise = read_promise(step, request.id)
+    if promise is None:
+        return no_promise(request.id)
+    if promise.pending:
+        promise = settle(step, promise, request.state, request.value, step.now)
+    return Response(OK, PromiseResult(promise.record()))
+
+
+def promise_register_callback(step: Step, request: r.PromiseRegisterCallback) -> Response:
+    """The awaiting task is woken when the awaited promise settles."""
+    awaited = read_promise(step, request.awaited)
+    if awaited is None:
+        return no_promise(request.awaited)
+    awaiter = read_promise(step, request.awaiter)
+    if awaiter is None:
+        return Response(UNPROCESSABLE, f"awaiter {request.awaiter} does not exist")
+    if awaiter.target is None:
+        return Response(UNPROCESSABLE, f"awaiter {request.awaiter} has no target to be woken at")
+    if not awaited.is_external:
+        return not_external(awaited.id)
+    if awaited.pending and awaiter.pending:
+        step.records.add_callback(awaited.id, awaiter.id)
+    return Response(OK, PromiseResult(awaited.record()))
+
+
+def promise_register_listener(step: Step, request: r.PromiseRegisterListener) -> Response:
+    """An unblock message goes to the address when the promise settles."""
+    awaited = read_promise(step, request.awaited)
+    if awaited is None:
+        return no_promise(request.awaited)
+    if not awaited.is_external:
+        return not_external(awaited.id)
+    if awaited.pending:
+        step.records.add_listener(awaited.id, request.address)
+    return Response(OK, PromiseResult(awaited.record()))
+
+
+def not_external(id: str) -> Response:
+    return Response(
+        UNPROCESSABLE,
+        f"promise {id} cannot be awaited: it has no target, timer or resonate:external tag",
+    )

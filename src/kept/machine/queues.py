@@ -1,0 +1,158 @@
+"""Queues: claiming due tasks and counting failures (protocol B2)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from itertools import cycle
+
+import msgspec
+from msgspec.structs import replace
+
+from kept.machine.effects import put_acquired, put_parked, put_pending, read_promise, settle
+from kept.machine.step import Step
+from kept.machine.tasks import acquired_task, held
+from kept.protocol import requests as r
+from kept.protocol import tags as tag
+from kept.protocol.limits import DEFAULT_BACKOFF_BASE_MS, DEFAULT_BACKOFF_MAX_MS, MAX_INTEGER
+from kept.protocol.records import (
+    EMPTY,
+    DeadLetter,
+    Delivery,
+    Promise,
+    PromiseState,
+    Task,
+    TaskState,
+    Value,
+)
+from kept.protocol.responses import OK, AcquiredTask, ClaimResult, NackResult, Response
+from kept.protocol.storage import Head
+from kept.protocol.validation import parse_backoff
+
+DEFAULT_BACKOFF = ("full_jitter", DEFAULT_BACKOFF_BASE_MS, DEFAULT_BACKOFF_MAX_MS)
+EXHAUSTED = "exhausted"
+LEASE_EXPIRED = "lease_expired"
+
+
+def heads_of(request: r.TaskClaim) -> list[Head]:
+    """The heads that a claim looks at, in its order."""
+    functions = tuple(sorted(request.functions)) if request.functions is not None else None
+    return [Head(queue, functions) for queue in request.queues]
+
+
+def task_claim(step: Step, request: r.TaskClaim) -> Response:
+    """Up to `limit` due tasks, taken from the queues in turn, within each by rank."""
+    taken: list[AcquiredTask] = []
+    due = [_due_tasks(step, head) for head in heads_of(request)]
+    empty: set[int] = set()
+    for index in cycle(range(len(due))):
+        if len(taken) == request.limit or len(empty) == len(due):
+            break
+        if index in empty:
+            continue
+        found = next(due[index], None)
+        if found is None:
+            empty.add(index)
+            continue
+        task = put_acquired(step, found[0], request.pid, request.ttl)
+        taken.append(acquired_task(step, task, found[1], request.preload))
+    return Response(OK, ClaimResult(taken))
+
+
+def _due_tasks(step: Step, head: Head) -> Iterator[tuple[Task, Promise]]:
+    """Tasks of a head that may be claimed now; those whose promise is over drop out."""
+    records = step.records
+    for id in records.heads.candidates(head):
+        task = records.task(id)
+        if task is None or not is_due(task, step.now):
+            continue
+        promise = read_promise(step, id)
+        if promise is not None and promise.pending:
+            yield task, promise
+
+
+def is_due(task: Task, now: int) -> bool:
+    """Whether a claim may take it."""
+    return (
+        task.state is TaskState.PENDING
+        and task.delivery is Delivery.PULL
+        and task.retry_at is not None
+        and task.retry_at <= now
+    )
+
+
+def task_nack(step: Step, request: r.TaskNack) -> Response:
+    """A failed attempt: again later, or exhausted."""
+    lease = held(step, request.id, request.version)
+    if isinstance(lease, Response):
+        return lease
+    task, promise = lease
+    failures = task.failures + 1 if request.consume else task.failures
+    error = request.error or EMPTY
+    exhausted = request.consume and is_exhausted(promise, failures)
+    if request.final is not None or exhausted:
+        outcome = request.final or promise.tags.get(tag.EXHAUSTED, "reject")
+        reason = request.reason or EXHAUSTED
+        give_up(step, replace(task, failures=failures), promise, outcome, reason, error)
+        return Response(OK, NackResult("halted" if outcome == "halt" else "rejected"))
+    delay = request.delay
+    if delay is None:
+        delay = backoff_ms(promise, task.version, max(failures, 1))
+    retry_at = min(step.now + delay, MAX_INTEGER)
+    put_pending(step, task, promise, retry_at, failures=failures)
+    return Response(OK, NackResult("retry", retry_at))
+
+
+def is_exhausted(promise: Promise, failures: int) -> bool:
+    """Whether the failures allowed are used up; without the tag they are unlimited."""
+    attempts = promise.tags.get(tag.ATTEMPTS)
+    return attempts is not None and failures >= int(attempts)
+
+
+def give_up(
+    step: Step, task: Task, promise: Promise, outcome: str, reason: str, error: Value
+) -> None:
+    """Ends work that cannot succeed, in the commit that files its dead letter (B2, B4)."""
+    if outcome == "halt":
+        put_parked(step, task, TaskState.HALTED, failures=task.failures)
+    else:
+        step.records.put_task(task)
+        settle(step, promise, PromiseState.REJECTED, error, step.now)
+    letter = DeadLetter(
+        id=task.id,
+        queue=task.queue,
+        function=task.function,
+        reason=reason,
+        error=error.normal(),
+        failures=task.failures,
+        created_at=promise.created_at,
+        died_at=step.now,
+        halted=outcome == "halt",
+        param=promise.param,
+        tags=promise.tags,
+    )
+    step.records.put_dead_letter(letter)
+
+
+def backoff_ms(promise: Promise, version: int, failures: int) -> int:
+    """How long to wait after a failure. Jitter is a hash: the machine has no randomness (B2)."""
+    policy = parse_backoff(promise.tags.get(tag.BACKOFF, "")) or DEFAULT_BACKOFF
+    name, base, limit = policy
+    if name == "fixed":
+        return base
+    if name == "linear":
+        return min(base * failures, limit)
+    # Beyond 2**53 every base has reached every limit.
+    full = min(base << min(failures - 1, 53), limit)
+    if name == "exponential":
+        return full
+    if name == "equal_jitter":
+        return full // 2 + _jitter(promise.id, version, failures, full - full // 2)
+    return _jitter(promise.id, version, failures, full)
+
+
+def _jitter(id: str, version: int, failures: int, limit: int) -> int:
+    """A number from 0 to `limit` that looks random and is always the same."""
+    seed = msgspec.json.encode([id, version, failures])
+    number = int.from_bytes(hashlib.blake2b(seed, digest_size=8).digest(), "big")
+    return number % (limit + 1)

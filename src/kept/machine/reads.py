@@ -1,0 +1,133 @@
+"""Which keys a request needs at first (protocol A4): planned for a whole batch at once.
+
+What is missed here is loaded when a handler asks for it (`NotLoaded`); planning only saves rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from kept.machine import background as b
+from kept.machine.queues import heads_of
+from kept.protocol import requests as r
+from kept.protocol.storage import Reads
+
+
+def plan(request: r.Request | b.InternalStep, reads: Reads) -> None:
+    """Adds the keys of a request or background step to `reads`."""
+    planner = _PLANNERS.get(type(request))
+    if planner is not None:
+        planner(request, reads)
+
+
+def _object(request: Any, reads: Reads) -> None:
+    reads.objects.add(request.id)
+
+
+def _settled_object(request: Any, reads: Reads) -> None:
+    reads.objects.add(request.id)
+    reads.edges.add(request.id)
+
+
+def _register_callback(request: r.PromiseRegisterCallback, reads: Reads) -> None:
+    reads.objects.add(request.awaited)
+    reads.objects.add(request.awaiter)
+
+
+def _register_listener(request: r.PromiseRegisterListener, reads: Reads) -> None:
+    reads.objects.add(request.awaited)
+
+
+def _task_create(request: r.TaskCreate, reads: Reads) -> None:
+    reads.objects.add(request.action.data.id)
+    if request.preload != 0:
+        reads.children.add(request.action.data.id)
+
+
+def _task_acquire(request: r.TaskAcquire, reads: Reads) -> None:
+    reads.objects.add(request.id)
+    if request.preload != 0:
+        reads.children.add(request.id)
+
+
+def _task_suspend(request: r.TaskSuspend, reads: Reads) -> None:
+    reads.objects.add(request.id)
+    reads.objects.update(action.data.awaited for action in request.actions)
+
+
+def _task_fence(request: r.TaskFence, reads: Reads) -> None:
+    reads.objects.add(request.id)
+    reads.objects.add(request.action.data.id)
+    if isinstance(request.action, r.SettleAction):
+        reads.edges.add(request.action.data.id)
+
+
+def _task_record(request: r.TaskRecordStep, reads: Reads) -> None:
+    reads.objects.add(request.id)
+    reads.objects.add(request.step.id)
+
+
+def _task_heartbeat(request: r.TaskHeartbeat, reads: Reads) -> None:
+    reads.objects.update(ref.id for ref in request.tasks)
+
+
+def _task_claim(request: r.TaskClaim, reads: Reads) -> None:
+    for head in heads_of(request):
+        # One more than the limit, so that a full head is not mistaken for the end of the queue.
+        reads.heads[head] = reads.heads.get(head, 1) + request.limit
+
+
+def _schedule(request: Any, reads: Reads) -> None:
+    reads.schedules.add(request.id)
+
+
+def _dead_get(request: r.DeadGet, reads: Reads) -> None:
+    reads.dead_letters.add(request.id)
+
+
+def _dead_replay(request: r.DeadReplay, reads: Reads) -> None:
+    reads.dead_letters.update(request.ids)
+    reads.objects.update(request.ids)
+
+
+def _message(request: Any, reads: Reads) -> None:
+    reads.messages.add(request.key)
+    reads.objects.add(request.key.id)
+
+
+_PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
+    r.PromiseGet: _object,
+    r.PromiseWait: _object,
+    r.PromiseCreate: _object,
+    r.PromiseSettle: _settled_object,
+    r.PromiseRegisterCallback: _register_callback,
+    r.PromiseRegisterListener: _register_listener,
+    r.TaskGet: _object,
+    r.TaskCreate: _task_create,
+    r.TaskAcquire: _task_acquire,
+    r.TaskRelease: _object,
+    r.TaskFulfill: _settled_object,
+    r.TaskSuspend: _task_suspend,
+    r.TaskFence: _task_fence,
+    r.TaskRecordStep: _task_record,
+    r.TaskHeartbeat: _task_heartbeat,
+    r.TaskHalt: _object,
+    r.TaskContinue: _object,
+    r.TaskClaim: _task_claim,
+    r.TaskNack: _object,
+    r.ScheduleCreate: _schedule,
+    r.ScheduleGet: _schedule,
+    r.ScheduleDelete: _schedule,
+    r.DeadGet: _dead_get,
+    r.DeadReplay: _dead_replay,
+    b.TimeoutPromise: _settled_object,
+    b.DrainEdges: _settled_object,
+    b.ExpireLease: _object,
+    b.RetryTask: _object,
+    b.ReadyTask: _object,
+    b.FireSchedule: _schedule,
+    b.TakeMessage: _message,
+    b.DeliveredMessage: _message,
+    b.FailedMessage: _message,
+}

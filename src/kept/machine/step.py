@@ -1,0 +1,45 @@
+"""One step of the machine: the records, the instant, and the operator's settings."""
+
+from __future__ import annotations
+
+from kept.machine.working_set import WorkingSet
+from kept.protocol.addresses import BASE_SCHEMES
+from kept.protocol.limits import DEFAULT_RETRY_TIMEOUT_MS
+
+
+class MachineConfig:
+    """The operator's settings: read by the machine, never stored.
+
+    `retry_timeout_ms`: after how long a pushed task that nobody acquired is offered again.
+    `schemes`: those of the installed transports.
+    """
+
+    __slots__ = ("retry_timeout_ms", "schemes")
+
+    def __init__(
+        self,
+        retry_timeout_ms: int = DEFAULT_RETRY_TIMEOUT_MS,
+        schemes: frozenset[str] = BASE_SCHEMES,
+    ) -> None:
+        # A retry that is due again at the instant it fires would never come to an end.
+        assert retry_timeout_ms > 0
+        self.retry_timeout_ms = retry_timeout_ms
+        self.schemes = schemes
+
+
+class Step:
+    """What a handler works on: `records` at `now` (ms). `request_id` makes it repeatable (B1)."""
+
+    __slots__ = ("config", "now", "records", "request_id")
+
+    def __init__(
+        self,
+        records: WorkingSet,
+        now: int,
+        config: MachineConfig,
+        request_id: str | None = None,
+    ) -> None:
+        self.records = records
+        self.now = now
+        self.config = config
+        self.request_id = request_id

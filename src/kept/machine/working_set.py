@@ -1,0 +1,330 @@
+"""The records of one tenant that a batch has loaded, and what it did to them.
+
+Handlers read and write here. A read of something that is not loaded raises `NotLoaded`, which
+names the keys: the caller undoes the request, loads them and applies it again. So planning the
+reads of a batch (reads.py) is an optimisation, never a matter of correctness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from kept.machine.heads import Heads
+from kept.machine.not_loaded import NotLoaded
+from kept.machine.transitions import PROMISE_EDGES, TASK_EDGES
+from kept.protocol.records import (
+    DeadLetter,
+    Delivery,
+    MessageKey,
+    OutboxEntry,
+    Promise,
+    ScheduleRecord,
+    Task,
+    TaskState,
+)
+from kept.protocol.storage import Changes, Children, Edge, Loaded, Reads
+
+_ABSENT: Final = object()
+
+
+class WorkingSet:
+    """Loaded records by key, a log to undo the request at hand, and the changes of the batch."""
+
+    def __init__(self) -> None:
+        self._promises: dict[str, Promise | None] = {}
+        self._tasks: dict[str, Task | None] = {}
+        self._schedules: dict[str, ScheduleRecord | None] = {}
+        self._messages: dict[MessageKey, OutboxEntry | None] = {}
+        self._dead_letters: dict[str, DeadLetter | None] = {}
+        self._callbacks: dict[Edge, bool] = {}
+        self._listeners: dict[Edge, bool] = {}
+        self._resumes: dict[Edge, bool] = {}
+        self._resumes_of: dict[str, list[Edge]] = {}
+        self._resumes_cleared: dict[str, bool] = {}
+        self._releases: dict[Edge, int] = {}
+        self._undrained: dict[str, bool] = {}
+        # What was loaded of edges, and in which order: of promise -> to.
+        self._awaiters: dict[str, dict[str, None]] = {}
+        self._addresses: dict[str, dict[str, None]] = {}
+        self._edges_known: set[str] = set()
+        self._more_edges: set[str] = set()
+        self._children: dict[str, Children] = {}
+        self._born_children: dict[str, dict[str, None]] = {}
+        self._requests: dict[str, list[str]] = {}
+        self.heads = Heads()
+        # Promises settled by the request at hand, whose edges are to be drained.
+        self.settled: list[str] = []
+        # What a table held under a key before the batch first wrote it.
+        self._before: dict[tuple[str, Any], Any] = {}
+        self._undo: list[tuple[str, Any, Any]] = []
+
+    # -- loading ---------------------------------------------------------------------------
+
+    def add(self, reads: Reads, loaded: Loaded, now: int) -> Reads:
+        """Takes in what a store found under `reads`; answers what is needed next because of it.
+
+        Records that the batch has already changed are newer than the store's and stay.
+        """
+        for id, promise in loaded.promises.items():
+            self._promises.setdefault(id, promise)
+        for id, task in loaded.tasks.items():
+            self._tasks.setdefault(id, task)
+        for id, schedule in loaded.schedules.items():
+            self._schedules.setdefault(id, schedule)
+        for key, message in loaded.messages.items():
+            self._messages.setdefault(key, message)
+        for id, letter in loaded.dead_letters.items():
+            self._dead_letters.setdefault(id, letter)
+        for id, children in loaded.children.items():
+            self._children.setdefault(id, children)
+        self._requests.update(loaded.requests)
+        for head, ids in loaded.heads.items():
+            tasks = [task for id in ids if (task := self._tasks[id]) is not None]
+            self.heads.add(head, tasks, reads.heads[head])
+        self._add_edges(loaded)
+        return self._follow(loaded, now)
+
+    def _add_edges(self, loaded: Loaded) -> None:
+        for awaited, awaiters in loaded.callbacks.items():
+            self._edges_known.add(awaited)
+            for awaiter in awaiters:
+                self._awaiters.setdefault(awaited, {})[awaiter] = None
+                self._callbacks.setdefault(Edge(awaited, awaiter), True)
+        for awaited, addresses in loaded.listeners.items():
+            self._edges_known.add(awaited)
+            for address in addresses:
+                self._addresses.setdefault(awaited, {})[address] = None
+                self._listeners.setdefault(Edge(awaited, address), True)
+        self._more_edges |= loaded.more_edges
+
+    def _follow(self, loaded: Loaded, now: int) -> Reads:
+        """Late promises are settled by whoever looks, which drains edges, which wakes awaiters."""
+        reads = Reads()
+        for id, promise in loaded.promises.items():
+            if promise is None or promise.timeout_at > now or not promise.pending:
+                continue
+            if id not in self._edges_known:
+                reads.edges.add(id)
+        for awaiters in loaded.callbacks.values():
+            reads.objects.update(id for id in awaiters if id not in self._promises)
+        return reads
+
+    def knows_object(self, id: str) -> bool:
+        return id in self._promises
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def promise(self, id: str) -> Promise | None:
+        """The stored promise, not projected."""
+        try:
+            return self._promises[id]
+        except KeyError:
+            raise NotLoaded(Reads(objects={id})) from None
+
+    def task(self, id: str) -> Task | None:
+        try:
+            return self._tasks[id]
+        except KeyError:
+            raise NotLoaded(Reads(objects={id})) from None
+
+    def schedule(self, id: str) -> ScheduleRecord | None:
+        try:
+            return self._schedules[id]
+        except KeyError:
+            raise NotLoaded(Reads(schedules={id})) from None
+
+    def message(self, key: MessageKey) -> OutboxEntry | None:
+        try:
+            return self._messages[key]
+        except KeyError:
+            raise NotLoaded(Reads(messages={key})) from None
+
+    def dead_letter(self, id: str) -> DeadLetter | None:
+        try:
+            return self._dead_letters[id]
+        except KeyError:
+            raise NotLoaded(Reads(dead_letters={id})) from None
+
+    def callbacks_of(self, awaited: str) -> list[str]:
+        """The awaiting tasks that are loaded; there may be more than one step drains."""
+        self.require_edges(awaited)
+        edges = self._callbacks
+        return [x for x in self._awaiters.get(awaited, ()) if edges.get(Edge(awaited, x))]
+
+    def listeners_of(self, awaited: str) -> list[str]:
+        self.require_edges(awaited)
+        edges = self._listeners
+        return [x for x in self._addresses.get(awaited, ()) if edges.get(Edge(awaited, x))]
+
+    def has_edges(self, awaited: str) -> bool:
+        """Whether there is a callback or a listener, loaded or not."""
+        if awaited in self._more_edges:
+            return True
+        self.require_edges(awaited)
+        if awaited not in self._awaiters and awaited not in self._addresses:
+            return False
+        return bool(self.listeners_of(awaited) or self.callbacks_of(awaited))
+
+    def require_edges(self, awaited: str) -> None:
+        if awaited not in self._edges_known:
+            raise NotLoaded(Reads(edges={awaited}))
+
+    def children_of(self, id: str) -> tuple[list[str], list[str], str | None]:
+        """Ids of released children in order, of the others, and the cursor of the next page."""
+        page = self._children.get(id)
+        if page is None:
+            raise NotLoaded(Reads(children={id}))
+        released = [child.id for child in page.released]
+        others = [child.id for child in page.others]
+        if page.more is None:
+            known = {*released, *others}
+            born = self._born_children.get(id, ())
+            others += [c for c in born if c not in known and self._promises.get(c) is not None]
+        return released, others, page.more
+
+    def tasks_of_request(self, request_id: str) -> list[str]:
+        """Tasks whose last request had this id."""
+        if request_id not in self._requests:
+            raise NotLoaded(Reads(requests={request_id}))
+        return self._requests[request_id]
+
+    # -- writing ---------------------------------------------------------------------------
+
+    def put_promise(self, promise: Promise) -> None:
+        id = promise.id
+        before = self._promises[id]
+        assert before is None or (before.state, promise.state) in PROMISE_EDGES, promise
+        if before is None:
+            self._edges_known.add(id)
+            for of in (promise.parent, promise.branch):
+                if of is not None and of != id:
+                    self._born_children.setdefault(of, {})[id] = None
+        self._set("promises", self._promises, id, promise)
+
+    def put_task(self, task: Task) -> None:
+        before = self._tasks[task.id]
+        assert before is None or (before.state, task.state) in TASK_EDGES, task
+        assert (task.state is TaskState.PENDING) == (task.retry_at is not None), task
+        assert (task.state is TaskState.ACQUIRED) == (task.expires_at is not None), task
+        self._set("tasks", self._tasks, task.id, task)
+        if task.state is TaskState.PENDING and task.delivery is Delivery.PULL:
+            self.heads.became_pending(task)
+
+    def put_schedule(self, schedule: ScheduleRecord) -> None:
+        self._set("schedules", self._schedules, schedule.id, schedule)
+
+    def remove_schedule(self, id: str) -> None:
+        self._set("schedules", self._schedules, id, None)
+
+    def put_message(self, entry: OutboxEntry) -> None:
+        self._set("outbox", self._messages, entry.key, entry)
+
+    def remove_message(self, key: MessageKey) -> None:
+        self._set("outbox", self._messages, key, None)
+
+    def put_dead_letter(self, letter: DeadLetter) -> None:
+        self._set("dead_letters", self._dead_letters, letter.id, letter)
+
+    def add_callback(self, awaited: str, awaiter: str) -> None:
+        edge = Edge(awaited, awaiter)
+        if self._callbacks.get(edge) is not True:
+            self._awaiters.setdefault(awaited, {})[awaiter] = None
+            self._set("callbacks", self._callbacks, edge, True)
+
+    def remove_callback(self, awaited: str, awaiter: str) -> None:
+        self._set("callbacks", self._callbacks, Edge(awaited, awaiter), False)
+
+    def add_listener(self, awaited: str, address: str) -> None:
+        edge = Edge(awaited, address)
+        if self._listeners.get(edge) is not True:
+            self._addresses.setdefault(awaited, {})[address] = None
+            self._set("listeners", self._listeners, edge, True)
+
+    def remove_listener(self, awaited: str, address: str) -> None:
+        self._set("listeners", self._listeners, Edge(awaited, address), False)
+
+    def add_resume(self, task_id: str, awaited: str) -> None:
+        edge = Edge(task_id, awaited)
+        self._resumes_of.setdefault(task_id, []).append(edge)
+        self._set("resumes", self._resumes, edge, True)
+
+    def clear_resumes(self, task_id: str) -> None:
+        """Removes all of a task's resumes, stored ones and this batch's."""
+        for edge in self._resumes_of.pop(task_id, ()):
+            if self._resumes.get(edge):
+                self._set("resumes", self._resumes, edge, False)
+        self._set("resumes_cleared", self._resumes_cleared, task_id, True)
+
+    def add_release(self, task_id: str, promise_id: str, number: int) -> None:
+        edge = Edge(task_id, promise_id)
+        if edge not in self._releases:
+            self._set("releases", self._releases, edge, number)
+
+    def put_undrained(self, id: str, undrained: bool) -> None:
+        """Marks a settled promise that still has edges; they are loaded afresh for the next step."""
+        self._set("undrained", self._undrained, id, undrained)
+
+    def _set(self, name: str, table: dict[Any, Any], key: Any, value: Any) -> None:
+        previous = table.get(key, _ABSENT)
+        self._before.setdefault((name, key), previous)
+        self._undo.append((name, key, previous))
+        table[key] = value
+
+    # -- undoing and handing over ----------------------------------------------------------
+
+    def mark(self) -> int:
+        return len(self._undo)
+
+    def keep(self) -> None:
+        """The request at hand is done and will not be undone alone."""
+        self._undo.clear()
+        self.settled.clear()
+
+    def rollback(self) -> None:
+        """Undoes all that was written since the last `keep`."""
+        for name, key, previous in reversed(self._undo):
+            table = self._table(name)
+            if previous is _ABSENT:
+                del table[key]
+            else:
+                table[key] = previous
+        self._undo.clear()
+        self.settled.clear()
+        self.heads.rewind()
+
+    def _table(self, name: str) -> dict[Any, Any]:
+        return getattr(self, "_messages" if name == "outbox" else f"_{name}")  # type: ignore[no-any-return]
+
+    def changes_since(self, mark: int) -> Changes:
+        """What the step since `mark` did."""
+        first: dict[tuple[str, Any], Any] = {}
+        for name, key, previous in self._undo[mark:]:
+            first.setdefault((name, key), previous)
+        return self._collected(first.items())
+
+    def changes(self) -> Changes:
+        """What the whole batch did."""
+        return self._collected(self._before.items())
+
+    def _collected(self, writes: Iterable[tuple[tuple[str, Any], Any]]) -> Changes:
+        changes = Changes()
+        for (name, key), previous in writes:
+            value = self._table(name).get(key, _ABSENT)
+            if name == "resumes_cleared":
+                # Clearing again is a change again: resumes may have come in between.
+                if value is not _ABSENT:
+                    changes.resumes_cleared.add(key)
+                continue
+            if value is _ABSENT or value is previous:
+                continue
+            if name == "promises" and previous is None:
+                changes.born_promises.add(key)
+            elif name == "tasks" and previous is None:
+                changes.born_tasks.add(key)
+            elif name == "resumes" and value is False:
+                # Its clearing already takes it away.
+                continue
+            getattr(changes, name)[key] = value
+        return changes
+
