@@ -6,7 +6,7 @@ whole batch, did. Stores and observers see these and nothing else; no rule lives
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -20,6 +20,10 @@ from kept.protocol.records import (
 )
 
 DEFAULT_TENANT = "default"
+
+# Cursors of a task's preload: the id of the last promise given, and whether it was a released one.
+RELEASED_CURSOR: Final = "r:"
+OTHERS_CURSOR: Final = "o:"
 
 
 class Edge(NamedTuple):
@@ -161,9 +165,17 @@ class Notice(msgspec.Struct):
     due_at: int | None = None
     # Messages were put into the outbox.
     messages: bool = False
+    # It is not known what was committed: look at all of the above.
+    everything: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.queues or self.settled or self.due_at is not None or self.messages)
+        return bool(
+            self.queues
+            or self.settled
+            or self.due_at is not None
+            or self.messages
+            or self.everything
+        )
 
 
 class Dump(msgspec.Struct):

@@ -1,0 +1,146 @@
+"""Reading the tables of one tenant: what a load, a scan and a dump find."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from heapq import nsmallest
+from typing import TypeVar
+
+from kept.protocol.limits import MAX_EDGES_PER_STEP, MAX_PRELOAD_RECORDS
+from kept.protocol.records import DeadLetter, Promise
+from kept.protocol.requests import DeadList
+from kept.protocol.storage import Children, Dump, Edge, Head, Loaded, Reads
+from kept.stores.memory.agenda import Agenda
+from kept.stores.memory.tables import Moment, Tables
+from kept.stores.paging import page_of, position_of
+
+V = TypeVar("V")
+
+
+def load(tables: Tables, reads: Reads, now: int) -> Loaded:
+    """The records under the keys of `reads`."""
+    loaded = Loaded()
+    for head, count in reads.heads.items():
+        loaded.heads[head] = _head(tables, head, count, now)
+        _add_objects(tables, loaded, loaded.heads[head])
+    for request in sorted(reads.requests):
+        loaded.requests[request] = sorted(tables.requests.get(request, ()))
+        _add_objects(tables, loaded, loaded.requests[request])
+    for id in sorted(reads.children):
+        page = children(tables, id, None, MAX_PRELOAD_RECORDS)
+        loaded.children[id] = page
+        _add_objects(tables, loaded, (child.id for child in (*page.released, *page.others)))
+    _add_objects(tables, loaded, sorted(reads.objects))
+    for id in sorted(reads.edges):
+        _add_edges(tables, loaded, id)
+    for id in sorted(reads.schedules):
+        loaded.schedules[id] = tables.schedules.get(id)
+    for key in sorted(reads.messages):
+        loaded.messages[key] = tables.outbox.get(key)
+    for id in sorted(reads.dead_letters):
+        loaded.dead_letters[id] = tables.dead_letters.get(id)
+    return loaded
+
+
+def _add_objects(tables: Tables, loaded: Loaded, ids: Iterable[str]) -> None:
+    for id in ids:
+        loaded.promises[id] = tables.promises.get(id)
+        loaded.tasks[id] = tables.tasks.get(id)
+
+
+def _add_edges(tables: Tables, loaded: Loaded, id: str) -> None:
+    for firsts, found in (
+        (tables.first_callbacks, loaded.callbacks),
+        (tables.first_listeners, loaded.listeners),
+    ):
+        first = firsts[id].first(MAX_EDGES_PER_STEP + 1) if id in firsts else []
+        found[id] = [to for (to,) in first[:MAX_EDGES_PER_STEP]]
+        if len(first) > MAX_EDGES_PER_STEP:
+            loaded.more_edges.add(id)
+
+
+def _head(tables: Tables, head: Head, count: int, now: int) -> list[str]:
+    ready = _line(tables.ready, head, count, None)
+    delayed = _line(tables.waiting, head, count - len(ready), now)
+    return [moment.id for moment in (*ready, *delayed)]
+
+
+def _line(
+    lines: Mapping[str, Mapping[str | None, Agenda[Moment]]],
+    head: Head,
+    count: int,
+    until: int | None,
+) -> list[Moment]:
+    line = lines.get(head.queue, {})
+    functions = line if head.functions is None else dict.fromkeys(head.functions)
+    fronts = [line[name].first(count, until) for name in functions if name in line]
+    return sorted(moment for front in fronts for moment in front)[:count]
+
+
+def children(tables: Tables, task_id: str, cursor: str | None, limit: int) -> Children:
+    """A page of a task's preload."""
+    position = position_of(cursor)
+    numbers = tables.releases.get(task_id, {})
+    released: Iterator[Promise] = iter(())
+    after: str | None = None
+    if position.released:
+        start = -1 if position.after is None else numbers.get(position.after, -1)
+        order = sorted((number, id) for id, number in numbers.items() if number > start)
+        released = (tables.promises[id] for _, id in order if id in tables.promises)
+    else:
+        after = position.after
+    left = (
+        id
+        for id in tables.children.get(task_id, ())
+        if id not in numbers and (after is None or id > after)
+    )
+    others = (tables.promises[id] for id in nsmallest(limit + 1, left))
+    return page_of(released, others, limit)
+
+
+def beyond(records: Mapping[str, V], after: str | None, limit: int, prefix: str = "") -> list[V]:
+    """The first `limit` records by id, beyond `after`, whose ids begin with `prefix`."""
+    ids = (id for id in records if (after is None or id > after) and id.startswith(prefix))
+    return [records[id] for id in nsmallest(limit, ids)]
+
+
+def is_equal(promise: Promise, equals: Mapping[str, str]) -> bool:
+    """Whether a promise has these values in the columns that can be searched."""
+    return all(
+        promise.id.startswith(value) if name == "prefix" else getattr(promise, name) == value
+        for name, value in equals.items()
+    )
+
+
+def is_wanted(letter: DeadLetter, filter: DeadList) -> bool:
+    """Whether a dead letter matches: `since` is the first instant of its death, `until` past the last."""
+    return (
+        (filter.queue is None or letter.queue == filter.queue)
+        and (filter.function is None or letter.function == filter.function)
+        and (filter.reason is None or letter.reason == filter.reason)
+        and (filter.since is None or letter.died_at >= filter.since)
+        and (filter.until is None or letter.died_at < filter.until)
+    )
+
+
+def dump(tables: Tables) -> Dump:
+    """Everything."""
+    return Dump(
+        promises=dict(tables.promises),
+        tasks=dict(tables.tasks),
+        callbacks=_edges(tables.callbacks),
+        listeners=_edges(tables.listeners),
+        resumes=_edges(tables.resumes),
+        releases={
+            Edge(of, to): number
+            for of, numbers in tables.releases.items()
+            for to, number in numbers.items()
+        },
+        schedules=dict(tables.schedules),
+        outbox=dict(tables.outbox),
+        dead_letters=dict(tables.dead_letters),
+    )
+
+
+def _edges(edges: Mapping[str, Mapping[str, None]]) -> set[Edge]:
+    return {Edge(of, to) for of, tos in edges.items() for to in tos}

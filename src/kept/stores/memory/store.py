@@ -1,0 +1,212 @@
+"""The memory store: one writer at a time, whose changes appear at its commit all at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from copy import copy
+from heapq import nsmallest
+from typing import Any, Final
+
+from kept.errors import StoreFailedError
+from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
+from kept.protocol.requests import DeadList
+from kept.protocol.storage import Changes, Children, Due, Dump, Key, Loaded, Notice, Reads
+from kept.runtime import Runtime
+from kept.stores.memory import reading
+from kept.stores.memory.changes import Journal, apply, undo
+from kept.stores.memory.tables import Moment, Tables
+
+BATCHES_KEPT_MS: Final = 3_600_000
+# How many commits pass before old batch ids are looked for.
+COMMITS_PER_PRUNING: Final = 1_000
+
+
+class MemoryStore:
+    """Keeps everything in memory. Closing forgets nothing: it can be opened again."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.on_notice: Callable[[Notice], None] | None = None
+        self.tables: dict[str, Tables] = {}
+        self.clock = 0
+        self._runtime = runtime
+        self._batches: dict[str, int] = {}
+        self._turn = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Ready at once."""
+
+    async def close(self) -> None:
+        """Nothing to end."""
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[MemoryTransaction]:
+        async with self._turn:
+            transaction = MemoryTransaction(self)
+            try:
+                yield transaction
+            finally:
+                transaction.end()
+
+    async def committed(self, batch_id: str) -> bool:
+        return batch_id in self._batches
+
+    async def ping(self) -> None:
+        """Always there."""
+
+    def record_batch(self, batch_id: str, now: int) -> None:
+        """Notes a commit, and forgets those of more than an hour ago."""
+        self.clock = max(self.clock, now)
+        wall = self._runtime.now_ms()
+        if len(self._batches) % COMMITS_PER_PRUNING == COMMITS_PER_PRUNING - 1:
+            old = wall - BATCHES_KEPT_MS
+            self._batches = {id: at for id, at in self._batches.items() if at >= old}
+        self._batches[batch_id] = wall
+
+    # -- scans -----------------------------------------------------------------------------------
+
+    def _of(self, tenant: str) -> Tables:
+        return self.tables.get(tenant) or Tables()
+
+    async def scan_promises(
+        self, tenant: str, after: str | None, limit: int, equals: Mapping[str, str]
+    ) -> list[Promise]:
+        promises = self._of(tenant).promises
+        if equals:
+            promises = {id: p for id, p in promises.items() if reading.is_equal(p, equals)}
+        return reading.beyond(promises, after, limit)
+
+    async def scan_tasks(
+        self, tenant: str, after: str | None, limit: int, prefix: str = ""
+    ) -> list[tuple[Task, Promise]]:
+        tables = self._of(tenant)
+        tasks = reading.beyond(tables.tasks, after, limit, prefix)
+        return [(task, tables.promises[task.id]) for task in tasks]
+
+    async def scan_schedules(
+        self, tenant: str, after: str | None, limit: int, prefix: str = ""
+    ) -> list[ScheduleRecord]:
+        return reading.beyond(self._of(tenant).schedules, after, limit, prefix)
+
+    async def scan_dead_letters(
+        self, tenant: str, filter: DeadList, after: str | None, limit: int
+    ) -> list[DeadLetter]:
+        letters = self._of(tenant).dead_letters
+        wanted = {id: letter for id, letter in letters.items() if reading.is_wanted(letter, filter)}
+        return reading.beyond(wanted, after, limit)
+
+    async def scan_children(
+        self, tenant: str, task_id: str, cursor: str | None, limit: int
+    ) -> Children:
+        return reading.children(self._of(tenant), task_id, cursor, limit)
+
+    async def scan_outbox(self, now: int, limit: int) -> list[tuple[str, OutboxEntry, Promise]]:
+        found = [
+            (moment, tenant)
+            for tenant, tables in self.tables.items()
+            for moment in tables.messages.first(limit, now)
+        ]
+        first = nsmallest(limit, found, key=lambda each: (each[0].at, each[1], each[0].key))
+        return [
+            (
+                tenant,
+                self.tables[tenant].outbox[moment.key],
+                self.tables[tenant].promises[moment.key.id],
+            )
+            for moment, tenant in first
+        ]
+
+    async def due(self, now: int, limit: int) -> Due:
+        each = self.tables.items()
+        return Due(
+            deadlines=_merged(((t, s.deadlines.first(limit, now)) for t, s in each), limit),
+            leases=_merged(((t, s.leases.first(limit, now)) for t, s in each), limit),
+            retries=_merged(((t, s.retries.first(limit, now)) for t, s in each), limit),
+            ready=_merged(((t, s.delayed.first(limit, now)) for t, s in each), limit),
+            schedules=_merged(((t, s.instants.first(limit, now)) for t, s in each), limit),
+            drains=_merged(((t, _undrained(s)) for t, s in each), limit),
+        )
+
+    async def next_due(self) -> int | None:
+        moments: list[int] = []
+        for tables in self.tables.values():
+            if tables.undrained:
+                return 0
+            for agenda in (
+                tables.deadlines,
+                tables.leases,
+                tables.retries,
+                tables.delayed,
+                tables.instants,
+            ):
+                moments.extend(moment.at for moment in agenda.first(1))
+            moments.extend(moment.at for moment in tables.messages.first(1))
+        return min(moments, default=None)
+
+    async def dump(self, tenant: str) -> Dump:
+        return reading.dump(self._of(tenant))
+
+    async def counts(self) -> dict[str, int]:
+        counts = {"promises": 0, "tasks": 0, "schedules": 0, "outbox": 0, "dead_letters": 0}
+        for tables in self.tables.values():
+            for name in list(counts):
+                counts[name] += len(getattr(tables, name))
+        return counts
+
+
+class MemoryTransaction:
+    """Gathers changes until the commit. A load sees them already, nobody else does."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.clock_floor = store.clock
+        self._store = store
+        self._changes: list[tuple[str, Changes]] = []
+        self._ended = False
+
+    async def load(self, tenant: str, reads: Reads, now: int) -> Loaded:
+        self._check_open()
+        journal: Journal = []
+        tables = self._store.tables
+        try:
+            for of, changes in self._changes:
+                apply(tables, of, changes, journal)
+            return reading.load(tables.get(tenant) or Tables(), reads, now)
+        finally:
+            undo(journal)
+
+    async def save(self, tenant: str, changes: Changes) -> None:
+        self._check_open()
+        self._changes.append((tenant, _snapshot(changes)))
+
+    async def commit(self, batch_id: str, now: int, notice: Notice) -> None:
+        self._check_open()
+        for tenant, changes in self._changes:
+            apply(self._store.tables, tenant, changes, [])
+        self._store.record_batch(batch_id, now)
+        self.end()
+
+    def end(self) -> None:
+        """From here on it cannot be used; what was not committed is forgotten."""
+        self._ended = True
+        self._changes = []
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise StoreFailedError("the transaction has ended; nothing more can be done in it")
+
+
+def _snapshot(changes: Changes) -> Changes:
+    copies: dict[str, Any] = {
+        name: copy(getattr(changes, name)) for name in changes.__struct_fields__
+    }
+    return Changes(**copies)
+
+
+def _merged(found: Iterable[tuple[str, list[Moment]]], limit: int) -> list[Key]:
+    moments = ((moment.at, tenant, moment) for tenant, first in found for moment in first)
+    return [Key(tenant, moment.id) for _, tenant, moment in nsmallest(limit, moments)]
+
+
+def _undrained(tables: Tables) -> list[Moment]:
+    return [Moment(0, tables.numbers[id], id) for id in tables.undrained]

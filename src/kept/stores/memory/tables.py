@@ -1,0 +1,241 @@
+"""The records of one tenant, and the ways to find them: by key, by what comes first, by parent."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import NamedTuple
+
+from kept.protocol.records import (
+    DeadLetter,
+    Delivery,
+    MessageKey,
+    OutboxEntry,
+    Promise,
+    ScheduleRecord,
+    Task,
+    TaskState,
+)
+from kept.stores.memory.agenda import Agenda
+
+
+class Moment(NamedTuple):
+    """When something is due; of two at the same time, the one born first comes first."""
+
+    at: int
+    number: int
+    id: str
+
+
+class MessageMoment(NamedTuple):
+    """When a message is to be tried."""
+
+    at: int
+    key: MessageKey
+
+
+class QueueKey(NamedTuple):
+    """The tasks of a queue for one function."""
+
+    queue: str | None
+    function: str | None
+
+
+# True where it is there; None and False are one.
+Presence = bool | None
+Edges = defaultdict[str, dict[str, None]]
+
+
+class Tables:
+    """Everything one tenant has. Records are replaced, never changed, so they may be shared."""
+
+    def __init__(self) -> None:
+        self.promises: dict[str, Promise] = {}
+        self.tasks: dict[str, Task] = {}
+        self.schedules: dict[str, ScheduleRecord] = {}
+        self.outbox: dict[MessageKey, OutboxEntry] = {}
+        self.dead_letters: dict[str, DeadLetter] = {}
+        self.callbacks: Edges = defaultdict(dict)
+        self.listeners: Edges = defaultdict(dict)
+        self.resumes: Edges = defaultdict(dict)
+        self.releases: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        self.children: Edges = defaultdict(dict)
+        self.requests: Edges = defaultdict(dict)
+        # The order of birth, which decides between what is due at the same time.
+        self.numbers: dict[str, int] = {}
+        self._births = 0
+        self.undrained: dict[str, bool] = {}
+        self.first_callbacks: dict[str, Agenda[tuple[str]]] = {}
+        self.first_listeners: dict[str, Agenda[tuple[str]]] = {}
+        self.deadlines = Agenda(self._is_deadline)
+        self.leases = Agenda(self._is_lease)
+        self.retries = Agenda(self._is_retry)
+        self.delayed = Agenda(self._is_delayed)
+        self.messages = Agenda(self._is_message)
+        self.instants = Agenda(self._is_instant)
+        self.ready: dict[str, dict[str | None, Agenda[Moment]]] = {}
+        self.waiting: dict[str, dict[str | None, Agenda[Moment]]] = {}
+
+    # -- writing: each answers what was there before, which is what undoes it --------------------
+
+    def put_promise(self, id: str, promise: Promise | None) -> Promise | None:
+        before = self.promises.get(id)
+        if before is not None:
+            for of in (before.parent, before.branch):
+                if of is not None:
+                    self.children[of].pop(id, None)
+        if promise is None:
+            self.promises.pop(id, None)
+            self.numbers.pop(id, None)
+            return before
+        self.promises[id] = promise
+        if id not in self.numbers:
+            self._births += 1
+            self.numbers[id] = self._births
+        for of in (promise.parent, promise.branch):
+            if of is not None and of != id:
+                self.children[of][id] = None
+        if promise.armed_deadline is not None:
+            self.deadlines.add(Moment(promise.armed_deadline, self.numbers[id], id))
+        return before
+
+    def put_task(self, id: str, task: Task | None) -> Task | None:
+        before = self.tasks.get(id)
+        if before is not None and before.last_request is not None:
+            self.requests[before.last_request].pop(id, None)
+        if task is None:
+            self.tasks.pop(id, None)
+            return before
+        self.tasks[id] = task
+        if task.last_request is not None:
+            self.requests[task.last_request][id] = None
+        number = self.numbers.get(id, 0)
+        if task.expires_at is not None:
+            self.leases.add(Moment(task.expires_at, number, id))
+        if task.state is TaskState.PENDING and task.delivery is not Delivery.NEVER:
+            self._line_up(task, number)
+        return before
+
+    def _line_up(self, task: Task, number: int) -> None:
+        if task.delivery is Delivery.PUSH:
+            if task.retry_at is not None:
+                self.retries.add(Moment(task.retry_at, number, task.id))
+        elif task.queue is not None:
+            lines = self.ready if task.ready else self.waiting
+            line = lines.setdefault(task.queue, {})
+            if task.function not in line:
+                line[task.function] = Agenda(self._is_ready if task.ready else self._is_delayed)
+            at = task.rank if task.ready else task.retry_at
+            if at is not None:
+                line[task.function].add(Moment(at, number, task.id))
+        if task.delivery is Delivery.PULL and not task.ready and task.retry_at is not None:
+            self.delayed.add(Moment(task.retry_at, number, task.id))
+
+    def put_callback(self, of: str, to: str, present: Presence) -> bool:
+        return self._put_edge(self.callbacks, self.first_callbacks, of, to, present)
+
+    def put_listener(self, of: str, to: str, present: Presence) -> bool:
+        return self._put_edge(self.listeners, self.first_listeners, of, to, present)
+
+    def put_resume(self, of: str, to: str, present: Presence) -> bool:
+        before = to in self.resumes[of]
+        if present:
+            self.resumes[of][to] = None
+        else:
+            self.resumes[of].pop(to, None)
+        return before
+
+    def put_release(self, of: str, to: str, number: int | None) -> int | None:
+        before = self.releases[of].get(to)
+        if number is None:
+            self.releases[of].pop(to, None)
+        else:
+            self.releases[of][to] = number
+        return before
+
+    def put_undrained(self, id: str, undrained: Presence) -> bool:
+        before = id in self.undrained
+        if undrained:
+            self.undrained[id] = True
+        else:
+            self.undrained.pop(id, None)
+        return before
+
+    def put_schedule(self, id: str, schedule: ScheduleRecord | None) -> ScheduleRecord | None:
+        before = self.schedules.pop(id, None)
+        if schedule is not None:
+            self.schedules[id] = schedule
+            self.instants.add(Moment(schedule.next_run_at, 0, id))
+        return before
+
+    def put_message(self, key: MessageKey, entry: OutboxEntry | None) -> OutboxEntry | None:
+        before = self.outbox.pop(key, None)
+        if entry is not None:
+            self.outbox[key] = entry
+            self.messages.add(MessageMoment(entry.due_at, key))
+        return before
+
+    def put_dead_letter(self, id: str, letter: DeadLetter | None) -> DeadLetter | None:
+        before = self.dead_letters.pop(id, None)
+        if letter is not None:
+            self.dead_letters[id] = letter
+        return before
+
+    @staticmethod
+    def _put_edge(
+        edges: Edges, firsts: dict[str, Agenda[tuple[str]]], of: str, to: str, present: Presence
+    ) -> bool:
+        known = edges[of]
+        before = to in known
+        if present and not before:
+            known[to] = None
+            if of not in firsts:
+                firsts[of] = Agenda(lambda entry: entry[0] in edges[of])
+            firsts[of].add((to,))
+        elif not present:
+            known.pop(to, None)
+        return before
+
+    # -- what is still true ----------------------------------------------------------------------
+
+    def _is_deadline(self, moment: Moment) -> bool:
+        promise = self.promises.get(moment.id)
+        return (
+            promise is not None
+            and promise.armed_deadline == moment.at
+            and self.numbers[moment.id] == moment.number
+        )
+
+    def _task_at(self, moment: Moment, state: TaskState) -> Task | None:
+        task = self.tasks.get(moment.id)
+        if task is None or task.state is not state:
+            return None
+        return task if self.numbers.get(moment.id, 0) == moment.number else None
+
+    def _is_lease(self, moment: Moment) -> bool:
+        task = self._task_at(moment, TaskState.ACQUIRED)
+        return task is not None and task.expires_at == moment.at
+
+    def _is_retry(self, moment: Moment) -> bool:
+        task = self._task_at(moment, TaskState.PENDING)
+        return task is not None and task.delivery is Delivery.PUSH and task.retry_at == moment.at
+
+    def _is_delayed(self, moment: Moment) -> bool:
+        task = self._task_at(moment, TaskState.PENDING)
+        return (
+            task is not None
+            and task.delivery is Delivery.PULL
+            and not task.ready
+            and task.retry_at == moment.at
+        )
+
+    def _is_ready(self, moment: Moment) -> bool:
+        task = self._task_at(moment, TaskState.PENDING)
+        return task is not None and task.ready and task.rank == moment.at
+
+    def _is_message(self, moment: MessageMoment) -> bool:
+        entry = self.outbox.get(moment.key)
+        return entry is not None and entry.due_at == moment.at
+
+    def _is_instant(self, moment: Moment) -> bool:
+        schedule = self.schedules.get(moment.id)
+        return schedule is not None and schedule.next_run_at == moment.at
