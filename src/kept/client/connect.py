@@ -1,0 +1,48 @@
+"""From a URL to a connection: over HTTP, or to an engine of one's own in this process."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from kept.client.connection import Connection
+from kept.errors import ConfigurationError
+from kept.runtime import Runtime
+
+HTTP_SCHEMES: Final = frozenset({"http", "https"})
+STORE_SCHEMES: Final = frozenset({"memory", "sqlite", "postgresql", "postgres"})
+
+
+async def connect(url: str, runtime: Runtime, token: str | None = None) -> Connection:
+    """A connection to the engine at `url`.
+
+    `http://…` and `https://…` name a server, and `token` is sent to it. `memory://`,
+    `sqlite:///file` and `postgresql://…` name a store: an engine over it starts in this process
+    and stops when the connection is closed. Raises `ConfigurationError` for any other URL, and
+    `StoreError` where the store cannot be opened.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme in HTTP_SCHEMES:
+        if not urlsplit(url).hostname:
+            raise ConfigurationError(f"{url!r} names no host; write http://HOST:PORT")
+        from kept.client.http import HttpConnection
+
+        return HttpConnection(url, runtime, token)
+    if scheme in STORE_SCHEMES:
+        return await _embedded(url, runtime)
+    raise ConfigurationError(
+        f"{url!r} is not a URL that kept can connect to; "
+        "use http://HOST:PORT, sqlite:///FILE, postgresql://… or memory://"
+    )
+
+
+async def _embedded(url: str, runtime: Runtime) -> Connection:
+    # Here, because a program that only speaks HTTP does not load the engine and its stores.
+    from kept.client.local import LocalConnection
+    from kept.engine.engine import Engine, EngineConfig
+    from kept.stores.open import open_store
+
+    store = open_store(url, runtime)
+    engine = Engine(store, runtime, EngineConfig())
+    await engine.start()
+    return LocalConnection(engine, runtime, owns=True)

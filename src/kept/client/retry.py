@@ -1,0 +1,82 @@
+"""When a request may be sent again, and how long to wait before (protocol B1)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from kept.protocol import requests as r
+from kept.protocol.responses import SHED, UNAVAILABLE
+from kept.runtime import Runtime
+
+# Answers that say: nothing was applied, ask again.
+REFUSED_FOR_NOW: Final = frozenset({SHED, UNAVAILABLE})
+
+# These act under a lease; an id of their own makes the engine answer a repetition alike.
+REPEATABLE_WITH_REQUEST_ID: Final = frozenset(
+    request.kind
+    for request in (
+        r.TaskAcquire,
+        r.TaskClaim,
+        r.TaskSuspend,
+        r.TaskFulfill,
+        r.TaskNack,
+        r.TaskRelease,
+        r.TaskRecordStep,
+    )
+)
+
+# These change nothing the second time and answer the same: by id the first write wins (A3), and a
+# fence repeats a create or settle under a lease that still holds.
+REPEATABLE: Final = REPEATABLE_WITH_REQUEST_ID | frozenset(
+    request.kind
+    for request in (
+        r.PromiseGet,
+        r.PromiseCreate,
+        r.PromiseSettle,
+        r.PromiseRegisterCallback,
+        r.PromiseRegisterListener,
+        r.PromiseSearch,
+        r.PromiseWait,
+        r.PromiseChildren,
+        r.TaskGet,
+        r.TaskFence,
+        r.TaskHeartbeat,
+        r.TaskHalt,
+        r.TaskSearch,
+        r.ScheduleCreate,
+        r.ScheduleGet,
+        r.ScheduleSearch,
+        r.DeadList,
+        r.DeadGet,
+        r.DebugStart,
+        r.DebugStop,
+        r.DebugSnap,
+    )
+)
+
+_JITTER_BYTES: Final = 4
+
+
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """How often and how long to try: exponential backoff with full jitter, in seconds.
+
+    `attempts` counts the first one. A server's `Retry-After` is honoured up to
+    `longest_retry_after_seconds`.
+    """
+
+    attempts: int = 10
+    base_seconds: float = 0.05
+    longest_seconds: float = 2.0
+    longest_retry_after_seconds: float = 30.0
+
+    def delay(self, runtime: Runtime, attempt: int, retry_after: float | None) -> float:
+        """Seconds to wait after failed attempt number `attempt` (from 1)."""
+        ceiling = min(self.longest_seconds, self.base_seconds * 2.0 ** (attempt - 1))
+        draw = int.from_bytes(runtime.entropy(_JITTER_BYTES), "big") / 256**_JITTER_BYTES
+        asked = min(retry_after or 0.0, self.longest_retry_after_seconds)
+        return asked + ceiling * draw
+
+
+NO_RETRY: Final = RetryPolicy(attempts=1)
