@@ -40,8 +40,8 @@ NOT_DETERMINISTIC = {
 # The loop that a method belongs to cannot be read from the code, its name can.
 METHODS = {"run_in_executor"}
 
-# A generator with a seed is deterministic, and the simulation is driven by one.
-SEEDED = {"sim": {"random", "random.Random"}}
+# A generator with a seed is deterministic, and what examines the others is driven by one.
+SEEDED = {examiner: {"random.Random"} for examiner in ("check", "contract", "sim")}
 
 
 def _around_the_runtime(tree: ast.AST) -> Iterator[str]:
