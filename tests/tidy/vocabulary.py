@@ -41,6 +41,11 @@ SYNONYMS = {
     "work_queue": "queue",
 }
 
+# Names that an interface we implement, and did not write, dictates: "file: identifier".
+DICTATED = {
+    "src/kept/server/http_protocol.py: msg",  # uvicorn's HttpToolsProtocol.send_400_response
+}
+
 # Abbreviations that a newcomer must look up. ctx, ttl, pid, id and kwargs are the field's own.
 ABBREVIATIONS = {
     "addr": "address",
