@@ -1,0 +1,135 @@
+"""Where we depart from the specification's properties (protocol B11), each as narrow as it can be.
+
+Every property that uses one of these says so in its docstring. The two entries marked ‡ in the
+catalogue, which the base machine itself breaks, are changed in their own predicates.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kept.check.properties.scopes import StepScope, is_base_deliverable
+from kept.check.state import State
+from kept.protocol import tags as tag
+from kept.protocol.addresses import scheme_of
+from kept.protocol.limits import NEVER_MS
+from kept.protocol.records import (
+    Delivery,
+    MessageKey,
+    Promise,
+    PromiseState,
+    ScheduleRecord,
+    Task,
+    TaskState,
+)
+
+# The names of the steps that may do what others may not.
+RETENTION: Final = "retention"
+DELIVERED: Final = "outbox.delivered"
+LEASE_EXPIRY: Final = "lease.expire"
+NACK: Final = "task.nack"
+CREATE: Final = "promise.create"
+SCHEDULE_PUT: Final = "schedule.put"
+# The request, and the background steps that spread it to descendants or end its grace.
+CANCELLATION: Final = ("promise.cancel", "promise.cancel.spread", "promise.cancel.grace")
+DEBOUNCE: Final = "kept:debounce"
+
+
+def only_waits(state: State, promise: Promise) -> bool:
+    """A timer may have a target (A7.2), if its task is never dispatched and cannot be claimed."""
+    if MessageKey.execute(promise.id) in state.outbox:
+        return False
+    task = state.tasks.get(promise.id)
+    return task is None or (task.delivery is Delivery.NEVER and not task.ready)
+
+
+def only_waits_when_fired(schedule: ScheduleRecord) -> bool:
+    """A schedule may fire timers with a target (A7.2), if that target is an address."""
+    target = schedule.promise_tags.get(tag.TARGET)
+    return target is not None and scheme_of(target) is not None
+
+
+def is_deliverable_by_us(address: str, schemes: frozenset[str]) -> bool:
+    """Beyond the base schemes an address is deliverable where a transport of its scheme is
+    installed (A6)."""
+    if is_base_deliverable(address):
+        return True
+    scheme = scheme_of(address)
+    return scheme in schemes and scheme not in ("http", "https", "poll")
+
+
+def is_retained_away(scope: StepScope, id: str) -> bool:
+    """Retention (B6) removes promises and tasks: settled and fulfilled ones only, that no message
+    and no edge names any more, and nothing else in the same step."""
+    if scope.name != RETENTION:
+        return False
+    p, t, b = scope.promise_before(id), scope.task_before(id), scope.b
+    if p is None or p.pending or (t is not None and t.state is not TaskState.FULFILLED):
+        return False
+    return not (
+        MessageKey.execute(id) in b.outbox
+        or id in b.unblocks.at
+        or id in b.callbacks.at
+        or id in b.listeners.at
+    )
+
+
+def is_delivery(scope: StepScope) -> bool:
+    """A message leaves the outbox when it was delivered (A6), in a step that does nothing else."""
+    return scope.name == DELIVERED and not (scope.promises or scope.tasks or scope.schedules)
+
+
+def is_backoff(scope: StepScope, t: Task, u: Task) -> bool:
+    """After a nack, and after the expired lease of a queued task, the next try waits (B2)."""
+    if t.state is not TaskState.ACQUIRED or u.retry_at is None or u.retry_at < scope.now:
+        return False
+    if scope.name == NACK:
+        return True
+    is_counted = u.failures == t.failures + 1
+    return scope.name == LEASE_EXPIRY and t.delivery is Delivery.PULL and is_counted
+
+
+def is_debounce(scope: StepScope, t: Task, u: Task) -> bool:
+    """A create with the same debounce key postpones the waiting task (B4)."""
+    promise = scope.b.promises.get(u.id)
+    return (
+        scope.name == CREATE
+        and promise is not None
+        and DEBOUNCE in promise.tags
+        and t.retry_at is not None
+        and u.retry_at is not None
+        and t.retry_at < u.retry_at
+    )
+
+
+def is_cancellation(scope: StepScope) -> bool:
+    """A cancel request makes a suspended task pending without a resume (B3)."""
+    return scope.name in CANCELLATION
+
+
+def is_exhausted(scope: StepScope, t: Task | None) -> bool:
+    """An expired lease that was the last attempt halts or rejects, and files a dead letter in the
+    same step (B2)."""
+    if scope.name != LEASE_EXPIRY or t is None or t.state is not TaskState.ACQUIRED:
+        return False
+    return scope.dead_letter_filed(t.id) is not None
+
+
+def is_exhausted_rejection(scope: StepScope, q: Promise) -> bool:
+    """The promise of an exhausted task is rejected (B2)."""
+    return q.state is PromiseState.REJECTED and is_exhausted(scope, scope.task_before(q.id))
+
+
+def is_canceled(scope: StepScope, q: Promise) -> bool:
+    """Cancellation spreads in the background and settles what is not running (B3)."""
+    return is_cancellation(scope) and q.state is PromiseState.REJECTED_CANCELED
+
+
+def is_changed_schedule(scope: StepScope, before: ScheduleRecord, after: ScheduleRecord) -> bool:
+    """`schedule.put` changes a schedule, which keeps its birth (B10)."""
+    return scope.name == SCHEDULE_PUT and before.created_at == after.created_at
+
+
+def has_no_deadline(promise: Promise) -> bool:
+    """A deadline of this value means none and arms nothing (B6)."""
+    return promise.timeout_at == NEVER_MS
