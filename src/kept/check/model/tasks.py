@@ -1,0 +1,198 @@
+"""The requests on tasks (A4)."""
+
+from __future__ import annotations
+
+from kept.check.model import validation as v
+from kept.check.model.promises import page, promise_create, promise_settle
+from kept.check.model.state import (
+    JsonObject,
+    Refused,
+    State,
+    clear,
+    create,
+    is_external,
+    is_live,
+    is_targeted,
+    make_pending,
+    preload,
+    promise_record,
+    settle,
+    task_record,
+    task_state,
+)
+
+RESUME_AT_ONCE = 300
+
+
+def existing(state: State, id: str) -> JsonObject:
+    if id not in state.tasks:
+        raise Refused(404, "no such task")
+    return state.tasks[id]
+
+
+def held(state: State, data: JsonObject, now: int) -> JsonObject:
+    """The task, where the lease that the request names still holds."""
+    task = existing(state, data["id"])
+    if task_state(state, task, now) != "acquired" or task["version"] != data["version"]:
+        raise Refused(409, "the lease does not hold")
+    return task
+
+
+def acquire(task: JsonObject, data: JsonObject, now: int) -> None:
+    clear(task)
+    task["state"] = "acquired"
+    task["version"] += 1
+    task["resumes"] = set()
+    task["pid"] = data["pid"]
+    task["ttl"] = data["ttl"]
+    task["expiresAt"] = now + data["ttl"]
+
+
+def task_with_promise(state: State, id: str, now: int) -> JsonObject:
+    task = task_record(state, state.tasks[id], now)
+    return {
+        "task": task,
+        "promise": promise_record(state.promises[id], now),
+        "preload": preload(state, id, now) if task["state"] == "acquired" else [],
+    }
+
+
+def task_get(state: State, data: JsonObject, now: int) -> JsonObject:
+    v.check_id(data)
+    return {"task": task_record(state, existing(state, data["id"]), now)}
+
+
+def task_create(state: State, data: JsonObject, now: int) -> JsonObject:
+    v.check_holder(data)
+    action = v.check_action(data.get("action"), "promise.create")
+    v.check_promise_create(action)
+    v.demand("resonate:target" in action.get("tags", {}), "action: needs a target")
+    id = action["id"]
+    if id in state.promises and not is_targeted(state.promises[id]["tags"]):
+        raise Refused(422, "the promise has no target")
+    create(state, action, now)
+    task = state.tasks[id]
+    shown = task_state(state, task, now)
+    if shown in ("acquired", "suspended", "halted"):
+        raise Refused(409, f"the task is {shown}")
+    if shown == "pending":
+        acquire(task, data, now)
+    return task_with_promise(state, id, now)
+
+
+def task_acquire(state: State, data: JsonObject, now: int) -> JsonObject:
+    v.check_lease(data)
+    v.check_holder(data)
+    task = existing(state, data["id"])
+    if task_state(state, task, now) != "pending" or task["version"] != data["version"]:
+        raise Refused(409, "not pending at that version")
+    acquire(task, data, now)
+    return task_with_promise(state, data["id"], now)
+
+
+def task_release(state: State, data: JsonObject, now: int) -> JsonObject:
+    v.check_lease(data)
+    make_pending(held(state, data, now), now)
+    return {}
+
+
+def task_fulfill(state: State, data: JsonObject, now: int) -> JsonObject:
+    v.check_lease(data)
+    action = v.check_action(data.get("action"), "promise.settle")
+    v.check_promise_settle(action)
+    v.demand(action["id"] == data["id"], "action: for another id")
+    held(state, data, now)
+    promise = state.promises[data["id"]]
+    settle(state, promise, action["state"], action.get("value", {}), now)
+    return {"promise": promise_record(promise, now)}
+
+
+def task_suspend(state: State, data: JsonObject, now: int) -> tuple[int, JsonObject] | JsonObject:
+    v.check_lease(data)
+    awaited = _awaited(data)
+    task = held(state, data, now)
+    for id in awaited:
+        if id not in state.promises or not is_external(state.promises[id]["tags"]):
+            raise Refused(422, "an awaited is missing or not external")
+    task["resumes"] = set()
+    if not all(is_live(state.promises[id], now) for id in awaited):
+        return RESUME_AT_ONCE, {"preload": preload(state, data["id"], now)}
+    for id in awaited:
+        state.promises[id]["callbacks"].add(data["id"])
+    clear(task)
+    task["state"] = "suspended"
+    return {}
+
+
+def _awaited(data: JsonObject) -> list[str]:
+    actions = data.get("actions")
+    v.demand(isinstance(actions, list) and len(actions) > 0, "actions: none")
+    awaited: list[str] = []
+    for action in actions or []:
+        edge = v.check_action(action, "promise.register_callback")
+        v.check_id(edge, "awaited")
+        v.demand(edge.get("awaiter") == data["id"], "actions: a wrong awaiter")
+        v.demand(edge["awaited"] != data["id"], "actions: a task cannot await itself")
+        v.demand(edge["awaited"] not in awaited, "actions: awaited twice")
+        awaited.append(edge["awaited"])
+    return awaited
+
+
+def task_fence(state: State, data: JsonObject, now: int) -> JsonObject:
+    v.check_lease(data)
+    action = v.check_action(data.get("action"), "promise.create", "promise.settle")
+    v.check_id(action)
+    v.demand(action["id"] != data["id"], "action: targets the task itself")
+    held(state, data, now)
+    kind = data["action"]["kind"]
+    handler = promise_create if kind == "promise.create" else promise_settle
+    status, answer = 200, {}
+    text = ""
+    try:
+        answer = handler(state, action, now)
+    except Refused as refusal:
+        status, text = refusal.status, refusal.text
+    inner = {"kind": kind, "head": {"status": status}, "data": answer if status == 200 else text}
+    return {"action": inner, "preload": preload(state, data["id"], now)}
+
+
+def task_heartbeat(state: State, data: JsonObject, now: int) -> JsonObject:
+    v.check_text(data, "pid")
+    v.demand(isinstance(data.get("tasks"), list), "tasks: not a list")
+    for named in data["tasks"]:
+        v.demand(isinstance(named, dict), "tasks: not an object")
+        v.check_lease(named)
+    for named in data["tasks"]:
+        task = state.tasks.get(named["id"])
+        if task is None or task_state(state, task, now) != "acquired":
+            continue
+        if task["version"] == named["version"] and task["pid"] == data["pid"]:
+            task["expiresAt"] = now + task["ttl"]
+    return {}
+
+
+def task_halt(state: State, data: JsonObject, now: int) -> JsonObject:
+    v.check_id(data)
+    task = existing(state, data["id"])
+    if task_state(state, task, now) == "fulfilled":
+        raise Refused(409, "the task is fulfilled")
+    clear(task)
+    task["state"] = "halted"
+    return {}
+
+
+def task_continue(state: State, data: JsonObject, now: int) -> JsonObject:
+    v.check_id(data)
+    task = existing(state, data["id"])
+    if task_state(state, task, now) != "halted":
+        raise Refused(409, "the task is not halted")
+    make_pending(task, now)
+    return {}
+
+
+def task_search(state: State, data: JsonObject, now: int) -> JsonObject:
+    v.check_search(data, v.TASK_STATES)
+    records = [task_record(state, task, now) for task in state.tasks.values()]
+    if "state" in data:
+        records = [record for record in records if record["state"] == data["state"]]
+    return page(records, "tasks", data)

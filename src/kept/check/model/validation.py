@@ -1,0 +1,133 @@
+"""What gets a 400 before any record is looked at (A4, A10)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from kept.check.model.state import JsonObject, Refused
+
+MAX_ID_BYTES: Final = 1_024
+MAX_PAYLOAD_BYTES: Final = 1_048_576
+MAX_TAGS: Final = 64
+MAX_TAGS_BYTES: Final = 16_384
+MAX_LIMIT: Final = 1_000
+DEFAULT_LIMIT: Final = 100
+
+SETTABLE: Final = ("resolved", "rejected", "rejected_canceled")
+PROMISE_STATES: Final = ("pending", *SETTABLE, "rejected_timedout")
+TASK_STATES: Final = ("pending", "acquired", "suspended", "halted", "fulfilled")
+
+_ADDRESS: Final = re.compile(
+    r"https?://[^\s/]\S*|poll://uni@[^/\s]+/\S+|poll://any@[^/\s]+(/\S+)?", re.ASCII
+)
+
+
+def demand(condition: bool, text: str) -> None:  # noqa: FBT001
+    """A 400 unless it holds."""
+    if not condition:
+        raise Refused(400, text)
+
+
+def is_whole(value: Any, minimum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+
+
+def is_id(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value.encode()) <= MAX_ID_BYTES
+
+
+def check_id(data: JsonObject, field: str = "id") -> None:
+    demand(is_id(data.get(field)), f"{field}: not an id")
+
+
+def check_whole(data: JsonObject, field: str, minimum: int) -> None:
+    demand(is_whole(data.get(field), minimum), f"{field}: not a whole number >= {minimum}")
+
+
+def check_text(data: JsonObject, field: str) -> None:
+    demand(isinstance(data.get(field), str) and data[field] != "", f"{field}: not a text")
+
+
+def check_texts(value: Any, field: str) -> None:
+    """A mapping from text to text."""
+    demand(isinstance(value, dict), f"{field}: not an object")
+    demand(all(isinstance(text, str) for text in value.values()), f"{field}: not all are texts")
+
+
+def check_payload(data: JsonObject, field: str) -> None:
+    """An optional `{headers?, data?}`."""
+    payload = data.get(field, {})
+    demand(isinstance(payload, dict), f"{field}: not an object")
+    demand(isinstance(payload.get("data", ""), str), f"{field}.data: not a text")
+    check_texts(payload.get("headers", {}), f"{field}.headers")
+    headers = payload.get("headers", {})
+    texts = [payload.get("data", ""), *headers, *headers.values()]
+    demand(sum(len(text.encode()) for text in texts) <= MAX_PAYLOAD_BYTES, f"{field}: too large")
+
+
+def is_address(text: Any) -> bool:
+    return isinstance(text, str) and _ADDRESS.fullmatch(text) is not None
+
+
+def is_target(text: Any) -> bool:
+    return is_address(text) or (isinstance(text, str) and len(text) > 8 and text[:8] == "queue://")
+
+
+def check_tags(tags: Any, field: str) -> None:
+    check_texts(tags, field)
+    demand(len(tags) <= MAX_TAGS, f"{field}: too many")
+    size = sum(len(name.encode()) + len(text.encode()) for name, text in tags.items())
+    demand(size <= MAX_TAGS_BYTES, f"{field}: too large")
+    if "resonate:target" in tags:
+        demand(is_target(tags["resonate:target"]), f"{field}: invalid target address")
+
+
+def check_promise_create(data: JsonObject) -> None:
+    check_id(data)
+    check_whole(data, "timeoutAt", 0)
+    check_payload(data, "param")
+    tags = data.get("tags", {})
+    check_tags(tags, "tags")
+    if "resonate:delay" in tags:
+        delay = tags["resonate:delay"]
+        demand("resonate:target" in tags, "tags: a delay needs a target")
+        demand(re.fullmatch("[0-9]{1,16}", delay) is not None, "tags: the delay is no number")
+        demand(int(delay) < data["timeoutAt"], "tags: the delay is not before the deadline")
+
+
+def check_promise_settle(data: JsonObject) -> None:
+    check_id(data)
+    demand(data.get("state") in SETTABLE, "state: not one to settle into")
+    check_payload(data, "value")
+
+
+def check_search(data: JsonObject, states: tuple[str, ...]) -> None:
+    if "state" in data:
+        demand(data["state"] in states, "state: unknown")
+    if "tags" in data:
+        check_texts(data["tags"], "tags")
+    limit = data.get("limit", DEFAULT_LIMIT)
+    demand(is_whole(limit, 1) and limit <= MAX_LIMIT, "limit: not 1 to 1000")
+    demand(isinstance(data.get("cursor", ""), str), "cursor: not a text")
+
+
+def check_lease(data: JsonObject) -> None:
+    """The id and version by which a holder names its lease."""
+    check_id(data)
+    check_whole(data, "version", 0)
+
+
+def check_holder(data: JsonObject) -> None:
+    check_text(data, "pid")
+    check_whole(data, "ttl", 1)
+
+
+def check_action(action: Any, *kinds: str) -> JsonObject:
+    """The data of an action that is of one of `kinds`."""
+    demand(isinstance(action, dict), "action: not an object")
+    demand(action.get("kind") in kinds, "action.kind: not one that belongs here")
+    demand(isinstance(action.get("head", {}), dict), "action.head: not an object")
+    demand(isinstance(action.get("data"), dict), "action.data: not an object")
+    data: JsonObject = action["data"]
+    return data
