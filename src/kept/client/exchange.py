@@ -9,8 +9,8 @@ import msgspec
 
 MAX_ANSWER_BYTES: Final = 64 * 1_048_576
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
-# Shorter than servers keep an idle connection, so that a request seldom meets one that just closed.
-KEEP_ALIVE_SECONDS: Final = 4.0
+# Far shorter than servers keep an idle connection, so that a request seldom meets one that closes.
+KEEP_ALIVE_SECONDS: Final = 15.0
 _READ_BYTES: Final = 65_536
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from kept.client.retry import REFUSED_FOR_NOW, RetryPolicy
 from kept.errors import ConnectionFailedError
 from kept.protocol.requests import Request, RequestHead
 from kept.protocol.responses import Response
+from kept.protocol.storage import DEFAULT_TENANT
 from kept.runtime import Runtime
 
 if TYPE_CHECKING:  # a program that only speaks HTTP does not load the engine
     from kept.engine.engine import Engine
-
-DEFAULT_TENANT: Final = "default"
 
 
 class LocalConnection:

@@ -1,0 +1,168 @@
+"""Promises: named slots for results that are known exactly once.
+
+kept promise create approval-7 --external --timeout 2d
+kept promise resolve approval-7 --value '{"approved": true}'
+kept promise get approval-7 --wait 30s
+kept promise search --state pending --tag resonate:origin=order-42
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from kept.cli.durations import deadline, duration, instant_after
+from kept.cli.failure import EXIT_OK, EXIT_REFUSED
+from kept.cli.output import Output, Row
+from kept.cli.payload import add_payload, payload, readable
+from kept.cli.session import Session, add_listing, in_session, tag_pairs
+from kept.protocol import tags as tag
+from kept.protocol.limits import MAX_WAIT_MS
+from kept.protocol.records import PromiseRecord, PromiseState
+from kept.protocol.requests import (
+    PromiseCreate,
+    PromiseGet,
+    PromiseSearch,
+    PromiseSettle,
+    PromiseWait,
+)
+from kept.protocol.responses import PromisePage, PromiseResult
+
+_SETTLE_VERBS = {
+    "resolve": PromiseState.RESOLVED,
+    "reject": PromiseState.REJECTED,
+    "cancel": PromiseState.REJECTED_CANCELED,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.ArgumentParser) -> None:
+    """The verbs of `kept promise`."""
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    get = verbs.add_parser("get", help="show a promise", parents=[everywhere])
+    get.add_argument("id", metavar="ID")
+    get.add_argument(
+        "--wait", type=duration, metavar="DURATION", help="wait for it to settle, at most so long"
+    )
+    get.set_defaults(run=in_session(_get))
+
+    create = verbs.add_parser("create", help="create a promise", parents=[everywhere])
+    create.add_argument("id", metavar="ID")
+    create.add_argument(
+        "--timeout",
+        type=deadline,
+        metavar="DURATION",
+        help="when it settles by itself: 10s, 2d, never (the default)",
+    )
+    create.add_argument("--tag", action="append", default=[], metavar="NAME=TEXT")
+    create.add_argument(
+        "--target", metavar="ADDRESS", help="who does the work: queue://NAME, poll://…, https://…"
+    )
+    create.add_argument(
+        "--delay", type=duration, metavar="DURATION", help="when the work may begin"
+    )
+    create.add_argument("--external", action="store_true", help="others may wait for it")
+    add_payload(create, "param")
+    create.set_defaults(run=in_session(_create))
+
+    for verb, state in _SETTLE_VERBS.items():
+        settle = verbs.add_parser(verb, help=f"{verb} a pending promise", parents=[everywhere])
+        settle.add_argument("id", metavar="ID")
+        add_payload(settle, "value")
+        settle.set_defaults(run=in_session(_settle), state=state)
+
+    search = verbs.add_parser("search", help="list promises by id", parents=[everywhere])
+    search.add_argument("--state", choices=[state.value for state in PromiseState])
+    search.add_argument(
+        "--tag", action="append", default=[], metavar="NAME=TEXT", help="all given must match"
+    )
+    add_listing(search)
+    search.set_defaults(run=in_session(_search))
+
+
+async def _get(session: Session, arguments: argparse.Namespace) -> int:
+    promise = (await session.ask(PromiseGet(arguments.id), PromiseResult)).promise
+    end = session.runtime.monotonic() + (arguments.wait or 0) / 1_000
+    while arguments.wait and promise.state is PromiseState.PENDING:
+        left_ms = round((end - session.runtime.monotonic()) * 1_000)
+        if left_ms <= 0:
+            break
+        wait = PromiseWait(arguments.id, min(left_ms, MAX_WAIT_MS))
+        promise = (await session.ask(wait, PromiseResult)).promise
+    session.show(promise, details(promise, session.output))
+    if arguments.wait and promise.state is PromiseState.PENDING:
+        session.output.note(f"kept: {arguments.id} is still pending")
+        return EXIT_REFUSED
+    return EXIT_OK
+
+
+async def _create(session: Session, arguments: argparse.Namespace) -> None:
+    tags = tag_pairs(arguments.tag)
+    if arguments.target is not None:
+        tags[tag.TARGET] = arguments.target
+    if arguments.external:
+        tags[tag.EXTERNAL] = "true"
+    if arguments.delay is not None:
+        tags[tag.DELAY] = str(instant_after(session.now_ms, arguments.delay))
+    request = PromiseCreate(
+        arguments.id,
+        instant_after(session.now_ms, arguments.timeout),
+        payload(arguments.param, raw=arguments.raw),
+        tags,
+    )
+    promise = (await session.ask(request, PromiseResult)).promise
+    session.show(promise, details(promise, session.output))
+
+
+async def _settle(session: Session, arguments: argparse.Namespace) -> int:
+    value = payload(arguments.value, raw=arguments.raw)
+    request = PromiseSettle(arguments.id, arguments.state, value)
+    promise = (await session.ask(request, PromiseResult)).promise
+    word = promise.state.value
+    if promise.state is not arguments.state:
+        session.done(f"{promise.id} {word}", promise)
+        session.output.note(f"kept: nothing changed, {promise.id} was {word} already")
+        return EXIT_REFUSED
+    if promise.value.normal() != value.normal():
+        session.done(f"{promise.id} {word}", promise)
+        session.output.note(f"kept: nothing changed, {promise.id} was {word} with another value")
+        return EXIT_REFUSED
+    session.done(f"{promise.id} {word}", promise)
+    return EXIT_OK
+
+
+async def _search(session: Session, arguments: argparse.Namespace) -> None:
+    state = PromiseState(arguments.state) if arguments.state else None
+    tags = tag_pairs(arguments.tag) or None
+
+    async def page(rows: int, cursor: str | None) -> tuple[Sequence[Any], str | None]:
+        found = await session.ask(PromiseSearch(state, tags, rows, cursor), PromisePage)
+        return found.promises, found.cursor
+
+    def row(promise: PromiseRecord) -> Row:
+        return (
+            promise.id,
+            promise.state.value,
+            session.output.instant(promise.created_at),
+            session.output.instant(promise.settled_at),
+            promise.tags.get(tag.FUNCTION, promise.tags.get(tag.TARGET, "")),
+        )
+
+    header = ("ID", "STATE", "CREATED", "SETTLED", "FUNCTION")
+    await session.listing(arguments, page, header, row)
+
+
+def details(promise: PromiseRecord, output: Output) -> list[tuple[str, str]]:
+    """A promise, field by field."""
+    fields = [
+        ("id", promise.id),
+        ("state", promise.state.value),
+        ("created", output.exact(promise.created_at)),
+        ("settled", output.exact(promise.settled_at)),
+        ("deadline", output.exact(promise.timeout_at)),
+        ("param", readable(promise.param)),
+        ("value", readable(promise.value)),
+    ]
+    fields += [("tag", f"{name}={text}") for name, text in sorted(promise.tags.items())]
+    return fields
