@@ -75,12 +75,12 @@ WEIGHTS: Final = {
     "task.continue": 3,
     "task.search": 2,
     "schedule.create": 2,
-    "schedule.get": 1,
-    "schedule.delete": 1,
+    "schedule.get": 1.5,
+    "schedule.delete": 1.5,
     "schedule.search": 1,
     "debug.start": 0.1,
     "debug.tick": 0.3,
-    "promise.unknown": 0.1,
+    "promise.unknown": 0.3,
 }
 # Kinds that need a task in some state, and what is asked instead where there is none.
 NEEDS: Final = (

@@ -59,7 +59,7 @@ class Generator:
             return self._continuations.popleft()
         kind = self._kind()
         data: JsonObject = _BUILDERS[kind](self) if kind in _BUILDERS else {}
-        if self._chance(0.04) or (kind == "debug.tick" and self._chance(0.5)):
+        if self._chance(0.05) or (kind == "debug.tick" and self._chance(0.5)):
             self._spoil(kind, data)
         return {"kind": kind, "data": data}
 
@@ -295,7 +295,7 @@ class Generator:
     def fence(self) -> JsonObject:
         data = self.lease()
         create = self._chance(0.6)
-        inner = self.create() if create else self.settle()
+        inner = self.create() if create else self.settle(self._id(0.6))
         kind = "promise.create" if create else "promise.settle"
         if self._chance(0.02):
             kind = "promise.get"
