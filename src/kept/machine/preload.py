@@ -9,10 +9,8 @@ from kept.machine.effects import read_promise
 from kept.machine.step import Step
 from kept.protocol.limits import MAX_PRELOAD_BYTES, MAX_PRELOAD_RECORDS
 from kept.protocol.records import Promise, PromiseRecord, Value
+from kept.protocol.storage import OTHERS_CURSOR, RELEASED_CURSOR
 
-# Cursors of `promise.children`: the last promise given, and whether it was a released one.
-RELEASED_CURSOR = "r:"
-OTHERS_CURSOR = "o:"
 
 
 class Preload(NamedTuple):
@@ -39,10 +37,14 @@ def preload_of(step: Step, task_id: str, limit: int | None) -> Preload:
     bound = MAX_PRELOAD_RECORDS if limit is None else limit
     fitting = fitting_count(page, bound)
     if fitting < len(page):
-        cursor_kind = RELEASED_CURSOR if fitting <= len(released) else OTHERS_CURSOR
-        more = cursor_kind + page[fitting - 1].id
+        more = children_cursor(page[fitting - 1].id, released=fitting <= len(released))
     records = [promise.record() for promise in page[:fitting]]
     return Preload(records, released[:fitting], more)
+
+
+def children_cursor(last_id: str, *, released: bool) -> str:
+    """Where `promise.children` goes on after the promise given last."""
+    return (RELEASED_CURSOR if released else OTHERS_CURSOR) + last_id
 
 
 def fitting_count(promises: Iterable[Promise], limit: int) -> int:

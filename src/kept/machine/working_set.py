@@ -296,6 +296,11 @@ class WorkingSet:
     def _table(self, name: str) -> dict[Any, Any]:
         return getattr(self, "_messages" if name == "outbox" else f"_{name}")  # type: ignore[no-any-return]
 
+    def changed_tasks(self) -> list[Task]:
+        """The tasks that the batch wrote, as they are now."""
+        ids = [key for name, key in self._before if name == "tasks"]
+        return [task for id in ids if (task := self._tasks.get(id)) is not None]
+
     def changes_since(self, mark: int) -> Changes:
         """What the step since `mark` did."""
         first: dict[tuple[str, Any], Any] = {}

@@ -41,6 +41,14 @@ def parse_poll(address: str) -> PollAddress | None:
     return PollAddress(match.group(1) == "uni", match.group(2), match.group(3))
 
 
+def channel_of(address: str) -> str:
+    """What has to be open for a message to an address: the poll group, else the scheme."""
+    poll = parse_poll(address)
+    if poll is not None:
+        return f"poll:{poll.group}"
+    return scheme_of(address) or ""
+
+
 def queue_of(address: str) -> str | None:
     """The queue that a `queue://NAME` address names; none for other addresses."""
     return address[len(QUEUE_PREFIX) :] if address.startswith(QUEUE_PREFIX) else None

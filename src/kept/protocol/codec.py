@@ -6,6 +6,7 @@ version, kind), then, once the caller is known, `decode_data` (fields).
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 import msgspec
@@ -132,6 +133,14 @@ def encode_request(request: Request, head: RequestHead) -> bytes:
 def encode_json(value: Any) -> bytes:
     """Any of our structures as JSON."""
     return _encoder.encode(value)
+
+
+def encode_ascii(value: Any) -> bytes:
+    """JSON in ASCII only: some clients of event streams break other characters apart."""
+    text = _encoder.encode(value)
+    if text.isascii():
+        return text
+    return json.dumps(_any_decoder.decode(text), separators=(",", ":")).encode()
 
 
 def _text_of(error: Exception) -> str:

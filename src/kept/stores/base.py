@@ -6,7 +6,7 @@ is inside a `Transaction`, which excludes every other writer of the same records
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -85,14 +85,20 @@ class Store(Protocol):
     ) -> Children:
         """A further page of a task's preload; `cursor` is an earlier page's `more`."""
 
-    async def scan_outbox(self, now: int, limit: int) -> list[tuple[str, OutboxEntry, Promise]]:
-        """Messages due by `now`, oldest first, each with its tenant and the promise it names."""
+    async def scan_outbox(
+        self, now: int, limit: int, channels: Collection[str]
+    ) -> list[tuple[str, OutboxEntry, Promise]]:
+        """Messages due by `now` on these channels (addresses.channel_of), oldest first, each with
+        its tenant and the promise it names."""
+
+    async def next_message(self, channels: Collection[str]) -> int | None:
+        """The earliest instant (ms) at which a message on these channels is due; may be past."""
 
     async def due(self, now: int, limit: int) -> Due:
         """What is due by `now`, at most `limit` of each kind."""
 
     async def next_due(self) -> int | None:
-        """The earliest instant (ms) at which `due` or `scan_outbox` finds something; may be past."""
+        """The earliest instant (ms) at which `due` finds something; may be past."""
 
     async def dump(self, tenant: str) -> Dump:
         """Everything a tenant has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 
@@ -14,8 +15,12 @@ class Transport(Protocol):
 
     schemes: frozenset[str]
 
+    def channels(self) -> Iterable[str]:
+        """The channels (addresses.channel_of) that are open now: schemes, or poll groups with a
+        connection. Messages on others stay in the outbox untouched."""
+
     def reachable(self, address: str) -> bool:
-        """Whether a try makes sense now: a poll group without a connection is not worth one."""
+        """Whether somebody at this very address can be tried now."""
 
     async def deliver(self, address: str, message: bytes) -> None:
         """Hands one message (JSON) over and returns once that is sure; raises `DeliveryFailedError`."""

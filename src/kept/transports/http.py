@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import asyncio
 from typing import Final
 
@@ -43,6 +45,10 @@ class HttpPushTransport:
         self._slots = asyncio.Semaphore(in_flight)
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
+
+    def channels(self) -> Iterable[str]:
+        """Both schemes, always open."""
+        return sorted(self.schemes)
 
     def reachable(self, address: str) -> bool:
         """Always: only a try can tell."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final
 
 from kept.protocol.addresses import PollAddress, parse_poll
@@ -208,6 +208,10 @@ class PollTransport:
                 del self._groups[connection.group]
         connection.close()
 
+    def channels(self) -> Iterable[str]:
+        """The groups that have a connection here."""
+        return [f"poll:{group}" for group in self._groups]
+
     def reachable(self, address: str) -> bool:
         """Whether a connection that this address may use is open here."""
         parsed = parse_poll(address)
@@ -237,7 +241,9 @@ class PollTransport:
                 return
             tried.append(connection)
         why = "ended too early" if tried else "is open here, or all are full"
-        raise DeliveryFailedError(f"{address[:200]!r}: {'each' if tried else 'no'} connection {why}")
+        raise DeliveryFailedError(
+            f"{address[:200]!r}: {'each' if tried else 'no'} connection {why}"
+        )
 
     async def close(self) -> None:
         """Ends all connections; their messages stay in the outbox."""

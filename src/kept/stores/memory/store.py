@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from copy import copy
 from heapq import nsmallest
@@ -101,11 +101,15 @@ class MemoryStore:
     ) -> Children:
         return reading.children(self._of(tenant), task_id, cursor, limit)
 
-    async def scan_outbox(self, now: int, limit: int) -> list[tuple[str, OutboxEntry, Promise]]:
+    async def scan_outbox(
+        self, now: int, limit: int, channels: Collection[str]
+    ) -> list[tuple[str, OutboxEntry, Promise]]:
         found = [
             (moment, tenant)
             for tenant, tables in self.tables.items()
-            for moment in tables.messages.first(limit, now)
+            for channel in channels
+            if channel in tables.messages
+            for moment in tables.messages[channel].first(limit, now)
         ]
         first = nsmallest(limit, found, key=lambda each: (each[0].at, each[1], each[0].key))
         return [
@@ -141,8 +145,19 @@ class MemoryStore:
                 tables.instants,
             ):
                 moments.extend(moment.at for moment in agenda.first(1))
-            moments.extend(moment.at for moment in tables.messages.first(1))
         return min(moments, default=None)
+
+    async def next_message(self, channels: Collection[str]) -> int | None:
+        return min(
+            (
+                moment.at
+                for tables in self.tables.values()
+                for channel in channels
+                if channel in tables.messages
+                for moment in tables.messages[channel].first(1)
+            ),
+            default=None,
+        )
 
     async def dump(self, tenant: str) -> Dump:
         return reading.dump(self._of(tenant))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
+from kept.protocol.addresses import channel_of
 from kept.protocol.records import (
     DeadLetter,
     Delivery,
@@ -70,7 +71,7 @@ class Tables:
         self.leases = Agenda(self._is_lease)
         self.retries = Agenda(self._is_retry)
         self.delayed = Agenda(self._is_delayed)
-        self.messages = Agenda(self._is_message)
+        self.messages: dict[str, Agenda[MessageMoment]] = {}
         self.instants = Agenda(self._is_instant)
         self.ready: dict[str, dict[str | None, Agenda[Moment]]] = {}
         self.waiting: dict[str, dict[str | None, Agenda[Moment]]] = {}
@@ -171,7 +172,11 @@ class Tables:
         before = self.outbox.pop(key, None)
         if entry is not None:
             self.outbox[key] = entry
-            self.messages.add(MessageMoment(entry.due_at, key))
+            channel = channel_of(entry.address)
+            agenda = self.messages.get(channel)
+            if agenda is None:
+                agenda = self.messages[channel] = Agenda(self._is_message)
+            agenda.add(MessageMoment(entry.due_at, key))
         return before
 
     def put_dead_letter(self, id: str, letter: DeadLetter | None) -> DeadLetter | None:

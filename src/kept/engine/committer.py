@@ -1,0 +1,254 @@
+"""The batch: load, apply, save, one commit (design section 2).
+
+Whatever arrives while a commit is in flight gathers into the next batch, so an idle engine adds no
+delay and a busy one pays for one fsync per batch. Nobody's answer is given before its commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from kept.engine.alarm import Alarm
+from kept.engine.config import MAX_COMMIT_ITEMS, MAX_QUEUED_ITEMS
+from kept.engine.notices import notice_of
+from kept.engine.statistics import Statistics
+from kept.errors import StoreError
+from kept.machine.background import InternalStep, RetryTask
+from kept.machine.dispatch import Machine
+from kept.machine.not_loaded import NotLoaded
+from kept.machine.reads import plan
+from kept.machine.step import MachineConfig
+from kept.machine.working_set import WorkingSet
+from kept.protocol.records import Delivery, OutboxEntry, TaskState
+from kept.protocol.requests import Request, TaskClaim
+from kept.protocol.responses import INTERNAL, SHED, UNAVAILABLE, Response
+from kept.protocol.storage import Notice, Reads, StepObserver
+from kept.runtime import Runtime
+from kept.stores.base import Store, Transaction
+
+log = logging.getLogger("kept.engine")
+
+Outcome: TypeAlias = Response | OutboxEntry | None
+
+
+class Item:
+    """Something to be applied: a request or a background step, and where its outcome goes."""
+
+    __slots__ = ("fixed_now", "outcome", "request_id", "tenant", "work")
+
+    def __init__(
+        self,
+        tenant: str,
+        work: Request | InternalStep,
+        fixed_now: int | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        self.tenant = tenant
+        self.work = work
+        # Debug only: the clock of this one request.
+        self.fixed_now = fixed_now
+        self.request_id = request_id
+        self.outcome: Outcome = None
+
+
+class _Group:
+    """Items that were submitted together and are answered together."""
+
+    __slots__ = ("done", "items", "left")
+
+    def __init__(self, items: Sequence[Item], done: asyncio.Future[None]) -> None:
+        self.items = items
+        self.done = done
+        self.left = len(items)
+
+
+class Committer:
+    """Applies items in batches, one after another."""
+
+    def __init__(
+        self,
+        store: Store,
+        runtime: Runtime,
+        machine_config: MachineConfig,
+        statistics: Statistics,
+        on_commit: Callable[[Notice], None],
+        observer: StepObserver | None = None,
+    ) -> None:
+        self._store = store
+        self._runtime = runtime
+        self._machine_config = machine_config
+        self._statistics = statistics
+        self._on_commit = on_commit
+        self._observer = observer
+        self._queue: deque[tuple[Item, _Group]] = deque()
+        self._alarm = Alarm()
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+        # Whether pushed tasks are dispatched in the commit that makes them due.
+        self.dispatching = True
+
+    def start(self) -> None:
+        self._task = self._runtime.spawn(self._run(), "kept-committer")
+
+    async def stop(self) -> None:
+        """Applies what is queued, then ends."""
+        self._stopping = True
+        self._alarm.ring()
+        if self._task is not None:
+            await self._task
+            self._task = None
+
+    async def apply(self, items: Sequence[Item]) -> None:
+        """Applies items in order and returns when all are committed; outcomes are in the items.
+
+        Items of one call may be spread over several commits. What fails, fails by its outcome.
+        """
+        if not items:
+            return
+        if self._stopping or self._task is None or self._task.done():
+            self._refuse(items, UNAVAILABLE, "the engine is stopping; ask again")
+            return
+        if len(self._queue) + len(items) > MAX_QUEUED_ITEMS:
+            self._refuse(items, SHED, "too many requests are waiting; ask again later")
+            return
+        group = _Group(items, asyncio.get_running_loop().create_future())
+        self._queue.extend((item, group) for item in items)
+        self._alarm.ring()
+        await group.done
+
+    @staticmethod
+    def _refuse(items: Sequence[Item], status: int, text: str) -> None:
+        for item in items:
+            item.outcome = Response(status, text)
+
+    async def _run(self) -> None:
+        while self._queue or not self._stopping:
+            if not self._queue:
+                await self._alarm.wait(None)
+                continue
+            size = min(len(self._queue), MAX_COMMIT_ITEMS)
+            batch = [self._queue.popleft() for _ in range(size)]
+            self._statistics.queued = len(self._queue)
+            notice = await self._commit([item for item, _ in batch])
+            self._answer(batch)
+            if notice:
+                self._on_commit(notice)
+
+    @staticmethod
+    def _answer(batch: list[tuple[Item, _Group]]) -> None:
+        for _, group in batch:
+            group.left -= 1
+            if group.left == 0 and not group.done.done():
+                group.done.set_result(None)
+
+    async def _commit(self, items: list[Item]) -> Notice:
+        """One batch. A failed commit fails every item with a retryable error (B1)."""
+        statistics = self._statistics
+        started = self._runtime.monotonic()
+        undo_point = self._observer.mark() if self._observer else 0
+        statistics.batches += 1
+        statistics.batch_requests += len(items)
+        try:
+            async with self._store.transaction() as transaction:
+                now = max(self._runtime.now_ms(), transaction.clock_floor)
+                batch = _Batch(self, transaction, now)
+                notice = await batch.run(items)
+        except StoreError as error:
+            log.error("a commit failed, %d requests with it: %s", len(items), error)
+            statistics.failed_batches += 1
+            if self._observer is not None:
+                self._observer.rollback(undo_point)
+            self._refuse(items, UNAVAILABLE, f"nothing was applied; ask again: {error}")
+            return Notice()
+        statistics.committed(self._runtime.monotonic() - started)
+        return notice
+
+    def machine(self, tenant: str) -> Machine:
+        return Machine(tenant, WorkingSet(), self._machine_config, self._observer)
+
+    def new_batch_id(self) -> str:
+        return self._runtime.entropy(16).hex()
+
+
+class _Batch:
+    """One batch inside its transaction."""
+
+    def __init__(self, committer: Committer, transaction: Transaction, now: int) -> None:
+        self._committer = committer
+        self._transaction = transaction
+        self._now = now
+        self._machines: dict[str, Machine] = {}
+
+    async def run(self, items: list[Item]) -> Notice:
+        """Loads, applies, saves and commits; answers what the commit means to others."""
+        await self._load_planned(items)
+        for item in items:
+            item.outcome = await self._apply(item)
+        if self._committer.dispatching:
+            await self._dispatch_due()
+        notice = Notice()
+        changed = False
+        for tenant, machine in self._machines.items():
+            changes = machine.records.changes()
+            if changes:
+                changed = True
+                await self._transaction.save(tenant, changes)
+                notice_of(tenant, changes, self._now, notice)
+        if changed:
+            batch_id = self._committer.new_batch_id()
+            await self._transaction.commit(batch_id, self._now, notice)
+        return notice
+
+    async def _load_planned(self, items: list[Item]) -> None:
+        planned: dict[str, Reads] = {}
+        for item in items:
+            reads = planned.get(item.tenant)
+            if reads is None:
+                reads = planned[item.tenant] = Reads()
+                self._machines[item.tenant] = self._committer.machine(item.tenant)
+            plan(item.work, reads)
+            if item.request_id is not None and isinstance(item.work, TaskClaim):
+                reads.requests.add(item.request_id)
+        for tenant, reads in planned.items():
+            await self._load(tenant, reads)
+
+    async def _load(self, tenant: str, reads: Reads) -> None:
+        """Loads keys, and what those make necessary, until nothing is missing."""
+        records = self._machines[tenant].records
+        while reads:
+            loaded = await self._transaction.load(tenant, reads, self._now)
+            reads = records.add(reads, loaded, self._now)
+
+    async def _apply(self, item: Item) -> Outcome:
+        now = self._now if item.fixed_now is None else item.fixed_now
+        machine = self._machines[item.tenant]
+        while True:
+            try:
+                if isinstance(item.work, Request):
+                    return machine.apply(item.work, now, item.request_id)
+                return machine.apply_internal(item.work, now)
+            except NotLoaded as missing:
+                await self._load(item.tenant, missing.reads)
+            except Exception:
+                # A fault of the machine fails its own request only; the machine has undone it.
+                log.exception("%s failed", type(item.work).__name__)
+                return Response(INTERNAL, "internal error: the request was not applied")
+
+    async def _dispatch_due(self) -> None:
+        """Pushed tasks that this batch made due are dispatched in its own commit."""
+        for tenant, machine in self._machines.items():
+            due = [
+                task.id
+                for task in machine.records.changed_tasks()
+                if task.state is TaskState.PENDING
+                and task.delivery is Delivery.PUSH
+                and task.retry_at is not None
+                and task.retry_at <= self._now
+            ]
+            for id in due:
+                await self._apply(Item(tenant, RetryTask(id)))
+

@@ -1,0 +1,34 @@
+"""The engine's settings and its own bounds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from kept.protocol.limits import DEFAULT_RETRY_TIMEOUT_MS
+
+# Requests and background steps that one commit takes.
+MAX_COMMIT_ITEMS: Final = 500
+# Requests that may wait for a commit; more are shed with 429.
+MAX_QUEUED_ITEMS: Final = 100_000
+# Requests that may wait for a task or a promise at one time.
+MAX_WAITERS: Final = 100_000
+# Background steps of each kind that one scan looks for.
+MAX_DUE_ITEMS: Final = 1_000
+MAX_SCAN_ROWS: Final = 1_000
+# Messages that are on their way at one time.
+MAX_MESSAGES_IN_FLIGHT: Final = 1_000
+
+
+class EngineConfig(msgspec.Struct, kw_only=True, frozen=True):
+    """The operator's settings. Times in milliseconds.
+
+    `debug` allows debug requests and `resonate:debug_time`. `server_url` is told to pushed workers.
+    `repair_ms` is how often scans look for what timers and wake-ups may have missed.
+    """
+
+    debug: bool = False
+    server_url: str | None = None
+    retry_timeout_ms: int = DEFAULT_RETRY_TIMEOUT_MS
+    repair_ms: int = 5_000

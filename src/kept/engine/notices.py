@@ -1,0 +1,46 @@
+"""What a commit means to those who wait: in this process, and in others on the same store."""
+
+from __future__ import annotations
+
+from kept.protocol.records import Delivery, Promise, Task, TaskState
+from kept.protocol.storage import Changes, Notice
+
+
+def notice_of(tenant: str, changes: Changes, now: int, notice: Notice) -> None:
+    """Adds to `notice` what the changes of a tenant, committed at `now` (ms), mean."""
+    for promise in changes.promises.values():
+        _promise_notice(tenant, promise, notice)
+    for task in changes.tasks.values():
+        _task_notice(tenant, task, now, notice)
+    for schedule in changes.schedules.values():
+        if schedule is not None:
+            _due(notice, schedule.next_run_at)
+    if any(changes.undrained.values()):
+        _due(notice, now)
+    if any(entry is not None for entry in changes.outbox.values()):
+        notice.messages = True
+
+
+def _promise_notice(tenant: str, promise: Promise, notice: Notice) -> None:
+    if not promise.pending:
+        notice.settled.add((tenant, promise.id))
+    else:
+        deadline = promise.armed_deadline
+        if deadline is not None:
+            _due(notice, deadline)
+
+
+def _task_notice(tenant: str, task: Task, now: int, notice: Notice) -> None:
+    if task.state is TaskState.ACQUIRED:
+        _due(notice, task.expires_at)
+    elif task.state is TaskState.PENDING and task.delivery is not Delivery.NEVER:
+        assert task.retry_at is not None
+        if task.queue is not None and task.retry_at <= now:
+            notice.queues.add((tenant, task.queue))
+        else:
+            _due(notice, task.retry_at)
+
+
+def _due(notice: Notice, instant: int | None) -> None:
+    if instant is not None and (notice.due_at is None or instant < notice.due_at):
+        notice.due_at = instant

@@ -1,0 +1,145 @@
+"""The outbox: messages leave it only after their transport reported success (protocol A6)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from kept.engine.alarm import Alarm
+from kept.engine.committer import Committer, Item
+from kept.engine.config import MAX_MESSAGES_IN_FLIGHT, EngineConfig
+from kept.engine.statistics import Statistics
+from kept.errors import StoreError
+from kept.machine.background import DeliveredMessage, FailedMessage, TakeMessage
+from kept.protocol.addresses import scheme_of
+from kept.protocol.codec import encode_ascii
+from kept.protocol.messages import execute_message, unblock_message
+from kept.protocol.records import MessageKind, OutboxEntry, Promise
+from kept.runtime import Runtime
+from kept.stores.base import Store
+from kept.transports.base import DeliveryFailedError, Transport
+
+log = logging.getLogger("kept.engine")
+
+# A try that has not come to an end by then is made again, perhaps by another process.
+TRY_MS: Final = 60_000
+FIRST_BACKOFF_MS: Final = 500
+MAX_BACKOFF_MS: Final = 60_000
+
+
+class Outbox:
+    """Takes due messages whose transport can reach them, and hands them over."""
+
+    def __init__(
+        self,
+        store: Store,
+        runtime: Runtime,
+        committer: Committer,
+        transports: Sequence[Transport],
+        config: EngineConfig,
+        statistics: Statistics,
+    ) -> None:
+        self._store = store
+        self._runtime = runtime
+        self._committer = committer
+        self._by_scheme = {scheme: t for t in transports for scheme in t.schemes}
+        self._transports = transports
+        self._config = config
+        self._statistics = statistics
+        self._alarm = Alarm()
+        self._task: asyncio.Task[None] | None = None
+        self._deliveries: dict[asyncio.Task[None], None] = {}
+        self._stopping = False
+        self.paused = False
+
+    def start(self) -> None:
+        self._task = self._runtime.spawn(self._run(), "kept-outbox")
+
+    async def stop(self) -> None:
+        """Lets go of deliveries in flight: their messages are still in the outbox."""
+        self._stopping = True
+        self._alarm.ring()
+        if self._task is not None:
+            await self._task
+            self._task = None
+        for delivery in list(self._deliveries):
+            delivery.cancel()
+        await asyncio.gather(*self._deliveries, return_exceptions=True)
+
+    def look(self) -> None:
+        """There may be something to send: a message was put, or a receiver connected."""
+        self._alarm.ring()
+
+    async def _run(self) -> None:
+        wait: float | None = 0.0
+        while not self._stopping:
+            await self._alarm.wait(wait)
+            try:
+                wait = await self._send_due()
+            except StoreError as error:
+                log.error("looking for messages failed, trying again: %s", error)
+                wait = self._config.repair_ms / 1_000
+
+    async def _send_due(self) -> float:
+        """Starts what is due; answers after how many seconds to look again."""
+        repair = self._config.repair_ms / 1_000
+        room = MAX_MESSAGES_IN_FLIGHT - len(self._deliveries)
+        channels = sorted({channel for t in self._transports for channel in t.channels()})
+        if self.paused or self._stopping or not channels or room <= 0:
+            return repair
+        now = self._runtime.now_ms()
+        found = await self._store.scan_outbox(now, room, channels)
+        if found:
+            await self._take(found, now)
+            return 0.0 if len(found) == room else repair
+        next_at = await self._store.next_message(channels)
+        if next_at is None:
+            return repair
+        return min(max(next_at - now, 0) / 1_000, repair)
+
+    async def _take(self, found: list[tuple[str, OutboxEntry, Promise]], now: int) -> None:
+        """Reserves messages in one commit and starts their delivery."""
+        items = [Item(tenant, TakeMessage(entry.key, now + TRY_MS)) for tenant, entry, _ in found]
+        await self._committer.apply(items)
+        for item, (tenant, _, promise) in zip(items, found, strict=True):
+            if isinstance(item.outcome, OutboxEntry):
+                work = self._deliver(tenant, item.outcome, promise)
+                delivery = self._runtime.spawn(work, f"kept-deliver-{item.outcome.key.id}")
+                self._deliveries[delivery] = None
+                delivery.add_done_callback(self._delivery_ended)
+
+    def _delivery_ended(self, delivery: asyncio.Task[None]) -> None:
+        self._deliveries.pop(delivery, None)
+        if not delivery.cancelled() and (error := delivery.exception()) is not None:
+            log.error("a delivery broke off; its message is tried again", exc_info=error)
+
+    async def _deliver(self, tenant: str, entry: OutboxEntry, promise: Promise) -> None:
+        step: DeliveredMessage | FailedMessage
+        try:
+            await self._hand_over(entry, promise)
+        except DeliveryFailedError as error:
+            self._statistics.messages_failed += 1
+            log.info("no delivery to %s, try %d: %s", entry.address, entry.tries, error)
+            due_at = self._runtime.now_ms() + backoff_ms(entry.tries)
+            step = FailedMessage(entry.key, entry.version, due_at)
+        else:
+            self._statistics.messages_sent += 1
+            step = DeliveredMessage(entry.key, entry.version)
+        await self._committer.apply([Item(tenant, step)])
+
+    async def _hand_over(self, entry: OutboxEntry, promise: Promise) -> None:
+        transport = self._by_scheme.get(scheme_of(entry.address) or "")
+        if transport is None or not transport.reachable(entry.address):
+            raise DeliveryFailedError("nobody is connected there")
+        if entry.key.kind is MessageKind.EXECUTE:
+            message = execute_message(entry, self._config.server_url)
+        else:
+            message = unblock_message(promise.record())
+        await transport.deliver(entry.address, encode_ascii(message))
+
+
+def backoff_ms(tries: int) -> int:
+    """How long to wait after so many failed tries."""
+    return min(FIRST_BACKOFF_MS << min(tries - 1, 16), MAX_BACKOFF_MS)

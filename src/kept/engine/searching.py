@@ -1,0 +1,132 @@
+"""Searches and pages: read-committed, off the writer, bounded (protocol A10)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from kept.engine.config import MAX_SCAN_ROWS
+from kept.machine import search
+from kept.machine.preload import children_cursor, fitting_count
+from kept.protocol import requests as r
+from kept.protocol.limits import DEFAULT_SEARCH_ROWS, MAX_PRELOAD_RECORDS, MAX_SEARCH_SCAN_ROWS
+from kept.protocol.records import Promise
+from kept.protocol.responses import (
+    OK,
+    DeadLetterPage,
+    PromisePage,
+    Response,
+    SchedulePage,
+    TaskPage,
+)
+from kept.stores.base import Store
+
+SearchRequest = (
+    r.PromiseSearch | r.TaskSearch | r.ScheduleSearch | r.DeadList | r.PromiseChildren
+)
+Row = TypeVar("Row")
+Found = TypeVar("Found")
+
+
+class Searching:
+    """Answers the searches of a store at a given instant."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def answer(
+        self, request: SearchRequest, now: int, tenant: str, prefix: str | None
+    ) -> Response:
+        """One page; `prefix` limits it to ids that the caller may see (A8)."""
+        match request:
+            case r.PromiseSearch():
+                return await self._promises(request, now, tenant, prefix or "")
+            case r.TaskSearch():
+                return await self._tasks(request, now, tenant, prefix or "")
+            case r.ScheduleSearch():
+                return await self._schedules(request, tenant, prefix or "")
+            case r.DeadList():
+                return await self._dead_letters(request, tenant, prefix or "")
+            case r.PromiseChildren():
+                return await self._children(request, now, tenant)
+
+    async def _promises(
+        self, request: r.PromiseSearch, now: int, tenant: str, prefix: str
+    ) -> Response:
+        equals = search.columns_of(request.tags)
+        if prefix:
+            equals["prefix"] = prefix
+        found, cursor = await _page(
+            lambda after, limit: self._store.scan_promises(tenant, after, limit, equals),
+            lambda promise: promise.id,
+            lambda promise: search.found_promise(request, promise, now),
+            request,
+        )
+        return Response(OK, PromisePage(found, cursor))
+
+    async def _tasks(self, request: r.TaskSearch, now: int, tenant: str, prefix: str) -> Response:
+        found, cursor = await _page(
+            lambda after, limit: self._store.scan_tasks(tenant, after, limit, prefix),
+            lambda row: row[0].id,
+            lambda row: search.found_task(request, row[0], row[1], now),
+            request,
+        )
+        return Response(OK, TaskPage(found, cursor))
+
+    async def _schedules(self, request: r.ScheduleSearch, tenant: str, prefix: str) -> Response:
+        found, cursor = await _page(
+            lambda after, limit: self._store.scan_schedules(tenant, after, limit, prefix),
+            lambda schedule: schedule.id,
+            lambda schedule: search.found_schedule(request, schedule),
+            request,
+        )
+        return Response(OK, SchedulePage(found, cursor))
+
+    async def _dead_letters(self, request: r.DeadList, tenant: str, prefix: str) -> Response:
+        found, cursor = await _page(
+            lambda after, limit: self._store.scan_dead_letters(tenant, request, after, limit),
+            lambda letter: letter.id,
+            lambda letter: letter if letter.id.startswith(prefix) else None,
+            request,
+        )
+        return Response(OK, DeadLetterPage(found, cursor))
+
+    async def _children(self, request: r.PromiseChildren, now: int, tenant: str) -> Response:
+        """The rest of a preload, in its order (A4)."""
+        limit = min(request.limit or MAX_PRELOAD_RECORDS, MAX_PRELOAD_RECORDS)
+        page = await self._store.scan_children(tenant, request.id, request.cursor, limit)
+        promises: list[Promise] = [*page.released, *page.others]
+        fitting = fitting_count(promises, limit)
+        more = page.more
+        if fitting < len(promises):
+            more = children_cursor(promises[fitting - 1].id, released=fitting <= len(page.released))
+        records = [promise.project(now).record() for promise in promises[:fitting]]
+        return Response(OK, PromisePage(records, more))
+
+
+async def _page(
+    scan: Callable[[str | None, int], Awaitable[Sequence[Row]]],
+    id_of: Callable[[Row], str],
+    match: Callable[[Row], Found | None],
+    request: r.PromiseSearch | r.TaskSearch | r.ScheduleSearch | r.DeadList,
+) -> tuple[list[Found], str | None]:
+    """Matches in order, and the cursor to go on from where there may be more."""
+    limit = request.limit or DEFAULT_SEARCH_ROWS
+    found: list[Found] = []
+    last_found = after = request.cursor
+    scanned = 0
+    while scanned < MAX_SEARCH_SCAN_ROWS:
+        rows = await scan(after, MAX_SCAN_ROWS)
+        for row in rows:
+            after = id_of(row)
+            hit = match(row)
+            if hit is None:
+                continue
+            if len(found) == limit:
+                return found, last_found
+            found.append(hit)
+            last_found = after
+        scanned += len(rows)
+        if len(rows) < MAX_SCAN_ROWS:
+            return found, None
+    return found, after
