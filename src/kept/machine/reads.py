@@ -76,6 +76,7 @@ def _task_claim(request: r.TaskClaim, reads: Reads) -> None:
     for head in heads_of(request):
         # One more than the limit, so that a full head is not mistaken for the end of the queue.
         reads.heads[head] = reads.heads.get(head, 1) + request.limit
+    reads.head_children = reads.head_children or request.preload != 0
 
 
 def _schedule(request: Any, reads: Reads) -> None:

@@ -51,6 +51,7 @@ class WorkingSet:
         self._more_edges: set[str] = set()
         self._children: dict[str, Children] = {}
         self._born_children: dict[str, dict[str, None]] = {}
+        self._head_children = False
         self._requests: dict[str, list[str]] = {}
         self.heads = Heads()
         # Promises settled by the request at hand, whose edges are to be drained.
@@ -83,6 +84,7 @@ class WorkingSet:
             tasks = [task for id in ids if (task := self._tasks[id]) is not None]
             self.heads.add(head, tasks, reads.heads[head])
         self._add_edges(loaded)
+        self._head_children = self._head_children or reads.head_children
         return self._follow(loaded, now)
 
     def _add_edges(self, loaded: Loaded) -> None:
@@ -108,6 +110,9 @@ class WorkingSet:
                 reads.edges.add(id)
         for awaiters in loaded.callbacks.values():
             reads.objects.update(id for id in awaiters if id not in self._promises)
+        if self._head_children:
+            for ids in loaded.heads.values():
+                reads.children.update(id for id in ids if id not in self._children)
         return reads
 
     def knows_object(self, id: str) -> bool:

@@ -7,11 +7,12 @@ version, kind), then, once the caller is known, `decode_data` (fields).
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Final
 
 import msgspec
 
-from kept.protocol.limits import PROTOCOL_VERSION, SUPPORTED_VERSIONS
+from kept.protocol.limits import MAX_INTEGER, PROTOCOL_VERSION, SUPPORTED_VERSIONS
 from kept.protocol.requests import REQUEST_BY_KIND, Request, RequestHead
 from kept.protocol.responses import BAD_REQUEST, Response
 
@@ -95,9 +96,32 @@ def decode_data(envelope: Envelope) -> Request:
     """The typed request of an envelope; raises `Malformed` naming the field."""
     try:
         return _data_decoders[envelope.kind].decode(envelope.data)
+    except msgspec.ValidationError as error:
+        request = _with_whole_deadline(envelope)
+        if request is not None:
+            return request
+        text = f"data: {_text_of(error)}"
+        raise Malformed(text, envelope.kind, envelope.head.corr_id) from None
     except _UNDECODABLE as error:
         text = f"data: {_text_of(error)}"
         raise Malformed(text, envelope.kind, envelope.head.corr_id) from None
+
+
+def _with_whole_deadline(envelope: Envelope) -> Request | None:
+    """A client in the field computes deadlines as floats: such a one is rounded up, once the
+    plain decoding has refused it."""
+    data = _any_decoder.decode(envelope.data)
+    create = data
+    for field in ("action", "data"):
+        create = create[field] if isinstance(create.get(field), dict) else create
+    deadline = create.get("timeoutAt")
+    if not isinstance(deadline, float) or not 0 <= deadline <= MAX_INTEGER:
+        return None
+    create["timeoutAt"] = math.ceil(deadline)
+    try:
+        return msgspec.convert(data, REQUEST_BY_KIND[envelope.kind])
+    except msgspec.ValidationError:
+        return None
 
 
 def decode_batch(body: bytes) -> list[msgspec.Raw]:

@@ -110,6 +110,8 @@ class Promise(msgspec.Struct, frozen=True):
             tag.TARGET in tags
             or tags.get(tag.TIMER) == "true"
             or tags.get(tag.EXTERNAL) == "true"
+            # How clients in the field mark the promises that they wait for.
+            or tags.get(tag.SCOPE) == "global"
         )
 
     @property

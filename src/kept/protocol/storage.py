@@ -51,6 +51,8 @@ class Reads(msgspec.Struct):
     children: set[str] = set()
     # How many due tasks of each head.
     heads: dict[Head, int] = {}
+    # Whether the tasks found at heads are to be preloaded: their children are needed next.
+    head_children: bool = False
     schedules: set[str] = set()
     messages: set[MessageKey] = set()
     dead_letters: set[str] = set()

@@ -5,6 +5,7 @@ from typing import Final
 TARGET: Final = "resonate:target"
 TIMER: Final = "resonate:timer"
 EXTERNAL: Final = "resonate:external"
+SCOPE: Final = "resonate:scope"
 DELAY: Final = "resonate:delay"
 ORIGIN: Final = "resonate:origin"
 BRANCH: Final = "resonate:branch"
