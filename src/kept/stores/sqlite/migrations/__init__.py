@@ -1,0 +1,1 @@
+"""The schema's history as SQL: one file a version, in order, never edited once released."""

@@ -1,0 +1,312 @@
+"""Scans: what is read outside of transactions, on a connection that cannot write."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from heapq import nsmallest
+from typing import Final
+
+import msgspec
+
+from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
+from kept.protocol.requests import DeadList
+from kept.protocol.storage import Children, Due, Dump, Edge, Key
+from kept.stores.sqlite.load import Loader
+from kept.stores.sqlite.rows import (
+    LETTER_COLUMNS,
+    MESSAGE_COLUMNS,
+    OBJECT_COLUMNS,
+    OBJECT_JOINS,
+    SCHEDULE_COLUMNS,
+    Objects,
+    letter_of,
+    message_of,
+    schedule_of,
+)
+
+# Up to so many matches of a filter are sorted; where there are more, walking by id meets them soon.
+MAX_SORTED_MATCHES: Final = 10_000
+
+_LAST_CHARACTER: Final = 0x10FFFF
+_SURROGATES: Final = range(0xD800, 0xE000)
+
+_OBJECTS: Final = f"SELECT {OBJECT_COLUMNS} FROM promises p {OBJECT_JOINS} WHERE p.tenant = :tenant"
+_IS_DELAYED: Final = "x.state = 'pending' AND x.delivery = 'pull' AND x.ready = 0"
+
+_DUE_PROMISES: Final = (
+    "SELECT tenant, id FROM promises WHERE deadline IS NOT NULL AND deadline <= ? "
+    "ORDER BY deadline, seq LIMIT ?"
+)
+_DUE_TASKS: Final = (
+    "SELECT p.tenant, p.id FROM tasks x CROSS JOIN promises p ON p.seq = x.seq "
+    "WHERE {condition} AND x.{at} <= ? ORDER BY x.{at}, x.seq LIMIT ?"
+)
+_DUE_LEASES: Final = _DUE_TASKS.format(condition="x.state = 'acquired'", at="expires_at")
+_DUE_RETRIES: Final = _DUE_TASKS.format(
+    condition="x.state = 'pending' AND x.delivery = 'push'", at="retry_at"
+)
+_DUE_READY: Final = _DUE_TASKS.format(condition=_IS_DELAYED, at="retry_at")
+_DUE_SCHEDULES: Final = (
+    "SELECT tenant, id FROM schedules WHERE paused = 0 AND next_run_at <= ? "
+    "ORDER BY next_run_at, tenant, id LIMIT ?"
+)
+_DRAINS: Final = "SELECT tenant, id FROM promises WHERE undrained = 1 ORDER BY seq LIMIT ?"
+_NEXT_DUE: Final = (
+    "SELECT min(at) FROM ("
+    "SELECT min(deadline) AS at FROM promises WHERE deadline IS NOT NULL "
+    "UNION ALL SELECT min(expires_at) FROM tasks WHERE state = 'acquired' "
+    "UNION ALL SELECT min(retry_at) FROM tasks WHERE state = 'pending' AND delivery = 'push' "
+    f"UNION ALL SELECT min(x.retry_at) FROM tasks x WHERE {_IS_DELAYED} "
+    "UNION ALL SELECT min(next_run_at) FROM schedules WHERE paused = 0 "
+    "UNION ALL SELECT 0 WHERE EXISTS (SELECT 1 FROM promises WHERE undrained = 1))"
+)
+_MESSAGE_KEYS: Final = (
+    "SELECT due_at, tenant, kind, id, key_address FROM outbox WHERE channel = ? AND due_at <= ? "
+    "ORDER BY due_at, tenant, kind, id, key_address LIMIT ?"
+)
+_MESSAGE: Final = (
+    f"SELECT {', '.join('x.' + name for name in MESSAGE_COLUMNS.split(', '))}, {OBJECT_COLUMNS} "
+    f"FROM outbox x CROSS JOIN promises p ON p.tenant = x.tenant AND p.id = x.id {OBJECT_JOINS} "
+    "WHERE x.tenant = ? AND x.kind = ? AND x.id = ? AND x.key_address = ?"
+)
+_MESSAGE_END: Final = 1 + MESSAGE_COLUMNS.count(",")
+_NEXT_MESSAGE: Final = (
+    "SELECT min((SELECT min(due_at) FROM outbox WHERE channel = value)) FROM json_each(?)"
+)
+
+_COUNTS: Final = (
+    ("promises", "SELECT ifnull(max(seq), 0) - ifnull(min(seq), 1) + 1 FROM promises"),
+    ("tasks_acquired", "SELECT count(*) FROM tasks WHERE state = 'acquired'"),
+    (
+        "tasks_pending",
+        "SELECT (SELECT count(*) FROM tasks WHERE state = 'pending' AND delivery = 'push') + "
+        "(SELECT count(*) FROM tasks WHERE state = 'pending' AND delivery = 'pull' AND ready = 1) + "
+        "(SELECT count(*) FROM tasks WHERE state = 'pending' AND delivery = 'pull' AND ready = 0)",
+    ),
+    ("schedules", "SELECT count(*) FROM schedules"),
+    ("outbox", "SELECT count(*) FROM outbox"),
+    ("dead_letters", "SELECT count(*) FROM dead_letters"),
+)
+
+
+def promises(
+    connection: sqlite3.Connection,
+    tenant: str,
+    after: str | None,
+    limit: int,
+    equals: Mapping[str, str],
+) -> list[Promise]:
+    """Promises by id, beyond `after`, narrowed by `equals`."""
+    values: dict[str, object] = {"tenant": tenant, "limit": limit, **equals}
+    conditions = _range(values, after, equals.get("prefix", ""))
+    for name in ("origin", "parent", "branch", "function"):
+        if name not in equals:
+            continue
+        # A plus keeps an index from being used: walking by id is better where there are many.
+        plus = "" if _are_few(connection, tenant, name, equals[name]) else "+"
+        if name == "origin":
+            # It is stored only where it differs from the id.
+            conditions += (
+                f" AND ({plus}p.origin = :origin OR (p.id = :origin AND +p.origin IS NULL))"
+            )
+        else:
+            conditions += f" AND {plus}p.{name} = :{name}"
+    objects = Objects()
+    rows = connection.execute(f"{_OBJECTS}{conditions} ORDER BY p.id LIMIT :limit", values)
+    return [objects.promises[id] for id in objects.add(rows)]
+
+
+def _are_few(connection: sqlite3.Connection, tenant: str, name: str, value: str) -> bool:
+    query = f"SELECT count(*) FROM (SELECT 1 FROM promises WHERE tenant = ? AND {name} = ? LIMIT ?)"
+    (count,) = connection.execute(query, (tenant, value, MAX_SORTED_MATCHES)).fetchone()
+    return bool(count < MAX_SORTED_MATCHES)
+
+
+def tasks(
+    connection: sqlite3.Connection, tenant: str, after: str | None, limit: int, prefix: str
+) -> list[tuple[Task, Promise]]:
+    """Tasks with their promises by id, beyond `after`."""
+    values: dict[str, object] = {"tenant": tenant, "limit": limit}
+    conditions = _range(values, after, prefix) + " AND t.seq IS NOT NULL"
+    objects = Objects()
+    rows = connection.execute(f"{_OBJECTS}{conditions} ORDER BY p.id LIMIT :limit", values)
+    return [(objects.tasks[id], objects.promises[id]) for id in objects.add(rows)]
+
+
+def schedules(
+    connection: sqlite3.Connection, tenant: str, after: str | None, limit: int, prefix: str
+) -> list[ScheduleRecord]:
+    """Schedules by id, beyond `after`."""
+    values: dict[str, object] = {"tenant": tenant, "limit": limit}
+    conditions = _range(values, after, prefix)
+    rows = connection.execute(
+        f"SELECT {SCHEDULE_COLUMNS} FROM schedules p "
+        f"WHERE p.tenant = :tenant{conditions} ORDER BY p.id LIMIT :limit",
+        values,
+    )
+    return [schedule_of(row) for row in rows]
+
+
+def dead_letters(
+    connection: sqlite3.Connection, tenant: str, filter: DeadList, after: str | None, limit: int
+) -> list[DeadLetter]:
+    """Matching dead letters by id, beyond `after`."""
+    values: dict[str, object] = {"tenant": tenant, "limit": limit}
+    conditions = _range(values, after, "")
+    for name, condition in (
+        ("queue", "p.queue = :queue"),
+        ("function", "p.function = :function"),
+        ("reason", "p.reason = :reason"),
+        ("since", "p.died_at >= :since"),
+        ("until", "p.died_at < :until"),
+    ):
+        value = getattr(filter, name)
+        if value is not None:
+            values[name] = value
+            conditions += f" AND {condition}"
+    rows = connection.execute(
+        f"SELECT {LETTER_COLUMNS} FROM dead_letters p "
+        f"WHERE p.tenant = :tenant{conditions} ORDER BY p.id LIMIT :limit",
+        values,
+    )
+    return [letter_of(row) for row in rows]
+
+
+def children(
+    connection: sqlite3.Connection, tenant: str, task_id: str, cursor: str | None, limit: int
+) -> Children:
+    """A page of a task's preload."""
+    with _snapshot(connection):
+        return Loader(connection, tenant, Objects()).children(task_id, cursor, limit)
+
+
+def outbox(
+    connection: sqlite3.Connection, now: int, limit: int, channels: Collection[str]
+) -> list[tuple[str, OutboxEntry, Promise]]:
+    """Messages due by `now` on these channels, oldest first."""
+    with _snapshot(connection):
+        keys = [
+            key
+            for channel in channels
+            for key in connection.execute(_MESSAGE_KEYS, (channel, now, limit))
+        ]
+        found: list[tuple[str, OutboxEntry, Promise]] = []
+        for _, tenant, *key in nsmallest(limit, keys):
+            objects = Objects()
+            for row in connection.execute(_MESSAGE, (tenant, *key)):
+                (id,) = objects.add([row[_MESSAGE_END:]])
+                found.append((tenant, message_of(row[:_MESSAGE_END]), objects.promises[id]))
+    return found
+
+
+def next_message(connection: sqlite3.Connection, channels: Collection[str]) -> int | None:
+    """The earliest instant at which a message on these channels is due."""
+    names = msgspec.json.encode(sorted(channels)).decode()
+    (at,) = connection.execute(_NEXT_MESSAGE, (names,)).fetchone()
+    assert at is None or isinstance(at, int)
+    return at
+
+
+def due(connection: sqlite3.Connection, now: int, limit: int) -> Due:
+    """What is due by `now`, oldest first."""
+
+    def keys(query: str, *values: int) -> list[Key]:
+        return [Key(tenant, id) for tenant, id in connection.execute(query, values)]
+
+    return Due(
+        deadlines=keys(_DUE_PROMISES, now, limit),
+        leases=keys(_DUE_LEASES, now, limit),
+        retries=keys(_DUE_RETRIES, now, limit),
+        ready=keys(_DUE_READY, now, limit),
+        schedules=keys(_DUE_SCHEDULES, now, limit),
+        drains=keys(_DRAINS, limit),
+    )
+
+
+def next_due(connection: sqlite3.Connection) -> int | None:
+    """The earliest instant at which something is due."""
+    (at,) = connection.execute(_NEXT_DUE).fetchone()
+    assert at is None or isinstance(at, int)
+    return at
+
+
+def dump(connection: sqlite3.Connection, tenant: str) -> Dump:
+    """Everything a tenant has, as of one moment."""
+    key = (tenant,)
+    found = Dump()
+    objects = Objects()
+    with _snapshot(connection):
+        objects.add(connection.execute(_OBJECTS, {"tenant": tenant}))
+        found.promises, found.tasks = objects.promises, objects.tasks
+        for table, of, to, edges in (
+            ("callbacks", "awaited", "awaiter", found.callbacks),
+            ("listeners", "awaited", "address", found.listeners),
+            ("resumes", "task", "awaited", found.resumes),
+        ):
+            query = f"SELECT p.id, x.{to} FROM promises p JOIN {table} x ON x.{of} = p.seq"
+            rows = connection.execute(f"{query} WHERE p.tenant = ?", key)
+            edges.update(Edge(of_id, to_id) for of_id, to_id in rows)
+        rows = connection.execute(
+            "SELECT p.id, x.promise, x.number FROM promises p JOIN releases x ON x.task = p.seq "
+            "WHERE p.tenant = ?",
+            key,
+        )
+        found.releases = {Edge(task, promise): number for task, promise, number in rows}
+        for row in connection.execute(
+            f"SELECT {SCHEDULE_COLUMNS} FROM schedules WHERE tenant = ?", key
+        ):
+            found.schedules[row[0]] = schedule_of(row)
+        for row in connection.execute(
+            f"SELECT {MESSAGE_COLUMNS} FROM outbox WHERE tenant = ?", key
+        ):
+            entry = message_of(row)
+            found.outbox[entry.key] = entry
+        for row in connection.execute(
+            f"SELECT {LETTER_COLUMNS} FROM dead_letters WHERE tenant = ?", key
+        ):
+            found.dead_letters[row[0]] = letter_of(row)
+    return found
+
+
+def counts(connection: sqlite3.Connection) -> dict[str, int]:
+    """Numbers for metrics; that of promises is an estimate."""
+    return {name: connection.execute(query).fetchone()[0] for name, query in _COUNTS}
+
+
+@contextmanager
+def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Several queries see the same moment."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("COMMIT")
+
+
+def _range(values: dict[str, object], after: str | None, prefix: str) -> str:
+    """The condition on `p.id`; puts what it compares with into `values`."""
+    condition = ""
+    if after is not None:
+        values["after"] = after
+        condition += " AND p.id > :after"
+    if prefix:
+        values["prefix"] = prefix
+        condition += " AND p.id >= :prefix"
+        end = text_after(prefix)
+        if end is not None:
+            values["prefix_end"] = end
+            condition += " AND p.id < :prefix_end"
+    return condition
+
+
+def text_after(prefix: str) -> str | None:
+    """The first text that comes after all those with this prefix; None where there is no end."""
+    for position in range(len(prefix) - 1, -1, -1):
+        code = ord(prefix[position]) + 1
+        if code in _SURROGATES:
+            code = _SURROGATES.stop
+        if code <= _LAST_CHARACTER:
+            return prefix[:position] + chr(code)
+    return None

@@ -1,0 +1,274 @@
+"""The SQLite store: one file, several processes, one writer at a time (design section 2)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
+
+from kept.errors import StoreFailedError
+from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
+from kept.protocol.requests import DeadList
+from kept.protocol.storage import Children, Due, Dump, Notice
+from kept.runtime import Runtime
+from kept.stores.sqlite import connection as connections
+from kept.stores.sqlite import scan
+from kept.stores.sqlite.faults import translated
+from kept.stores.sqlite.neighbours import Neighbours
+from kept.stores.sqlite.schema import check_version, migrate, migrations
+from kept.stores.sqlite.transaction import SqliteTransaction
+from kept.stores.sqlite.turns import Turns, turns_for
+
+# How often a store looks whether others committed what it was not told of.
+CHECK_PERIOD_S: Final = 1.0
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """Keeps records in the file at `path`, which is created where it is missing.
+
+    Loads and saves run on the loop's thread, the commit's fsync in another, unless `inline_commit`
+    says that it too is to run on the loop: a simulation wants no threads. `neighbours` tells other
+    processes on the file what was committed.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        runtime: Runtime,
+        *,
+        inline_commit: bool = False,
+        neighbours: bool = True,
+    ) -> None:
+        self.on_notice: Callable[[Notice], None] | None = None
+        self.path = os.path.realpath(path)
+        self._runtime = runtime
+        self._inline_commit = inline_commit
+        self._wants_neighbours = neighbours
+        self._neighbours: Neighbours | None = None
+        self._turns: Turns | None = None
+        self._writer: sqlite3.Connection | None = None
+        # For short reads on the loop, and for scans in a thread.
+        self._reader: sqlite3.Connection | None = None
+        self._scanner: sqlite3.Connection | None = None
+        self._scanning = asyncio.Lock()
+        self._checking: asyncio.Task[None] | None = None
+        self._data_version = -1
+        self._others_committed = False
+
+    # -- opening and closing ---------------------------------------------------------------------
+
+    async def open(self) -> None:
+        if self._turns is not None:
+            return
+        connections.check_place(self.path)
+        directory = f"{self.path}-run"
+        try:
+            os.makedirs(directory, exist_ok=True)
+            turns = turns_for(directory, self._runtime)
+        except OSError as error:
+            raise StoreFailedError(f"opening {self.path}: {error.strerror}: {directory}") from error
+        await turns.take()
+        try:
+            with translated("opening", self.path):
+                await self._prepare()
+        except BaseException:
+            self._close_connections()
+            raise
+        finally:
+            turns.give_back()
+        self._turns = turns
+        if self._wants_neighbours:
+            self._neighbours = Neighbours(directory, self._runtime, self._tell_engine)
+            self._neighbours.open()
+        self._checking = self._runtime.spawn(self._check_now_and_then(), "kept-store-check")
+
+    async def _prepare(self) -> None:
+        """Opens the connections and brings the file to the newest schema, before others see it."""
+        scripts = migrations()
+        writer = self._writer = connections.connect_writer(self.path)
+        connections.check_ours(writer, self.path)
+        version = check_version(writer, self.path, len(scripts))
+        await connections.patiently(writer, "PRAGMA journal_mode = WAL", self.path, self._runtime)
+        if version < len(scripts):
+            await connections.begin(writer, self.path, self._runtime)
+            migrate(writer, self.path, scripts)
+            writer.execute("COMMIT")
+        self._data_version = _data_version(writer)
+        self._reader = connections.connect_reader(self.path)
+
+    async def close(self) -> None:
+        turns, self._turns = self._turns, None
+        if turns is None:
+            return
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.wait({self._checking})
+        if self._neighbours is not None:
+            self._neighbours.close()
+        async with turns.here, self._scanning:
+            self._close_connections()
+
+    def _close_connections(self) -> None:
+        for connection in (self._scanner, self._reader, self._writer):
+            if connection is not None:
+                connection.close()
+        self._writer = self._reader = self._scanner = None
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[SqliteTransaction]:
+        turns = self._opened()
+        await turns.take()
+        try:
+            self._opened()
+            with translated("locking", self.path):
+                transaction = await self._begin()
+            try:
+                yield transaction
+            finally:
+                transaction.end()
+                if transaction.failed and self._writer is not None:
+                    # Nobody knows what state an error left it in: the next one begins afresh.
+                    self._writer.close()
+                    self._writer = None
+        finally:
+            turns.give_back()
+
+    async def _begin(self) -> SqliteTransaction:
+        if self._writer is None:
+            self._writer = connections.connect_writer(self.path)
+            self._data_version = -1
+        await connections.begin(self._writer, self.path, self._runtime)
+        self._notice_others(self._writer)
+        return SqliteTransaction(
+            self._writer,
+            self.path,
+            self._runtime,
+            inline_commit=self._inline_commit,
+            on_committed=self._tell_others,
+        )
+
+    def _opened(self) -> Turns:
+        if self._turns is None:
+            raise StoreFailedError(f"{self.path} is not open")
+        return self._turns
+
+    # -- what other processes do -----------------------------------------------------------------
+
+    def _tell_others(self, notice: Notice) -> None:
+        if self._neighbours is not None:
+            self._neighbours.tell(notice)
+
+    def _tell_engine(self, notice: Notice) -> None:
+        if self.on_notice is not None:
+            self.on_notice(notice)
+
+    def _notice_others(self, writer: sqlite3.Connection) -> None:
+        """Remembers that others committed: the number changes with their commits, not with ours."""
+        version = _data_version(writer)
+        if version != self._data_version:
+            self._data_version = version
+            self._others_committed = True
+
+    async def _check_now_and_then(self) -> None:
+        while True:
+            await self._runtime.sleep(CHECK_PERIOD_S)
+            if self._neighbours is not None:
+                self._neighbours.refresh()
+            if self._writer is not None and not self._opened().here.locked():
+                try:
+                    self._notice_others(self._writer)
+                except sqlite3.Error:
+                    # Whoever uses the store next meets the same error and can answer for it.
+                    continue
+            if self._others_committed:
+                self._others_committed = False
+                self._tell_engine(Notice(everything=True))
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """A short read, on the loop."""
+        self._opened()
+        assert self._reader is not None
+        with translated("reading", self.path):
+            return work(self._reader)
+
+    async def _scan(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """A read that may be long, in a thread; one at a time."""
+        if self._inline_commit:
+            return await self._read(work)
+        self._opened()
+        async with self._scanning:
+            self._opened()
+            if self._scanner is None:
+                self._scanner = connections.connect_reader(self.path)
+            scanner = self._scanner
+            with translated("reading", self.path):
+                return await self._runtime.run_blocking(lambda: work(scanner))
+
+    async def committed(self, batch_id: str) -> bool:
+        query = "SELECT 1 FROM batches WHERE id = ?"
+        return await self._read(
+            lambda reader: reader.execute(query, (batch_id,)).fetchone() is not None
+        )
+
+    async def ping(self) -> None:
+        await self._read(lambda reader: reader.execute("SELECT clock FROM meta").fetchone())
+
+    async def scan_promises(
+        self, tenant: str, after: str | None, limit: int, equals: Mapping[str, str]
+    ) -> list[Promise]:
+        return await self._scan(lambda c: scan.promises(c, tenant, after, limit, equals))
+
+    async def scan_tasks(
+        self, tenant: str, after: str | None, limit: int, prefix: str = ""
+    ) -> list[tuple[Task, Promise]]:
+        return await self._scan(lambda c: scan.tasks(c, tenant, after, limit, prefix))
+
+    async def scan_schedules(
+        self, tenant: str, after: str | None, limit: int, prefix: str = ""
+    ) -> list[ScheduleRecord]:
+        return await self._scan(lambda c: scan.schedules(c, tenant, after, limit, prefix))
+
+    async def scan_dead_letters(
+        self, tenant: str, filter: DeadList, after: str | None, limit: int
+    ) -> list[DeadLetter]:
+        return await self._scan(lambda c: scan.dead_letters(c, tenant, filter, after, limit))
+
+    async def scan_children(
+        self, tenant: str, task_id: str, cursor: str | None, limit: int
+    ) -> Children:
+        return await self._scan(lambda c: scan.children(c, tenant, task_id, cursor, limit))
+
+    async def scan_outbox(
+        self, now: int, limit: int, channels: Collection[str]
+    ) -> list[tuple[str, OutboxEntry, Promise]]:
+        return await self._read(lambda c: scan.outbox(c, now, limit, channels))
+
+    async def next_message(self, channels: Collection[str]) -> int | None:
+        return await self._read(lambda c: scan.next_message(c, channels))
+
+    async def due(self, now: int, limit: int) -> Due:
+        return await self._read(lambda c: scan.due(c, now, limit))
+
+    async def next_due(self) -> int | None:
+        return await self._read(scan.next_due)
+
+    async def dump(self, tenant: str) -> Dump:
+        return await self._scan(lambda c: scan.dump(c, tenant))
+
+    async def counts(self) -> dict[str, int]:
+        return await self._scan(scan.counts)
+
+
+def _data_version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA data_version").fetchone()
+    assert isinstance(version, int)
+    return version
