@@ -23,7 +23,7 @@ from kept.protocol.responses import (
 from kept.runtime import Runtime
 from kept.server.authority import Authenticator, Authority
 from kept.server.limits import READY_TIMEOUT_SECONDS, Admission
-from kept.server.reception import Reception
+from kept.server.reception import INTERNAL_TEXT, Reception
 from kept.server.replies import (
     METHOD_NOT_ALLOWED,
     Headers,
@@ -115,11 +115,19 @@ class Door:
                 await send_reply(send, body, _CLOSE if incoming.expects_continue else None)
                 return
             held = len(body)
-            receptionist = self._reception.batch if batch else self._reception.single
-            reply = await receptionist(body, incoming.bearer)
-            await send_reply(send, reply)
+            await send_reply(send, await self._receive(body, incoming.bearer, batch=batch))
         finally:
             self._admission.leave(held)
+
+    async def _receive(self, body: bytes, bearer: str | None, *, batch: bool) -> Reply:
+        try:
+            if batch:
+                return await self._reception.batch(body, bearer)
+            return await self._reception.single(body, bearer)
+        except Exception:
+            # The server under us would answer in a form that is not the protocol's.
+            logger.exception("request failed before the engine")
+            return refusal(INTERNAL, INTERNAL_TEXT)
 
     async def _read_body(self, incoming: _Incoming, receive: Receive) -> bytes | Reply | None:
         """The whole body, or why it is refused; None where the client is gone. Bytes of a body that
@@ -161,6 +169,9 @@ class Door:
             await send_reply(send, refusal(error.status, str(error)))
         except PollCapacityError as error:
             await send_reply(send, refusal(UNAVAILABLE, str(error)))
+        except Exception:  # as above
+            logger.exception("stream failed: path=%s", scope["path"])
+            await send_reply(send, refusal(INTERNAL, INTERNAL_TEXT))
         else:
             await serve_stream(self._poll, connection, self._runtime, receive, send)
 
@@ -173,7 +184,7 @@ class Door:
             await send_reply(send, refusal(UNAVAILABLE, str(error)))
         except Exception:  # a page that fails is a 500, never a traceback
             logger.exception("page failed: path=%s", scope["path"])
-            await send_reply(send, refusal(INTERNAL, "internal error"))
+            await send_reply(send, refusal(INTERNAL, INTERNAL_TEXT))
 
     async def _health(self, scope: Scope, send: Send) -> None:
         await send_reply(send, Reply(OK, encode_json({"status": "alive"})))

@@ -100,9 +100,11 @@ class TokenAuthenticator:
     def _checked_claims(self, token: str) -> dict[str, Any]:
         try:
             header = self._jwt.get_unverified_header(token)
-        except (self._jwt.PyJWTError, ValueError, RecursionError):
+        except (self._jwt.PyJWTError, ValueError, TypeError, RecursionError):
             raise UnauthenticatedError("the token is not a JWT") from None
         algorithm, key_id = header.get("alg"), header.get("kid")
+        if not isinstance(algorithm, str):
+            raise UnauthenticatedError("the token's header names no algorithm")
         if "crit" in header or "b64" in header:
             raise UnauthenticatedError("the token's header has an extension that is not supported")
         for key in self._keys:
@@ -112,7 +114,7 @@ class TokenAuthenticator:
                 continue
             try:
                 claims = self._jwt.decode(token, key.key, algorithms=[algorithm], options=_OPTIONS)
-            except (self._jwt.PyJWTError, ValueError, RecursionError):
+            except (self._jwt.PyJWTError, ValueError, TypeError, RecursionError):
                 continue
             return dict(claims)
         raise UnauthenticatedError("no key here verifies the token")

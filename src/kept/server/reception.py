@@ -25,7 +25,7 @@ from kept.server.replies import Reply, refusal
 logger = logging.getLogger("kept.server")
 
 _SEARCHES: Final = (r.PromiseSearch, r.TaskSearch, r.ScheduleSearch, r.DeadList)
-_INTERNAL_TEXT: Final = "internal error; the server's log has the details"
+INTERNAL_TEXT: Final = "internal error; the server's log has the details"
 
 
 class Engine(Protocol):
@@ -179,4 +179,4 @@ def _encoded(admitted: _Admitted, response: Response) -> Reply:
 def _failed(admitted: _Admitted) -> Reply:
     """The 500 that never shows a traceback; the log has it."""
     logger.exception("request failed: kind=%s", admitted.kind)
-    return refusal(INTERNAL, _INTERNAL_TEXT, admitted.kind, admitted.head.corr_id)
+    return refusal(INTERNAL, INTERNAL_TEXT, admitted.kind, admitted.head.corr_id)

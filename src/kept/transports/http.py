@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import asyncio
+from collections.abc import Iterable
 from typing import Final
 
 import aiohttp
@@ -60,6 +59,8 @@ class HttpPushTransport:
             url = URL(address)
         except ValueError as error:
             raise DeliveryFailedError(f"not a URL: {error}") from None
+        if not url.host:
+            raise DeliveryFailedError("not a URL with a host")
         async with self._slots:
             status = await self._post(url, message)
         if not 200 <= status < 300:

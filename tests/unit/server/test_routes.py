@@ -142,7 +142,7 @@ async def test_a_batch_has_1_to_1000_requests(count: int, expected: int) -> None
     """Outside of the bound nothing is applied."""
     async with running_door() as door:
         item = envelope("promise.get", {"id": "a"})
-        status, _, answers = await door.post([item] * count, "/batch")
+        status, _, _ = await door.post([item] * count, "/batch")
         assert status == expected
         assert len(door.engine.asked) == (count if expected == 200 else 0)
 
