@@ -138,14 +138,14 @@ def task_row(tenant: str, task: Task, seq: int) -> Row:
     """The columns of a task, its seq last."""
     return (
         tenant,
-        task.state.value,
+        task.state._value_,
         task.version,
         task.resumes,
         task.ttl,
         task.pid,
         task.expires_at,
         task.retry_at,
-        task.delivery.value,
+        task.delivery._value_,
         task.queue,
         task.lane,
         task.function,
@@ -176,7 +176,7 @@ def promise_row(tenant: str, promise: Promise, seq: int) -> Row:
     return (
         tenant,
         promise.id,
-        promise.state.value,
+        promise.state._value_,
         promise.timeout_at,
         promise.armed_deadline,
         promise.created_at,

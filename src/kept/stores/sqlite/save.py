@@ -182,7 +182,7 @@ class Saver:
                 self._replace_payloads(seq, promise)
             else:
                 settled.append(
-                    (promise.state.value, promise.armed_deadline, promise.settled_at, seq)
+                    (promise.state._value_, promise.armed_deadline, promise.settled_at, seq)
                 )
                 _add_payload(results, seq, promise.value)
             known.promises[promise.id] = promise
