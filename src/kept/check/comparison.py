@@ -7,6 +7,7 @@ whole or in part, from a reset on.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -31,6 +32,14 @@ class Difference:
     expected: Reply
     actual: Reply
     place: str
+
+    def like(self, other: Difference) -> bool:
+        """Whether it may have the same cause: the same kind of request, differing at like places."""
+        return self._cause() == other._cause()
+
+    def _cause(self) -> tuple[str, str]:
+        place = re.sub(r"\[\d+\]", "", self.place.split(": ")[0])
+        return self.envelope["kind"], place
 
     def __str__(self) -> str:
         shown = (

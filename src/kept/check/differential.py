@@ -131,7 +131,9 @@ class Driver:
             envelope({"kind": kind, "data": {}}, START_MS, 0)
             for kind in ("debug.start", "debug.reset")
         ]
-        return await comparison.play([*opening, *script]) is not None
+        found = await comparison.play([*opening, *script])
+        first = self._comparison.difference
+        return found is not None and first is not None and found.like(first)
 
 
 class Http:

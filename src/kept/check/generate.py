@@ -17,6 +17,7 @@ from kept.check.choices import (
     BAD_CRONS,
     CRONS,
     LISTENERS,
+    MAYBE_RIGHT,
     NEEDS,
     PIDS,
     REQUIRED,
@@ -36,6 +37,7 @@ REQUESTS_PER_NEW_ID: Final = 12
 REQUESTS_PER_RESET: Final = 2_500
 MAX_CONTINUATIONS: Final = 8
 LONGEST_JUMP_MS: Final = 600_000
+RARE_WEIGHT: Final = 3
 
 
 class Generator:
@@ -59,7 +61,7 @@ class Generator:
             return self._continuations.popleft()
         kind = self._kind()
         data: JsonObject = _BUILDERS[kind](self) if kind in _BUILDERS else {}
-        if self._chance(0.05) or (kind == "debug.tick" and self._chance(0.5)):
+        if self._chance(0.05 if WEIGHTS[kind] > RARE_WEIGHT else 0.2):
             self._spoil(kind, data)
         return {"kind": kind, "data": data}
 
@@ -108,8 +110,8 @@ class Generator:
             data.pop(field, None)
         else:
             data[field] = self.random.choice(WRONG)
-            if data[field] == "x" * 1_025 and field in ("pid", "cron"):
-                data[field] = 7
+            if (field, data[field]) in MAYBE_RIGHT:
+                data[field] = {}
 
     # What a request names.
 
@@ -299,6 +301,8 @@ class Generator:
         kind = "promise.create" if create else "promise.settle"
         if self._chance(0.02):
             kind = "promise.get"
+        elif not create and self._chance(0.05):
+            inner["state"] = "rejected_timedout"
         head = {"corrId": "inner", "version": "2026-04-01"}
         return data | {"action": {"kind": kind, "head": head, "data": inner}}
 

@@ -67,8 +67,8 @@ def keeps_resumes_at_300(
 
 
 def ends_small_pages(model: Model, envelope: JsonObject, status: int, data: Any) -> tuple[int, Any]:
-    few = envelope["data"].get("limit", 100) <= 3
-    if envelope["kind"] == "task.search" and status == 200 and few:
+    search = envelope["kind"] == "task.search" and status == 200
+    if search and envelope["data"].get("limit", 100) <= 3:
         data.pop("cursor", None)
     return status, data
 

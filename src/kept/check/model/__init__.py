@@ -6,10 +6,9 @@ not modelled; a refusal's data is a string, and that is all.
 
 Readings. Where the text leaves a choice, this is what the model does, and why:
 
-1. `promise.create` with a `resonate:delay` in the past: the task is due at the delay, literally "at
-   `resonate:delay`", not at now.
-2. `task.create` on a fulfilled task answers an empty preload: it is "the children of the acquired
-   task", and none is acquired.
+1. `promise.create` with a `resonate:delay` in the past: the task is due now, never earlier.
+2. `task.create` that answers a fulfilled task, born so or found so, has an empty preload: it is "the
+   children of the acquired task", and none is acquired.
 3. `task.fence` answers the children of the fenced task as its preload, as they are after the action.
 4. `task.fence`: an action is malformed (outer 400) when it is not an object, has another kind, no
    data object or no valid id. Everything else that promise.create or promise.settle would refuse
@@ -37,7 +36,9 @@ Readings. Where the text leaves a choice, this is what the model does, and why:
 18. Requests store no settlement by deadline by themselves, step 1 does. A store that stores what it
     shows differs only in callbacks and listeners drained earlier; `Model.overdue_edges` says when.
 19. Not modelled, because the text does not decide: null for an optional field, numbers beyond
-    9007199254740991, fields that the kind does not know, cursors that no search answered.
+    9007199254740991, fields that the kind does not know, cursors that no search answered, the
+    greatest length of a pid. Not asked either, because installed clients go beyond the text:
+    deadlines with a fraction, and `resonate:scope` = `"global"` as another way to be external.
 """
 
 from kept.check.model.model import VERSION, Model

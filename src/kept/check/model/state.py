@@ -114,7 +114,7 @@ def create(state: State, data: JsonObject, now: int) -> JsonObject:
     if is_targeted(tags):
         task = {"id": data["id"], "state": "pending", "version": 0, "resumes": set()}
         task |= {"ttl": None, "pid": None, "expiresAt": None}
-        task["retryAt"] = int(tags.get("resonate:delay", now))
+        task["retryAt"] = max(now, int(tags.get("resonate:delay", now)))
         state.tasks[data["id"]] = task
         if born_dead:
             fulfil(task)
