@@ -7,7 +7,6 @@ from typing import Final
 from kept.protocol.records import PromiseState
 from tests.unit.check.cases.records import (
     DATA,
-    EXTERNAL,
     HOOK,
     TARGETED,
     TIMER,

@@ -12,7 +12,6 @@ from tests.unit.check.cases.records import (
     fulfilled,
     halted,
     pending,
-    resolved,
     state,
     suspended,
     timed_out,

@@ -23,8 +23,6 @@ from tests.unit.check.cases.records import (
     waiting,
 )
 from tests.unit.check.cases.steps import (
-    AWAITED,
-    AWAITED_DONE,
     JOB,
     JOB_DONE,
     NOTHING,
