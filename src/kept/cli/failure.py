@@ -40,7 +40,10 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, RequestError):
         return text, EXIT_REFUSED
     if isinstance(error, ConnectionFailedError):
-        return f"{text} (the address is --url or KEPT_URL)", EXIT_UNREACHABLE
+        return (
+            f"{text} (start one with `kept serve`, or name it with --url or KEPT_URL)",
+            EXIT_UNREACHABLE,
+        )
     if isinstance(error, StoreError):
         return text, EXIT_UNREACHABLE
     if isinstance(error, (ConfigurationError, UsageError)):

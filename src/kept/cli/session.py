@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 from kept.cli.failure import EXIT_OK, UsageError
 from kept.cli.output import Output, Row
@@ -120,9 +119,8 @@ async def _in_session(command: Command, arguments: argparse.Namespace) -> int:
 
 def _refuse_missing_file(url: str) -> None:
     """A look at a file that is not there must not create it: the name is probably mistyped."""
-    parts = urlsplit(url)
-    path = parts.path.removeprefix("/")
-    if parts.scheme == "sqlite" and path and not parts.netloc and not Path(path).exists():
+    path = url.removeprefix("sqlite:///")
+    if path != url and path and not Path(path).exists():
         raise StoreFailedError(f"{url}: there is no such file; `kept serve` or an app creates it")
 
 

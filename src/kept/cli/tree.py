@@ -23,18 +23,19 @@ from kept.protocol.responses import PromisePage, PromiseResult, TaskResult
 MAX_NODES: Final = 200_000
 # Tasks that are looked up to say who works on what is shown.
 MAX_TASKS: Final = 256
+_DEFAULTS: Final = Limits()
 
 
 def add_arguments(parser: argparse.ArgumentParser, _everywhere: argparse.ArgumentParser) -> None:
     """The arguments of `kept tree`; 0 means no limit."""
     parser.add_argument("id", metavar="ID")
     for option, default, text in (
-        ("--depth", Limits.depth, "levels below the root"),
-        ("--children", Limits.children, "children of one promise"),
-        ("--lines", Limits.lines, "lines in all"),
+        ("--depth", _DEFAULTS.depth, "levels below the root"),
+        ("--children", _DEFAULTS.children, "children of one promise"),
+        ("--lines", _DEFAULTS.lines, "lines in all"),
     ):
         parser.add_argument(
-            option, type=int, default=default, metavar="N", help=f"{text} ({default}; 0 for all)"
+            option, type=_bound, default=default, metavar="N", help=f"{text} ({default}; 0 for all)"
         )
     parser.set_defaults(run=in_session(_tree))
 
@@ -102,3 +103,9 @@ async def _tasks(session: Session, shown: list[PromiseRecord]) -> dict[str, Task
         for answer in answers
         if isinstance(answer.data, TaskResult)
     }
+
+
+def _bound(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+    return int(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final, Protocol
 
 import aiohttp
@@ -118,4 +119,8 @@ def _retry_after(response: aiohttp.ClientResponse) -> float | None:
 
 
 def _text_of(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        # Its own text repeats the address and shows what nobody asked about.
+        number, text = error.os_error.errno, error.os_error.strerror
+        return os.strerror(number).lower() if number and number > 0 else str(text)
     return str(error) or type(error).__name__

@@ -161,7 +161,7 @@ class HttpConnection:
         return single_outcome(item.kind, item.corr_id, answer)
 
     def _unreachable(self, error: Exception) -> ConnectionFailedError:
-        return ConnectionFailedError(f"cannot reach {self._url}: {error}; is `kept serve` running?")
+        return ConnectionFailedError(f"cannot reach {self._url}: {error}; is the server running?")
 
     def _unknown_outcome(self, item: _Item, error: Exception) -> ConnectionFailedError:
         return ConnectionFailedError(

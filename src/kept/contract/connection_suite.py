@@ -125,6 +125,27 @@ class ConnectionSuite:
             response = await connection.send(r.TaskSuspend(id, lease.task.version, actions))
             assert (response.status, type(response.data)) == (300, a.PreloadResult)
 
+    async def test_preload_goes_on_in_pages(self) -> None:
+        """What a claim's preload leaves out is read page by page."""
+        async with self.connected() as connection:
+            id, queue = fresh_id("flow"), fresh_id("queue")
+            await ask(connection, job(id, queue), a.PromiseResult)
+            children = {f"{id}.{number}" for number in range(5)}
+            for child in children:
+                create = r.PromiseCreate(child, NEVER_MS, tags={tag.PARENT: id})
+                await ask(connection, create, a.PromiseResult)
+            claim = r.TaskClaim([queue], "worker", 60_000, preload=2)
+            (lease,) = (await ask(connection, claim, a.ClaimResult)).tasks
+            found = {promise.id for promise in lease.preload}
+            assert len(found) == 2
+            cursor = lease.more
+            while cursor is not None:
+                more = r.PromiseChildren(id, cursor, 2)
+                page = await ask(connection, more, a.PromisePage)
+                found |= {promise.id for promise in page.promises}
+                cursor = page.cursor
+            assert found == children
+
     async def test_failed_attempt_and_dead_letter(self) -> None:
         """A final nack says its outcome; the dead letter is listed, read and replayed."""
         async with self.connected() as connection:
