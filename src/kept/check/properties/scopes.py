@@ -236,8 +236,8 @@ class StepScope:
         promises, tasks, schedules = b.promises, b.tasks, b.schedules
         self.promises = [Pair(id, p, promises.get(id)) for id, p in delta.promises.items()]
         self.tasks = [TaskPair(id, t, tasks.get(id)) for id, t in delta.tasks.items()]
-        if delta.resumes:
-            self._add_resumed_tasks()
+        if delta.resumes or delta.callbacks or delta.listeners:
+            self._add_ends_of_edges()
         self.schedules = [
             SchedulePair(id, old, schedules.get(id)) for id, old in delta.schedules.items()
         ]
@@ -251,13 +251,24 @@ class StepScope:
         if delta.outbox:
             self._sort_messages()
 
-    def _add_resumed_tasks(self) -> None:
-        """A task of which only the resumes changed is touched too."""
-        delta, tasks = self.delta, self.b.tasks
-        edges = delta.resumes.added + delta.resumes.removed
-        for id in dict.fromkeys(edge.of for edge in edges):
-            if id not in delta.tasks and id in tasks:
-                self.tasks.append(TaskPair(id, tasks[id], tasks[id]))
+    def _add_ends_of_edges(self) -> None:
+        """Records of which only edges changed are touched too, and so are awaiting tasks."""
+        delta, b = self.delta, self.b
+        promise_ids: dict[str, None] = {}
+        task_ids: dict[str, None] = {}
+        for edges in (delta.callbacks, delta.listeners):
+            for edge in edges.added + edges.removed:
+                promise_ids[edge.of] = None
+        for edge in delta.callbacks.added + delta.callbacks.removed:
+            task_ids[edge.to] = None
+        for edge in delta.resumes.added + delta.resumes.removed:
+            task_ids[edge.of] = None
+        for id in promise_ids:
+            if id not in delta.promises and id in b.promises:
+                self.promises.append(Pair(id, b.promises[id], b.promises[id]))
+        for id in task_ids:
+            if id not in delta.tasks and id in b.tasks:
+                self.tasks.append(TaskPair(id, b.tasks[id], b.tasks[id]))
 
     def _sort_messages(self) -> None:
         for key, before in self.delta.outbox.items():
