@@ -1,0 +1,177 @@
+"""The `kept` command as processes: a server, and people and scripts at its door."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+KEPT = [sys.executable, "-m", "kept.cli.main"]
+START_SECONDS = 20.0
+# For the interpreter, argparse and the table of nouns; the interpreter alone takes 10 to 20 ms.
+HELP_MS = 60
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("KEPT_")}
+    return {**kept, **more}
+
+
+def run(*argv: str, url: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*KEPT, *argv],
+        env=environment(KEPT_URL=url),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server on a file."""
+    directory = tmp_path_factory.mktemp("server")
+    process = subprocess.Popen(
+        [*KEPT, "serve", "--port", "0", "--store", "sqlite:///kept.db"],
+        cwd=directory,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield _announced_url(process)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(START_SECONDS) == 0
+
+
+def _announced_url(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        ready, _, _ = select.select([process.stderr], [], [], 0.1)
+        line = process.stderr.readline() if ready else ""
+        found = re.search(r"listening on (http://\S+)", line)
+        if found:
+            return found[1]
+        assert process.poll() is None, line + process.stderr.read()
+    raise AssertionError("the server did not start in time")
+
+
+def test_commands_reach_the_server(server: str) -> None:
+    """What one process creates another resolves and a third sees, with the exit codes of each."""
+    assert run("promise", "create", "a", "--timeout", "1h", url=server).returncode == 0
+    resolve = run("promise", "resolve", "a", "--value", "-", url=server, input='{"from": "stdin"}')
+    assert (resolve.returncode, resolve.stdout) == (0, "a resolved\n")
+    record = json.loads(run("--json", "promise", "get", "a", url=server).stdout)
+    assert json.loads(record["value"]["data"]) == {"from": "stdin"}
+    refused = run("promise", "get", "nothing", url=server)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert run("promise", "get", "a", url="http://127.0.0.1:1").returncode == 3
+    assert run("promise", "git", "a", url=server).returncode == 2
+
+
+def test_reader_that_stops_early_is_no_error(server: str) -> None:
+    """`kept … | head` ends quietly."""
+    run("promise", "create", "shown", url=server)
+    process = subprocess.Popen(
+        [*KEPT, "promise", "search", "--all", "--json"],
+        env=environment(KEPT_URL=server),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == ""
+    assert process.wait(20) == 0
+
+
+def test_interrupt_of_a_wait_is_quiet(server: str) -> None:
+    """Ctrl-C while a command waits: exit code 130, no traceback."""
+    run("promise", "create", "waited", url=server)
+    process = subprocess.Popen(
+        [*KEPT, "promise", "get", "waited", "--wait", "1h"],
+        env=environment(KEPT_URL=server),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _wait_for_connection(process)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    with process.stderr:
+        assert process.stderr.read() == ""
+    assert process.wait(20) == 130
+
+
+def _wait_for_connection(process: subprocess.Popen[str]) -> None:
+    """Until the process holds a socket, which is when its own handling of signals stands."""
+    descriptors = Path(f"/proc/{process.pid}/fd")
+    if not descriptors.exists():
+        pytest.skip("this system does not show a process's open files")
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        links = [os.readlink(link) for link in descriptors.iterdir() if link.is_symlink()]
+        if sum(link.startswith("socket:") for link in links) > 2:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the command never connected")
+
+
+def test_file_without_a_server(tmp_path: Path) -> None:
+    """A command may go to the file itself, once it exists, and changes stay there."""
+    url = f"sqlite:///{tmp_path}/kept.db"
+    assert run("promise", "create", "a", url=url).returncode == 3
+    process = subprocess.Popen(
+        [*KEPT, "serve", "--port", "0", "--store", url],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        _announced_url(process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(START_SECONDS) == 0
+    assert run("promise", "create", "a", url=url).returncode == 0
+    assert run("promise", "search", "-q", url=url).stdout == "a\n"
+
+
+def test_port_that_is_taken_is_named(server: str) -> None:
+    """A second server on the port ends with one line that says so."""
+    port = server.rsplit(":", 1)[1]
+    second = run("serve", "--port", port, "--store", "memory://", url=server)
+    assert second.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_help_is_fast() -> None:
+    """`kept --help` imports nothing heavy."""
+    code = (
+        "import sys, time; t = time.perf_counter(); from kept.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print((time.perf_counter() - t) * 1000, file=sys.stderr)\n"
+        "assert not {'aiohttp', 'msgspec', 'asyncio', 'uvicorn'} & set(sys.modules)"
+    )
+    times = []
+    for _ in range(5):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+        )
+        times.append(float(done.stderr))
+    assert min(times) < HELP_MS

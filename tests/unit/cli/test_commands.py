@@ -1,0 +1,170 @@
+"""The commands, over a real engine in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kept.cli import promise as promise_commands
+from kept.cli.main import main
+from tests.unit.cli.conftest import Kept
+
+
+def test_promise_from_create_to_get(kept: Kept) -> None:
+    """Create, resolve and get, as text and as one JSON document."""
+    created = kept("promise", "create", "a", "--timeout", "2d", "--param", "[1]", "--tag", "k=v")
+    assert created.code == 0
+    assert "param     [1]" in created.lines
+    resolved = kept("promise", "resolve", "a", "--value", "yes")
+    assert (resolved.code, resolved.out) == (0, "a resolved\n")
+    record = json.loads(kept("--json", "promise", "get", "a").out)
+    assert record == json.loads(kept("promise", "get", "a", "--json").out)
+    assert record["state"] == "resolved"
+    assert record["value"] == {"headers": {"kept-format": "1"}, "data": '"yes"'}
+    assert record["timeoutAt"] - record["createdAt"] == pytest.approx(172_800_000, abs=10_000)
+    assert record["tags"] == {"k": "v"}
+
+
+def test_settling_again_is_told_from_settling(kept: Kept) -> None:
+    """The same settlement again is fine; another state or value exits with 1 and changes nothing."""
+    kept("promise", "create", "a")
+    assert kept("promise", "resolve", "a", "--value", "1").code == 0
+    assert kept("promise", "resolve", "a", "--value", "1").code == 0
+    other = kept("promise", "resolve", "a", "--value", "2")
+    assert (other.code, "with another value" in other.err) == (1, True)
+    cancel = kept("promise", "cancel", "a")
+    assert (cancel.code, "was resolved already" in cancel.err) == (1, True)
+
+
+def test_refusals_exit_with_one_line_and_1(kept: Kept) -> None:
+    """What the engine refuses is one line on standard error, and nothing on standard output."""
+    for argv in (
+        ("promise", "get", "missing"),
+        ("promise", "create", "x", "--target", "nonsense"),
+        ("task", "halt", "missing"),
+        ("schedule", "create", "s", "not a cron"),
+        ("dead", "get", "missing"),
+        ("tree", "missing"),
+    ):
+        ran = kept(*argv)
+        assert (ran.code, ran.out) == (1, ""), argv
+        assert ran.err.startswith("kept: "), argv
+        assert ran.err.count("\n") == 1, argv
+
+
+def test_lists_are_limited_and_go_on(kept: Kept) -> None:
+    """`--limit` stops and says how to go on; `--all` and `--cursor` go on; JSON is a line each."""
+    for number in range(7):
+        kept("promise", "create", f"p{number}")
+    first = kept("promise", "search", "--limit", "3", "-q")
+    assert first.lines == ["p0", "p1", "p2"]
+    first = kept("promise", "search", "--limit", "3")
+    assert "--cursor p2" in first.err
+    assert kept("promise", "search", "--cursor", "p2", "-q").lines == ["p3", "p4", "p5", "p6"]
+    lines = kept("promise", "search", "--all", "--json").lines
+    assert [json.loads(line)["id"] for line in lines] == [f"p{n}" for n in range(7)]
+    kept("promise", "resolve", "p4")
+    assert kept("promise", "search", "--state", "resolved", "-q").lines == ["p4"]
+
+
+def test_task_is_halted_and_continued(kept: Kept) -> None:
+    """Each verb reports the state that it led to."""
+    kept("promise", "create", "job", "--target", "queue://q")
+    assert kept("task", "halt", "job").out == "job halted\n"
+    assert kept("task", "search", "--state", "halted").out.startswith("job\thalted\t")
+    assert kept("task", "continue", "job").out == "job pending\n"
+    assert json.loads(kept("task", "get", "job", "--json").out)["state"] == "pending"
+
+
+def test_schedule_is_created_listed_and_deleted(kept: Kept) -> None:
+    """The default template names the schedule and the instant."""
+    created = kept("schedule", "create", "s", "0 3 * * *", "--target", "queue://q", "--json")
+    assert json.loads(created.out)["promiseId"] == "{{.id}}.{{.timestamp}}"
+    assert kept("schedule", "list", "-q").lines == ["s"]
+    assert kept("schedule", "get", "s").code == 0
+    assert kept("schedule", "delete", "s").out == "s deleted\n"
+    assert kept("schedule", "list").out == ""
+
+
+def test_dead_replay_of_nothing_says_so(kept: Kept) -> None:
+    """Replaying what is not there exits with 1, and an empty list is no error."""
+    assert kept("dead", "list", "--since", "1d").code == 0
+    assert kept("dead", "replay", "missing").code == 1
+
+
+def test_tree_by_origin_and_by_parents(kept: Kept) -> None:
+    """Children are found by the origin, or where clients set none, by their parents."""
+    for origin in (True, False):
+        root = "with" if origin else "without"
+        tags = ("--tag", f"resonate:origin={root}") if origin else ()
+        kept("promise", "create", root)
+        kept("promise", "create", f"{root}.1", "--tag", f"resonate:parent={root}", *tags)
+        kept("promise", "create", f"{root}.1.1", "--tag", f"resonate:parent={root}.1", *tags)
+        assert kept("tree", root, "-q").lines == [root, f"{root}.1", f"{root}.1.1"]
+        lines = [json.loads(line)["id"] for line in kept("tree", root, "--json").lines]
+        assert lines == [root, f"{root}.1", f"{root}.1.1"]
+        assert len(kept("tree", root, "--depth", "1").lines) == 3
+        assert "3 promises: 3 pending" in kept("tree", root).err
+
+
+def test_wait_ends_pending_with_1(kept: Kept) -> None:
+    """`--wait` shows the record at its end, and says that it is not settled."""
+    kept("promise", "create", "a", "--external")
+    ran = kept("promise", "get", "a", "--wait", "10ms")
+    assert (ran.code, "still pending" in ran.err) == (1, True)
+    kept("promise", "resolve", "a")
+    assert kept("promise", "get", "a", "--wait", "10s").code == 0
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("promise",),
+        ("promise", "get"),
+        ("promise", "unknown", "x"),
+        ("nonsense",),
+        ("promise", "create", "x", "--timeout", "soon"),
+        ("promise", "create", "x", "--tag", "novalue"),
+        ("promise", "search", "--limit", "0"),
+        ("tree", "x", "--depth", "-1"),
+        ("--url",),
+    ],
+)
+def test_wrong_usage_exits_with_2(argv: tuple[str, ...], kept: Kept) -> None:
+    """And says so on standard error only."""
+    ran = kept(*argv)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err
+
+
+def test_unreachable_exits_with_3(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is not there, and a file that is not there, which a look must not create."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["--url", "http://127.0.0.1:1", "promise", "get", "a"]) == 3
+    err = capsys.readouterr().err
+    assert err.startswith("kept: cannot reach http://127.0.0.1:1: connection refused")
+    assert err.count("\n") == 1
+    assert main(["--url", "sqlite:///nothing.db", "promise", "get", "a"]) == 3
+    assert list(tmp_path.iterdir()) == []
+    assert main(["--url", "nonsense", "promise", "get", "a"]) == 2
+
+
+def test_interrupt_is_quiet(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends with 130 and without a word."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(promise_commands, "PromiseGet", interrupted)
+    ran = kept("promise", "get", "a")
+    assert (ran.code, ran.out, ran.err) == (130, "", "")
+
+
+def test_version(kept: Kept) -> None:
+    """As a noun, as an option, and for programs."""
+    assert kept("version").out == kept("--version").out
+    assert set(json.loads(kept("version", "--json").out)) == {"kept", "protocol", "python"}
