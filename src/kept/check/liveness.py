@@ -110,17 +110,13 @@ def _enabled_task_steps(state: State, now: int) -> Iterator[EnabledStep]:
             continue
         if t.state is TaskState.ACQUIRED and t.expires_at is not None and t.expires_at <= now:
             yield EnabledStep("lease.expire", id)
-        elif t.state is TaskState.PENDING and t.retry_at is not None and t.retry_at <= now:
-            name = _dispatch(t)
-            if name is not None:
-                yield EnabledStep(name, id)
+        elif t.retry_at is not None and t.retry_at <= now and _is_dispatched(t):
+            yield EnabledStep("task.retry", id)
 
 
-def _dispatch(t: Task) -> str | None:
-    """What a due task waits for: to be sent, to be marked claimable, or nothing (B2)."""
-    if t.delivery is Delivery.PUSH:
-        return "task.retry"
-    return "task.ready" if t.delivery is Delivery.PULL and not t.ready else None
+def _is_dispatched(t: Task) -> bool:
+    """Whether a due task is sent. A pulled one is claimable by being due, a timer's only waits."""
+    return t.state is TaskState.PENDING and t.delivery is Delivery.PUSH
 
 
 def _check_settled(state: State, now: int) -> None:

@@ -196,11 +196,9 @@ def test_what_is_enabled_is_what_the_catalogue_says() -> None:
         pending("late", timeout_at=100),
         pending("push", TARGETED),
         pending("pull", TARGETED),
-        pending("seen", TARGETED),
         pending("timer", TARGETED),
         waiting("push"),
         waiting("pull", delivery=Delivery.PULL),
-        waiting("seen", delivery=Delivery.PULL, ready=True),
         waiting("timer", delivery=Delivery.NEVER),
         schedule("due", next_run_at=100),
         schedule("later", next_run_at=101),
@@ -208,6 +206,5 @@ def test_what_is_enabled_is_what_the_catalogue_says() -> None:
     assert enabled_steps(start, NOW) == [
         ("promise.timeout", "late", ""),
         ("task.retry", "push", ""),
-        ("task.ready", "pull", ""),
         ("schedule.fire", "due", ""),
     ]
