@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +18,7 @@ from kept.protocol.requests import ALL_REQUESTS
 from kept.runtime import SystemRuntime
 from kept.server.auth import MAX_REMEMBERED_TOKENS, AuthOptions, open_authenticator
 from kept.server.authority import NAMED_IDS
-from tests.unit.server.support import RunningDoor, envelope, running_door
+from tests.unit.server.support import RunningDoor, envelope, hand_made, running_door
 from tests.unit.transports.manual_runtime import ManualRuntime
 
 SECRET = "a secret of at least thirty-two bytes"
@@ -33,17 +30,6 @@ LATER = {"exp": NOW + 60}
 def token(**claims: Any) -> str:
     """A valid HS256 token, unless the claims say otherwise."""
     return jwt.encode({**LATER, **claims}, SECRET, algorithm="HS256")
-
-
-def hand_made(header: dict[str, Any], claims: dict[str, Any], key: bytes | None) -> str:
-    """A token that a library would refuse to make, signed with HMAC or not at all."""
-
-    def part(value: bytes) -> str:
-        return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
-
-    signed = f"{part(json.dumps(header).encode())}.{part(json.dumps(claims).encode())}"
-    mac = hmac.new(key, signed.encode(), hashlib.sha256).digest() if key is not None else b""
-    return f"{signed}.{part(mac)}"
 
 
 def public_pem(key: Any) -> bytes:

@@ -10,7 +10,14 @@ from kept.protocol import requests as r
 from kept.protocol.limits import MAX_BODY_BYTES
 from kept.protocol.responses import Response
 from kept.server.limits import MAX_HEAD_BYTES, Limits
-from tests.unit.server.support import RunningDoor, envelope, post_bytes, read_answer, running_door
+from tests.unit.server.support import (
+    RunningDoor,
+    envelope,
+    eventually,
+    post_bytes,
+    read_answer,
+    running_door,
+)
 
 GET = envelope("promise.get", {"id": "p"})
 QUICK = Limits(head_timeout=0.5, body_timeout=0.5, write_timeout=0.5, idle_timeout=1)
@@ -161,9 +168,7 @@ async def test_a_client_that_does_not_read_is_ended() -> None:
         await asyncio.get_running_loop().sock_connect(deaf, (door.host, door.port))
         try:
             await asyncio.get_running_loop().sock_sendall(deaf, post_bytes(GET) * 4)
-            async with asyncio.timeout(15):
-                while not door.engine.asked or door.guard.connections:
-                    await asyncio.sleep(0.02)
+            await eventually(lambda: door.engine.asked and not door.guard.connections)
         finally:
             deaf.close()
 
@@ -180,15 +185,13 @@ async def test_a_listener_that_does_not_read_is_ended() -> None:
         try:
             await loop.sock_sendall(deaf, b"GET /poll/g/w HTTP/1.1\r\nHost: h\r\n\r\n")
             async with asyncio.timeout(15):
-                while not door.poll.reachable("poll://any@g"):
-                    await asyncio.sleep(0.01)
+                await eventually(lambda: door.poll.reachable("poll://any@g"))
                 message = json.dumps("x" * 1_000_000).encode()
                 deliveries = [
                     asyncio.create_task(door.poll.deliver("poll://any@g", message))
                     for _ in range(8)
                 ]
-                while door.poll.reachable("poll://any@g"):
-                    await asyncio.sleep(0.02)
+                await eventually(lambda: not door.poll.reachable("poll://any@g"))
         finally:
             deaf.close()
             outcomes = await asyncio.gather(*deliveries, return_exceptions=True)
@@ -199,15 +202,11 @@ async def test_connections_are_bounded() -> None:
     """One too many is refused with 503 when it asks; as soon as one leaves, there is room."""
     async with running_door(limits=Limits(connections=3)) as door:
         async with door.connect(), door.connect(), door.connect():
-            async with asyncio.timeout(5):
-                while len(door.guard.connections) < 3:
-                    await asyncio.sleep(0.01)
+            await eventually(lambda: len(door.guard.connections) == 3)
             status, headers, answer = await door.post(GET)
             assert status == answer["head"]["status"] == 503
             assert "retry-after" in headers
-        async with asyncio.timeout(5):
-            while door.guard.connections:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: not door.guard.connections)
         await still_answers(door)
 
 
@@ -222,9 +221,7 @@ async def test_requests_at_once_are_bounded() -> None:
     async with running_door(limits=Limits(concurrent_requests=5)) as door:
         door.engine.answer = wait
         inside = [asyncio.create_task(door.post(GET)) for _ in range(5)]
-        async with asyncio.timeout(5):
-            while door.admission.requests < 5:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: door.admission.requests == 5)
         status, headers, answer = await door.post(GET)
         assert status == answer["head"]["status"] == 429
         assert "retry-after" in headers
@@ -244,9 +241,7 @@ async def test_bytes_of_bodies_at_once_are_bounded() -> None:
 
         door.engine.answer = wait
         inside = [asyncio.create_task(door.post(padded(1_000_000))) for _ in range(2)]
-        async with asyncio.timeout(5):
-            while door.admission.body_bytes < 2_000_000:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: door.admission.body_bytes >= 2_000_000)
         assert (await door.post(padded(1_000_000)))[0] == 429
         gate.set()
         await asyncio.gather(*inside)
@@ -258,10 +253,6 @@ async def test_a_client_that_leaves_gives_its_place_back() -> None:
     async with running_door() as door:
         async with door.connect() as (_, writer):
             writer.write(post_bytes(padded(100_000))[:50_000])
-            async with asyncio.timeout(5):
-                while door.admission.requests == 0:
-                    await asyncio.sleep(0.01)
-        async with asyncio.timeout(5):
-            while door.admission.requests or door.guard.connections:
-                await asyncio.sleep(0.01)
+            await eventually(lambda: door.admission.requests)
+        await eventually(lambda: not (door.admission.requests or door.guard.connections))
         assert not door.engine.asked

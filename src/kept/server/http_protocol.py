@@ -24,7 +24,7 @@ from kept.server.limits import (
     Limits,
 )
 
-SWEEP_SECONDS: Final = 1.0
+MAX_SWEEP_SECONDS: Final = 1.0
 # Connections beyond the limit that live long enough to be told so.
 MAX_OVERFLOW_CONNECTIONS: Final = 256
 _PHRASES: Final = {
@@ -48,8 +48,11 @@ class ConnectionGuard:
 
     async def run(self) -> None:
         """Sweeps until cancelled."""
+        limits = self.limits
+        shortest = min(limits.head_timeout, limits.body_timeout, limits.write_timeout)
+        pause = min(MAX_SWEEP_SECONDS, shortest / 2)
         while True:
-            await self.runtime.sleep(SWEEP_SECONDS)
+            await self.runtime.sleep(pause)
             self.sweep()
 
     def sweep(self) -> None:

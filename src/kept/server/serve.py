@@ -100,29 +100,28 @@ async def serve(
     try:
         _warn_if_open(options)
         poll = PollTransport(runtime)
-        push = HttpPushTransport()
         store = open_store(options.store_url, runtime)
-        await store.open()
+        config = EngineConfig(debug=options.debug, server_url=options.server_url)
+        engine = Engine(store, runtime, config, transports=(poll, HttpPushTransport()))
+        poll.on_connect = lambda group: engine.receiver_connected()
+        guard = ConnectionGuard(limits, runtime)
+        admission = Admission(limits)
+        numbers = DoorNumbers(guard, admission, poll)
+        door = Door(
+            Reception(engine, authenticator),
+            authenticator,
+            poll,
+            admission,
+            runtime,
+            ping=store.ping,
+            metrics=metrics_source(engine.statistics, store.counts, numbers),
+        )
         try:
-            config = EngineConfig(debug=options.debug, server_url=options.server_url)
-            engine = Engine(store, runtime, config, transports=(poll, push))
             await engine.start()
-            guard = ConnectionGuard(limits, runtime)
-            admission = Admission(limits)
-            numbers = DoorNumbers(guard, admission, poll)
-            door = Door(
-                Reception(engine, authenticator),
-                authenticator,
-                poll,
-                admission,
-                runtime,
-                ping=store.ping,
-                metrics=metrics_source(engine.statistics, store.counts, numbers),
-            )
-            server = HttpServer(door, guard)
-            await _run(server, listener, engine, poll, push, stop, on_ready)
+            await _run(HttpServer(door, guard), listener, engine, poll, stop, on_ready)
         finally:
-            await store.close()
+            # Closes transports and store too; what has stopped already stays as it is.
+            await engine.stop()
     finally:
         listener.close()
 
@@ -132,7 +131,6 @@ async def _run(
     listener: socket.socket,
     engine: Engine,
     poll: PollTransport,
-    push: HttpPushTransport,
     stop: asyncio.Event,
     on_ready: Callable[[str], None] | None,
 ) -> None:
@@ -154,7 +152,6 @@ async def _run(
         await engine.stop()
         await serving
     finally:
-        await push.close()
         for task in (*waiting, sweeping, serving):
             task.cancel()
         await asyncio.gather(*waiting, sweeping, serving, return_exceptions=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import hmac
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -145,6 +148,24 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]
         if "content-length" in headers:
             body = await reader.readexactly(int(headers["content-length"]))
         return int(head[0].split(" ")[1]), headers, body
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Returns once the condition holds; fails after fifteen seconds."""
+    async with asyncio.timeout(15):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event to tell it
+            await asyncio.sleep(0.01)
+
+
+def hand_made(header: dict[str, Any], claims: dict[str, Any], key: bytes | None) -> str:
+    """A token that a library would refuse to make, signed with HMAC or not at all."""
+
+    def part(value: bytes) -> str:
+        return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+
+    signed = f"{part(json.dumps(header).encode())}.{part(json.dumps(claims).encode())}"
+    mac = hmac.new(key, signed.encode(), hashlib.sha256).digest() if key is not None else b""
+    return f"{signed}.{part(mac)}"
 
 
 @asynccontextmanager

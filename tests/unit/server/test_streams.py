@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from kept.transports.base import DeliveryFailedError
-from tests.unit.server.support import RunningDoor, read_answer, running_door
+from tests.unit.server.support import RunningDoor, eventually, read_answer, running_door
 
 
 @asynccontextmanager
@@ -37,9 +37,7 @@ async def chunk(reader: asyncio.StreamReader) -> bytes:
 
 
 async def until(door: RunningDoor, connections: int) -> None:
-    async with asyncio.timeout(10):
-        while door.poll.connections != connections:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: door.poll.connections == connections)
 
 
 async def test_a_message_is_one_data_line_of_ascii() -> None:

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from kept.transports.base import DeliveryFailedError
 from kept.transports.http import MAX_PUSHES_IN_FLIGHT_PER_HOST, HttpPushTransport
+from tests.unit.server.support import eventually
 
 
 class Receiver:
@@ -136,9 +137,7 @@ async def test_one_receiver_gets_a_bounded_number_at_once() -> None:
         deliveries = [
             asyncio.create_task(transport.deliver(receiver.url, b"{}")) for _ in range(count)
         ]
-        async with asyncio.timeout(5):
-            while receiver.inside < MAX_PUSHES_IN_FLIGHT_PER_HOST:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: receiver.inside == MAX_PUSHES_IN_FLIGHT_PER_HOST)
         receiver.gate.set()
         await asyncio.gather(*deliveries)
         assert receiver.most_inside == MAX_PUSHES_IN_FLIGHT_PER_HOST
