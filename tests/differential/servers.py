@@ -12,6 +12,7 @@ from kept.engine.config import EngineConfig
 from kept.engine.engine import Engine
 from kept.protocol import codec
 from kept.protocol.responses import Response
+from kept.protocol.storage import StepObserver
 from kept.runtime import SystemRuntime
 from kept.stores.base import Store
 
@@ -52,10 +53,12 @@ def encoded(envelope: codec.Envelope, response: Response) -> tuple[int, JsonObje
 
 
 @asynccontextmanager
-async def running_engine(store: Store, **settings: Any) -> AsyncIterator[Engine]:
-    """An engine over `store` with debug requests on, stopped at the end."""
-    config = EngineConfig(debug=True)
-    engine = Engine(store, SystemRuntime(), config, **settings)
+async def running_engine(
+    store: Store, *, debug: bool = True, observer: StepObserver | None = None
+) -> AsyncIterator[Engine]:
+    """An engine over `store`, stopped at the end; `debug` allows debug requests."""
+    config = EngineConfig(debug=debug)
+    engine = Engine(store, SystemRuntime(), config, observer=observer)
     await engine.start()
     try:
         yield engine

@@ -15,6 +15,8 @@ BAD_ADDRESSES: Final = ("", "nowhere", "poll://", "ftp://example.invalid/x", "po
 LISTENERS: Final = ("poll://uni@clients/c1", "poll://any@clients", "http://127.0.0.1:9/listen")
 CRONS: Final = ("* * * * *", "*/20 * * * * *", "*/5 * * * *", "0 0 1 1 *", "30 10-12 * * 1-5")
 BAD_CRONS: Final = ("", "often", "61 * * * *", "* * * *")
+# Ids of which a careless comparison mistakes the order, the case or the end.
+ODD_IDS: Final = ("P1", "p1 ", "p%1", "p_1", "～", "😀", "é", "e\u0301", "a/b?c#d", "'\"\\")
 PIDS: Final = ("w1", "w2")
 # Milliseconds of a lease, and how often.
 TTLS: Final = {1: 3, 500: 7, 5_000: 20, 30_000: 40, 3_600_000: 30}

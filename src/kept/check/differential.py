@@ -84,21 +84,29 @@ class Driver:
         self._script: Script = []
 
     async def run(self, requests: int) -> Outcome:
-        """Asks that many requests, or as many as it takes to find a difference."""
+        """Asks that many requests, or as many as it takes to find a difference.
+
+        The server is left paused, as it is then known what it holds.
+        """
         outcome, comparison = self._outcome, self._comparison
         await self._ask({"kind": "debug.start", "data": {}})
         await self._ask({"kind": "debug.reset", "data": {}})
         while comparison.difference is None and outcome.requests < requests:
             outcome.requests += 1
             await self._step()
-        if comparison.difference is None:
-            await self._ask({"kind": "debug.stop", "data": {}})
         outcome.difference = await comparison.flush()
         outcome.seen = comparison.seen
         if outcome.difference is not None:
             budget = MAX_MINIMISING_REQUESTS
             outcome.script = await minimise(self._script, self._still_differs, budget)
         return outcome
+
+    async def finish(self) -> Outcome:
+        """Lets the server's background go on, by the wall clock."""
+        if self._outcome.difference is None:
+            await self._ask({"kind": "debug.stop", "data": {}})
+            self._outcome.difference = await self._comparison.flush()
+        return self._outcome
 
     async def _step(self) -> None:
         """The next request, between its ticks."""
@@ -173,7 +181,8 @@ async def main(arguments: Sequence[str]) -> int:
             batch=options.batch,
             snap_every=options.snap_every,
         )
-        outcome = await driver.run(options.requests)
+        await driver.run(options.requests)
+        outcome = await driver.finish()
     sys.stdout.write(f"{outcome}\n")
     if outcome.difference is None and outcome.missed:
         missed = ", ".join(f"{kind} {status}" for kind, status in outcome.missed)

@@ -19,6 +19,7 @@ from kept.check.choices import (
     LISTENERS,
     MAYBE_RIGHT,
     NEEDS,
+    ODD_IDS,
     PIDS,
     REQUIRED,
     TARGETS,
@@ -33,8 +34,8 @@ JsonObject = dict[str, Any]
 
 START_MS: Final = 1_700_000_000_000
 WINDOW_IDS: Final = 14
-REQUESTS_PER_NEW_ID: Final = 12
-REQUESTS_PER_RESET: Final = 2_500
+REQUESTS_PER_NEW_ID: Final = 10
+REQUESTS_PER_RESET: Final = 1_500
 MAX_CONTINUATIONS: Final = 8
 LONGEST_JUMP_MS: Final = 600_000
 RARE_WEIGHT: Final = 3
@@ -118,6 +119,8 @@ class Generator:
     def _id(self, existing: float = 0.75) -> str:
         if self._chance(0.05) and self.model.state.promises:
             return self.random.choice(sorted(self.model.state.promises))
+        if self._chance(0.02):
+            return self.random.choice(ODD_IDS)
         newest = self.asked % REQUESTS_PER_RESET // REQUESTS_PER_NEW_ID + WINDOW_IDS
         window = [f"p{number}" for number in range(newest - WINDOW_IDS, newest + 1)]
         wanted = self._chance(existing)

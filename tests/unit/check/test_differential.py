@@ -106,7 +106,9 @@ async def test_every_pair_occurs() -> None:
     """The generator reaches every (kind, status) pair that the model can answer, and no other."""
     seen: Counter[tuple[str, int]] = Counter()
     for seed in (1, 2):
-        seen += (await Driver(server_of(), seed).run(3_000)).seen
+        driver = Driver(server_of(), seed)
+        await driver.run(3_000)
+        seen += (await driver.finish()).seen
     assert Outcome(1, seen=seen).missed == []
     assert sorted(seen.keys() - POSSIBLE_PAIRS) == []
 
