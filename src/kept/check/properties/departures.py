@@ -16,6 +16,8 @@ from kept.protocol.limits import NEVER_MS
 from kept.protocol.records import (
     Delivery,
     MessageKey,
+    MessageKind,
+    OutboxEntry,
     Promise,
     PromiseState,
     ScheduleRecord,
@@ -26,6 +28,7 @@ from kept.protocol.records import (
 # The names of the steps that may do what others may not.
 RETENTION: Final = "retention"
 DELIVERED: Final = "outbox.delivered"
+TAKEN: Final = "outbox.taken"
 LEASE_EXPIRY: Final = "lease.expire"
 NACK: Final = "task.nack"
 CREATE: Final = "promise.create"
@@ -74,9 +77,18 @@ def is_retained_away(scope: StepScope, id: str) -> bool:
     )
 
 
-def is_delivery(scope: StepScope) -> bool:
-    """A message leaves the outbox when it was delivered (A6), in a step that does nothing else."""
-    return scope.name == DELIVERED and not (scope.promises or scope.tasks or scope.schedules)
+def may_be_sent_off(scope: StepScope, message: OutboxEntry) -> bool:
+    """A message leaves the outbox when it was delivered; an execute also when it is about to be
+    sent and its task no longer waits at its version, so that nobody could use it (A6). The step
+    does nothing else."""
+    if scope.promises or scope.tasks or scope.schedules:
+        return False
+    if scope.name == DELIVERED:
+        return True
+    if scope.name != TAKEN or message.key.kind is not MessageKind.EXECUTE:
+        return False
+    task = scope.b.tasks.get(message.key.id)
+    return task is None or task.state is not TaskState.PENDING or task.version != message.version
 
 
 def is_backoff(scope: StepScope, t: Task, u: Task) -> bool:

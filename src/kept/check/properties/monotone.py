@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kept.check.properties.departures import is_delivery, is_retained_away
+from kept.check.properties.departures import is_retained_away, may_be_sent_off
 from kept.check.properties.registry import Violation, on_step
 from kept.check.properties.scopes import StepScope
 from kept.check.state import EdgeDelta
@@ -103,12 +103,13 @@ def _shrink_once_settled(scope: StepScope, edges: EdgeDelta) -> Iterator[Violati
 def monotone_outbox_keys_never_disappear(scope: StepScope) -> Iterator[Violation]:
     """No message goes away; it may be replaced under its key.
 
-    Departure (A6): a delivered message leaves, in a step that does nothing else.
+    Departures (A6): a delivered message leaves; so does an execute that is about to be sent when
+    its task no longer waits at that version. The step does nothing else.
     """
     for key, before, after in scope.messages:
         if before is not None:
             scope.reached += 1
-            if after is None and not is_delivery(scope):
+            if after is None and not may_be_sent_off(scope, before):
                 yield Violation((key.id, before.address), f"the {key.kind.value} is gone")
 
 
