@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
+from kept.errors import StoreFailedError
 from kept.protocol.storage import Changes
 from kept.stores.memory.tables import Tables
 
@@ -24,6 +25,7 @@ def apply(tables: dict[str, Tables], tenant: str, changes: Changes, journal: Jou
         tables[tenant] = Tables()
         journal.append(lambda: tables.pop(tenant))
     table = tables[tenant]
+    _check(table, changes)
     # Promises first: they number the tasks.
     _put(table.put_promise, changes.promises, journal)
     _put(table.put_task, changes.tasks, journal)
@@ -42,6 +44,23 @@ def apply(tables: dict[str, Tables], tenant: str, changes: Changes, journal: Jou
         _put_edge(table.put_resume, *edge, present, journal)
     for edge, number in changes.releases.items():
         _put_edge(table.put_release, *edge, number, journal)
+
+
+def _check(table: Tables, changes: Changes) -> None:
+    """Refuses what the keys of a database would refuse: it is a mistake of the caller's."""
+    for id in changes.born_promises:
+        if id in table.promises:
+            raise StoreFailedError(f"a change bears the promise {id!r}, which is stored already")
+    named = (
+        *changes.tasks,
+        *changes.undrained,
+        *changes.resumes_cleared,
+        *(edge.of for edges in (changes.callbacks, changes.listeners) for edge in edges),
+        *(edge.of for edge in (*changes.resumes, *changes.releases)),
+    )
+    for id in named:
+        if id not in changes.promises and id not in table.promises:
+            raise StoreFailedError(f"a change names the promise {id!r}, which is not stored")
 
 
 def undo(journal: Journal) -> None:

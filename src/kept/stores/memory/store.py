@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from copy import copy
@@ -10,7 +11,7 @@ from heapq import nsmallest
 from typing import Any, Final
 
 from kept.errors import StoreFailedError
-from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
+from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task, TaskState
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import Changes, Children, Due, Dump, Key, Loaded, Notice, Reads
 from kept.runtime import Runtime
@@ -21,6 +22,12 @@ from kept.stores.memory.tables import Moment, Tables
 BATCHES_KEPT_MS: Final = 3_600_000
 # How many commits pass before old batch ids are looked for.
 COMMITS_PER_PRUNING: Final = 1_000
+
+
+_COUNTED: Final = (
+    *("promises", "tasks_acquired", "tasks_pending"),
+    *("schedules", "outbox", "dead_letters"),
+)
 
 
 class MemoryStore:
@@ -163,11 +170,16 @@ class MemoryStore:
         return reading.dump(self._of(tenant))
 
     async def counts(self) -> dict[str, int]:
-        counts = {"promises": 0, "tasks": 0, "schedules": 0, "outbox": 0, "dead_letters": 0}
+        counts = Counter(dict.fromkeys(_COUNTED, 0))
         for tables in self.tables.values():
-            for name in list(counts):
-                counts[name] += len(getattr(tables, name))
-        return counts
+            counts["promises"] += len(tables.promises)
+            states = Counter(task.state for task in tables.tasks.values())
+            counts["tasks_acquired"] += states[TaskState.ACQUIRED]
+            counts["tasks_pending"] += states[TaskState.PENDING]
+            counts["schedules"] += len(tables.schedules)
+            counts["outbox"] += len(tables.outbox)
+            counts["dead_letters"] += len(tables.dead_letters)
+        return dict(counts)
 
 
 class MemoryTransaction:
@@ -196,8 +208,14 @@ class MemoryTransaction:
 
     async def commit(self, batch_id: str, now: int, notice: Notice) -> None:
         self._check_open()
-        for tenant, changes in self._changes:
-            apply(self._store.tables, tenant, changes, [])
+        journal: Journal = []
+        try:
+            for tenant, changes in self._changes:
+                apply(self._store.tables, tenant, changes, journal)
+        except StoreFailedError:
+            undo(journal)
+            self.end()
+            raise
         self._store.record_batch(batch_id, now)
         self.end()
 

@@ -34,16 +34,10 @@ class MessageMoment(NamedTuple):
     key: MessageKey
 
 
-class QueueKey(NamedTuple):
-    """The tasks of a queue for one function."""
-
-    queue: str | None
-    function: str | None
-
-
 # True where it is there; None and False are one.
 Presence = bool | None
-Edges = defaultdict[str, dict[str, None]]
+# Of what to what, in the order in which they came; nothing is kept of what has none.
+Edges = dict[str, dict[str, None]]
 
 
 class Tables:
@@ -55,12 +49,12 @@ class Tables:
         self.schedules: dict[str, ScheduleRecord] = {}
         self.outbox: dict[MessageKey, OutboxEntry] = {}
         self.dead_letters: dict[str, DeadLetter] = {}
-        self.callbacks: Edges = defaultdict(dict)
-        self.listeners: Edges = defaultdict(dict)
-        self.resumes: Edges = defaultdict(dict)
+        self.callbacks: Edges = {}
+        self.listeners: Edges = {}
+        self.resumes: Edges = {}
         self.releases: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        self.children: Edges = defaultdict(dict)
-        self.requests: Edges = defaultdict(dict)
+        self.children: Edges = {}
+        self.requests: Edges = {}
         # The order of birth, which decides between what is due at the same time.
         self.numbers: dict[str, int] = {}
         self._births = 0
@@ -83,7 +77,7 @@ class Tables:
         if before is not None:
             for of in (before.parent, before.branch):
                 if of is not None:
-                    self.children[of].pop(id, None)
+                    _put_edge(self.children, of, id, False)
         if promise is None:
             self.promises.pop(id, None)
             self.numbers.pop(id, None)
@@ -94,7 +88,7 @@ class Tables:
             self.numbers[id] = self._births
         for of in (promise.parent, promise.branch):
             if of is not None and of != id:
-                self.children[of][id] = None
+                _put_edge(self.children, of, id, True)
         if promise.armed_deadline is not None:
             self.deadlines.add(Moment(promise.armed_deadline, self.numbers[id], id))
         return before
@@ -102,13 +96,13 @@ class Tables:
     def put_task(self, id: str, task: Task | None) -> Task | None:
         before = self.tasks.get(id)
         if before is not None and before.last_request is not None:
-            self.requests[before.last_request].pop(id, None)
+            _put_edge(self.requests, before.last_request, id, False)
         if task is None:
             self.tasks.pop(id, None)
             return before
         self.tasks[id] = task
         if task.last_request is not None:
-            self.requests[task.last_request][id] = None
+            _put_edge(self.requests, task.last_request, id, True)
         number = self.numbers.get(id, 0)
         if task.expires_at is not None:
             self.leases.add(Moment(task.expires_at, number, id))
@@ -132,18 +126,13 @@ class Tables:
             self.delayed.add(Moment(task.retry_at, number, task.id))
 
     def put_callback(self, of: str, to: str, present: Presence) -> bool:
-        return self._put_edge(self.callbacks, self.first_callbacks, of, to, present)
+        return _put_ordered(self.callbacks, self.first_callbacks, of, to, present)
 
     def put_listener(self, of: str, to: str, present: Presence) -> bool:
-        return self._put_edge(self.listeners, self.first_listeners, of, to, present)
+        return _put_ordered(self.listeners, self.first_listeners, of, to, present)
 
     def put_resume(self, of: str, to: str, present: Presence) -> bool:
-        before = to in self.resumes[of]
-        if present:
-            self.resumes[of][to] = None
-        else:
-            self.resumes[of].pop(to, None)
-        return before
+        return _put_edge(self.resumes, of, to, present)
 
     def put_release(self, of: str, to: str, number: int | None) -> int | None:
         before = self.releases[of].get(to)
@@ -183,21 +172,6 @@ class Tables:
         before = self.dead_letters.pop(id, None)
         if letter is not None:
             self.dead_letters[id] = letter
-        return before
-
-    @staticmethod
-    def _put_edge(
-        edges: Edges, firsts: dict[str, Agenda[tuple[str]]], of: str, to: str, present: Presence
-    ) -> bool:
-        known = edges[of]
-        before = to in known
-        if present and not before:
-            known[to] = None
-            if of not in firsts:
-                firsts[of] = Agenda(lambda entry: entry[0] in edges[of])
-            firsts[of].add((to,))
-        elif not present:
-            known.pop(to, None)
         return before
 
     # -- what is still true ----------------------------------------------------------------------
@@ -244,3 +218,28 @@ class Tables:
     def _is_instant(self, moment: Moment) -> bool:
         schedule = self.schedules.get(moment.id)
         return schedule is not None and schedule.next_run_at == moment.at
+
+
+def _put_edge(edges: Edges, of: str, to: str, present: Presence) -> bool:
+    known = edges.get(of, {})
+    before = to in known
+    if present:
+        edges.setdefault(of, known)[to] = None
+    elif before:
+        del known[to]
+        if not known:
+            del edges[of]
+    return before
+
+
+def _put_ordered(
+    edges: Edges, firsts: dict[str, Agenda[tuple[str]]], of: str, to: str, present: Presence
+) -> bool:
+    before = _put_edge(edges, of, to, present)
+    if of not in edges:
+        firsts.pop(of, None)
+    elif present and not before:
+        if of not in firsts:
+            firsts[of] = Agenda(lambda entry: entry[0] in edges.get(of, ()))
+        firsts[of].add((to,))
+    return before
