@@ -35,14 +35,19 @@ class Runtime(Protocol):
         """Runs `work` beside the caller; whoever spawns it must keep and end it."""
 
     def run_blocking(self, work: Callable[[], T]) -> Awaitable[T]:
-        """Runs a blocking call without blocking the loop."""
+        """Runs a short blocking call of our own, such as a commit, without blocking the loop."""
+
+    def run_code(self, work: Callable[[], T]) -> Awaitable[T]:
+        """Runs a blocking function of the user, for as long as it likes; never delays
+        `run_blocking`."""
 
 
 class SystemRuntime:
-    """The real world: the machine's clock and entropy, asyncio's tasks, a small pool of threads."""
+    """The real world: the machine's clock and entropy, asyncio's tasks, two pools of threads."""
 
-    def __init__(self, blocking_threads: int = 4) -> None:
+    def __init__(self, blocking_threads: int = 4, code_threads: int = 32) -> None:
         self._threads = ThreadPoolExecutor(blocking_threads, thread_name_prefix="kept")
+        self._code_threads = ThreadPoolExecutor(code_threads, thread_name_prefix="kept-code")
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
@@ -61,3 +66,6 @@ class SystemRuntime:
 
     async def run_blocking(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def run_code(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._code_threads, work)

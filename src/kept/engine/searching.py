@@ -14,6 +14,7 @@ from kept.protocol.records import Promise
 from kept.protocol.responses import (
     OK,
     DeadLetterPage,
+    PreloadResult,
     PromisePage,
     Response,
     SchedulePage,
@@ -101,7 +102,8 @@ class Searching:
         if fitting < len(promises):
             more = children_cursor(promises[fitting - 1].id, released=fitting <= len(page.released))
         records = [promise.project(now).record() for promise in promises[:fitting]]
-        return Response(OK, PromisePage(records, more))
+        released = [promise.id for promise in page.released[:fitting]]
+        return Response(OK, PreloadResult(records, more, released or None))
 
 
 async def _page(

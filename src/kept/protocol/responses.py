@@ -75,8 +75,11 @@ class ClaimResult(Result, frozen=True):
 
 
 class PreloadResult(Result, frozen=True):
+    """A page of what a replay needs; `released` names, in order, those that were released (B3)."""
+
     preload: list[PromiseRecord]
     more: str | None = None
+    released: list[str] | None = None
 
 
 class InnerHead(Result, frozen=True):

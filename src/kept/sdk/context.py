@@ -1,0 +1,106 @@
+"""`Context`: how durable code reaches the world."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ContextHost(Protocol):
+    """What stands behind a Context: the run of a durable function under its lease."""
+
+    id: str
+
+    @property
+    def attempt(self) -> int:
+        """Failures so far, plus one."""
+
+    def ask_run(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> asyncio.Future[Any]:
+        """A step, here."""
+
+    def ask_call(
+        self, function: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> asyncio.Future[Any]:
+        """A call, on whichever worker owns the name."""
+
+    def ask_promise(self, name: str, timeout: float | None, expected: Any) -> asyncio.Future[Any]:
+        """A promise that somebody outside settles."""
+
+
+class Context:
+    """The first argument of a durable function.
+
+    Whatever touches the world goes through it, and is done once: `run` for steps in this process,
+    `call` for work on other workers, `sleep` and `promise` for waiting without a process. What
+    they return starts at once and is awaited when its result is needed; asyncio's `gather`,
+    `TaskGroup`, `wait` and `timeout` work as always.
+    """
+
+    def __init__(self, host: ContextHost) -> None:
+        self._host = host
+
+    @property
+    def id(self) -> str:
+        """The id of the promise that this code keeps."""
+        return self._host.id
+
+    @property
+    def attempt(self) -> int:
+        """How many times this work failed before, plus one. It differs between replays."""
+        return self._host.attempt
+
+    @overload
+    def run(
+        self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Awaitable[T]: ...
+    @overload
+    def run(
+        self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Awaitable[T]: ...
+    def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        """A durable step: calls the function in this process; its result is recorded once.
+
+        A crash between the effect and its record runs it again, so an effect outside needs an
+        idempotency key. Awaiting raises `PromiseRejectedError` when the step failed, after the
+        retries of its policy. Protocol B1 (`task.record`).
+        """
+        return self._host.ask_run(function, args, kwargs)
+
+    @overload
+    def call(
+        self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Awaitable[T]: ...
+    @overload
+    def call(self, function: str, /, *args: Any, **kwargs: Any) -> Awaitable[Any]: ...
+    def call(
+        self, function: Callable[..., Any] | str, /, *args: Any, **kwargs: Any
+    ) -> Awaitable[Any]:
+        """A durable call: a promise of its own, on whichever worker claims it.
+
+        `function` is a registered one, or a name. No process waits for the result. Awaiting
+        raises `PromiseRejectedError`, `PromiseCanceledError` or `PromiseTimedOutError`.
+        """
+        return self._host.ask_call(function, args, kwargs)
+
+    async def sleep(self, duration: timedelta | float) -> None:
+        """Waits, durably: no process waits. `duration` is a timedelta or seconds."""
+        seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+        await asyncio.sleep(seconds)
+
+    def promise(
+        self, name: str, *, timeout: timedelta | float | None = None, type: Any = Any
+    ) -> Awaitable[Any]:
+        """A promise that somebody outside settles, under the id `<this id>.<name>`.
+
+        `timeout` (a timedelta or seconds) is its deadline, after which awaiting it raises
+        `PromiseTimedOutError`; `type` is what its value must be.
+        """
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        return self._host.ask_promise(name, seconds, type)

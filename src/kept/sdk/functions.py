@@ -1,0 +1,159 @@
+"""Functions that kept runs: what is known of each, and the registry of an app."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any, Final, Generic, ParamSpec, TypeVar
+
+from kept.errors import ConfigurationError, InvalidArgumentsError, UnregisteredError
+from kept.sdk import payload
+from kept.sdk.context import Context
+from kept.sdk.retry import Never, Retry
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+NO_RETRY: Final = Never()
+
+
+class Function(Generic[P, T]):
+    """A Python function with its name and version on the wire.
+
+    `durable` says that it takes a Context: then it is replayed, and everything it does to the
+    world belongs in steps. Others run as steps or jobs. Calling it calls the plain function.
+    """
+
+    def __init__(
+        self,
+        plain: Callable[P, T],
+        *,
+        name: str | None = None,
+        version: int = 1,
+        retry: Retry | None = None,
+        queue: str | None = None,
+    ) -> None:
+        functools.update_wrapper(self, plain)
+        self.plain = plain
+        self.name: str = name or str(getattr(plain, "__name__", type(plain).__name__))
+        self.version = version
+        self.retry: Retry = retry or NO_RETRY
+        self.queue = queue
+        self.signature = _signature_of(plain)
+        self._hints = _hints_of(plain)
+        parameters = list(self.signature.parameters.values())
+        self.durable = bool(parameters) and self._is_context(parameters[0])
+        self.asynchronous = inspect.iscoroutinefunction(plain)
+        if self.durable and not self.asynchronous:
+            raise ConfigurationError(
+                f"{self.name} takes a Context, so it must be declared with 'async def'"
+            )
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.plain(*args, **kwargs)
+
+    @property
+    def reference(self) -> str:
+        """`name@version`: what a promise's tag says of it."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def returns(self) -> Any:
+        """The annotation of its result."""
+        return self._hints.get("return", Any)
+
+    def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raises `InvalidArgumentsError` where they do not fit the signature."""
+        try:
+            self._bind(args, kwargs)
+        except TypeError as error:
+            raise InvalidArgumentsError(f"{self.name}: {error}") from None
+
+    def converted(self, stored: payload.Arguments) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Stored arguments as the annotations say. Raises `InvalidArgumentsError`."""
+        try:
+            bound = self._bind(tuple(stored.args), stored.kwargs)
+        except TypeError as error:
+            raise InvalidArgumentsError(f"{self.name}: {error}") from None
+        for name, value in list(bound.arguments.items()):
+            if name not in self._hints:
+                continue
+            kind = self.signature.parameters[name].kind
+            hint = self._hints[name]
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                bound.arguments[name] = tuple(payload.convert(each, hint) for each in value)
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                bound.arguments[name] = {k: payload.convert(v, hint) for k, v in value.items()}
+            else:
+                bound.arguments[name] = payload.convert(value, hint)
+        return bound.args, bound.kwargs
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
+        signature = self.signature
+        if self.durable:
+            first, *others = signature.parameters.values()
+            signature = signature.replace(parameters=others)
+        return signature.bind(*args, **kwargs)
+
+    def _is_context(self, parameter: inspect.Parameter) -> bool:
+        hint = self._hints.get(parameter.name)
+        return hint is Context or (isinstance(hint, type) and issubclass(hint, Context))
+
+
+def _signature_of(plain: Callable[..., Any]) -> inspect.Signature:
+    """The signature; of a builtin that does not tell, one that takes everything."""
+    try:
+        return inspect.signature(plain)
+    except ValueError:
+        return inspect.signature(lambda *args, **kwargs: None)
+
+
+def _hints_of(plain: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations, resolved; those that name what is only imported for type checking are not."""
+    try:
+        return typing.get_type_hints(plain)
+    except (NameError, TypeError):
+        annotations = getattr(plain, "__annotations__", {})
+        return {name: Context if hint in ("Context", "kept.Context") else Any
+                for name, hint in annotations.items()}  # fmt: skip
+
+
+class Registry:
+    """The functions of an app by reference and by name."""
+
+    def __init__(self) -> None:
+        self._by_reference: dict[str, Function[..., Any]] = {}
+        self._latest: dict[str, Function[..., Any]] = {}
+
+    def add(self, function: Function[..., Any]) -> None:
+        """Raises `ConfigurationError` where name and version are taken."""
+        taken = self._by_reference.get(function.reference)
+        if taken is not None and taken.plain is not function.plain:
+            raise ConfigurationError(
+                f"{function.reference} is registered twice; give one of them another name"
+            )
+        self._by_reference[function.reference] = function
+        latest = self._latest.get(function.name)
+        if latest is None or latest.version <= function.version:
+            self._latest[function.name] = function
+
+    def by_reference(self, reference: str) -> Function[..., Any]:
+        """The function `name@version`; a bare name means its latest version.
+
+        Raises `UnregisteredError`.
+        """
+        found = self._by_reference.get(reference) or self._latest.get(reference)
+        if found is None:
+            known = ", ".join(sorted(self._by_reference)) or "none"
+            raise UnregisteredError(f"no function {reference} is registered here; known: {known}")
+        return found
+
+    def all(self) -> list[Function[..., Any]]:
+        """Every function, in the order of registration."""
+        return list(self._by_reference.values())
+
+    def find(self, name: str) -> Function[..., Any] | None:
+        """The latest version under a name, if it is registered here."""
+        return self._latest.get(name)

@@ -1,0 +1,83 @@
+"""`Handle`: work that was started, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
+
+from kept.client.connection import Connection, call
+from kept.protocol import requests as r
+from kept.protocol.limits import MAX_WAIT_MS
+from kept.protocol.records import PromiseRecord, PromiseState
+from kept.protocol.responses import PromiseResult
+from kept.runtime import Runtime
+from kept.sdk import payload
+
+T = TypeVar("T")
+
+
+class Handle(Generic[T]):
+    """A way to the result of started work: await it, in this process or another."""
+
+    def __init__(
+        self, id: str, connection: Connection, runtime: Runtime, expected: Any = Any
+    ) -> None:
+        self.id = id
+        self._connection = connection
+        self._runtime = runtime
+        self._expected = expected
+
+    def __repr__(self) -> str:
+        return f"Handle({self.id!r})"
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self.result().__await__()
+
+    async def result(self, timeout: timedelta | float | None = None) -> T:
+        """The result, once there is one.
+
+        Raises `PromiseRejectedError`, `PromiseCanceledError` or `PromiseTimedOutError` as the work
+        ended, and `TimeoutError` after `timeout` (a timedelta or seconds), which leaves the work
+        as it is.
+        """
+        end = None
+        if timeout is not None:
+            end = self._runtime.monotonic() + payload.as_seconds(timeout)
+        while True:
+            wait_ms = MAX_WAIT_MS
+            if end is not None:
+                left = max(end - self._runtime.monotonic(), 0)
+                wait_ms = min(int(left * 1_000), MAX_WAIT_MS)
+            record = await self._record(wait_ms)
+            if record.state is not PromiseState.PENDING:
+                return self._outcome(record)
+            if end is not None and self._runtime.monotonic() >= end:
+                raise TimeoutError(f"{self.id} has no result after {timeout}")
+
+    async def done(self) -> bool:
+        """Whether it has ended, in whichever way."""
+        record = await self._record(0)
+        return record.state is not PromiseState.PENDING
+
+    async def cancel(self) -> bool:
+        """Settles it as canceled, unless it has ended; answers whether it is canceled now.
+
+        The worker learns it with its next heartbeat and stops.
+        """
+        request = r.PromiseSettle(self.id, PromiseState.REJECTED_CANCELED)
+        response = await call(self._connection, request)
+        assert isinstance(response.data, PromiseResult)
+        return response.data.promise.state is PromiseState.REJECTED_CANCELED
+
+    async def _record(self, wait_ms: int) -> PromiseRecord:
+        response = await call(self._connection, r.PromiseWait(self.id, wait_ms))
+        assert isinstance(response.data, PromiseResult)
+        return response.data.promise
+
+    def _outcome(self, record: PromiseRecord) -> T:
+        error = payload.outcome_error(record)
+        if error is not None:
+            raise error
+        result: T = payload.decode(record.value, self._expected)
+        return result

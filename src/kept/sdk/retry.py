@@ -1,0 +1,90 @@
+"""How often a failed step or job is tried again, and after which wait."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+FOREVER: Final = None
+
+ErrorTypes = tuple[type[BaseException], ...]
+
+
+class Retry(Protocol):
+    """A retry policy. `attempts` counts the first try too; None is without end."""
+
+    @property
+    def attempts(self) -> int | None: ...
+
+    @property
+    def retry_on(self) -> ErrorTypes: ...
+
+    @property
+    def give_up_on(self) -> ErrorTypes: ...
+
+    def wait(self, failures: int) -> float:
+        """Seconds to wait after so many failures, 1 and up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Policy:
+    attempts: int | None = FOREVER
+    retry_on: ErrorTypes = (Exception,)
+    give_up_on: ErrorTypes = ()
+
+    def __post_init__(self) -> None:
+        if self.attempts is not None and self.attempts < 1:
+            raise ValueError("attempts: at least the first try must be allowed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exponential(_Policy):
+    """Waits `base` seconds, then `factor` times as long after each failure, at most `limit`."""
+
+    base: float = 0.5
+    factor: float = 2.0
+    limit: float = 60.0
+
+    def wait(self, failures: int) -> float:
+        # A float's range ends; beyond this every base has long reached its limit.
+        return min(self.base * self.factor ** min(failures - 1, 256), self.limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(_Policy):
+    """Waits `step` seconds longer after each failure, at most `limit`."""
+
+    step: float = 1.0
+    limit: float = 60.0
+
+    def wait(self, failures: int) -> float:
+        return min(self.step * failures, self.limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant(_Policy):
+    """Waits the same `delay` in seconds after each failure."""
+
+    delay: float = 1.0
+
+    def wait(self, failures: int) -> float:
+        return self.delay
+
+
+@dataclass(frozen=True, kw_only=True)
+class Never(_Policy):
+    """One try, no more."""
+
+    attempts: int | None = 1
+
+    def wait(self, failures: int) -> float:
+        return 0.0
+
+
+def next_wait(retry: Retry, failures: int, error: BaseException) -> float | None:
+    """Seconds to wait before the next try after so many failures; None where there is none."""
+    if isinstance(error, retry.give_up_on) or not isinstance(error, retry.retry_on):
+        return None
+    if retry.attempts is not None and failures >= retry.attempts:
+        return None
+    return retry.wait(failures)
