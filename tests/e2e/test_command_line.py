@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -128,7 +129,9 @@ def _wait_for_connection(process: subprocess.Popen[str]) -> None:
         links = [os.readlink(link) for link in descriptors.iterdir() if link.is_symlink()]
         if sum(link.startswith("socket:") for link in links) > 2:
             return
-        time.sleep(0.01)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.01)
+            break
     raise AssertionError("the command never connected")
 
 

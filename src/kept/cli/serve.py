@@ -95,7 +95,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     try:
         return run_server(options)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = os.strerror(error.errno) if error.errno else str(error)
         complain(f"cannot listen on {options.host}:{options.port}: {reason}; choose another --port")
         return EXIT_REFUSED
 

@@ -62,7 +62,7 @@ def build_tree(root: str, promises: Mapping[str, PromiseRecord]) -> Tree:
     for id, promise in kept.items():
         parent = promise.tags.get(tag.PARENT)
         # Clients name a root as its own parent.
-        if parent is not None and parent != id and id != root:
+        if parent is not None and parent != id:
             children[parent].append(id)
     for siblings in children.values():
         siblings.sort(key=lambda id: (kept[id].created_at, _natural(id)))

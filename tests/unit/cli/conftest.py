@@ -23,7 +23,7 @@ class Ran(msgspec.Struct):
 
     code: int
     out: str
-    err: str
+    errors: str
 
     @property
     def lines(self) -> list[str]:

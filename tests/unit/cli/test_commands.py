@@ -33,9 +33,9 @@ def test_settling_again_is_told_from_settling(kept: Kept) -> None:
     assert kept("promise", "resolve", "a", "--value", "1").code == 0
     assert kept("promise", "resolve", "a", "--value", "1").code == 0
     other = kept("promise", "resolve", "a", "--value", "2")
-    assert (other.code, "with another value" in other.err) == (1, True)
+    assert (other.code, "with another value" in other.errors) == (1, True)
     cancel = kept("promise", "cancel", "a")
-    assert (cancel.code, "was resolved already" in cancel.err) == (1, True)
+    assert (cancel.code, "was resolved already" in cancel.errors) == (1, True)
 
 
 def test_refusals_exit_with_one_line_and_1(kept: Kept) -> None:
@@ -50,8 +50,8 @@ def test_refusals_exit_with_one_line_and_1(kept: Kept) -> None:
     ):
         ran = kept(*argv)
         assert (ran.code, ran.out) == (1, ""), argv
-        assert ran.err.startswith("kept: "), argv
-        assert ran.err.count("\n") == 1, argv
+        assert ran.errors.startswith("kept: "), argv
+        assert ran.errors.count("\n") == 1, argv
 
 
 def test_lists_are_limited_and_go_on(kept: Kept) -> None:
@@ -61,7 +61,7 @@ def test_lists_are_limited_and_go_on(kept: Kept) -> None:
     first = kept("promise", "search", "--limit", "3", "-q")
     assert first.lines == ["p0", "p1", "p2"]
     first = kept("promise", "search", "--limit", "3")
-    assert "--cursor p2" in first.err
+    assert "--cursor p2" in first.errors
     assert kept("promise", "search", "--cursor", "p2", "-q").lines == ["p3", "p4", "p5", "p6"]
     lines = kept("promise", "search", "--all", "--json").lines
     assert [json.loads(line)["id"] for line in lines] == [f"p{n}" for n in range(7)]
@@ -106,14 +106,14 @@ def test_tree_by_origin_and_by_parents(kept: Kept) -> None:
         lines = [json.loads(line)["id"] for line in kept("tree", root, "--json").lines]
         assert lines == [root, f"{root}.1", f"{root}.1.1"]
         assert len(kept("tree", root, "--depth", "1").lines) == 3
-        assert "3 promises: 3 pending" in kept("tree", root).err
+        assert "3 promises: 3 pending" in kept("tree", root).errors
 
 
 def test_wait_ends_pending_with_1(kept: Kept) -> None:
     """`--wait` shows the record at its end, and says that it is not settled."""
     kept("promise", "create", "a", "--external")
     ran = kept("promise", "get", "a", "--wait", "10ms")
-    assert (ran.code, "still pending" in ran.err) == (1, True)
+    assert (ran.code, "still pending" in ran.errors) == (1, True)
     kept("promise", "resolve", "a")
     assert kept("promise", "get", "a", "--wait", "10s").code == 0
 
@@ -136,7 +136,7 @@ def test_wrong_usage_exits_with_2(argv: tuple[str, ...], kept: Kept) -> None:
     """And says so on standard error only."""
     ran = kept(*argv)
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err
+    assert ran.errors
 
 
 def test_unreachable_exits_with_3(
@@ -145,9 +145,9 @@ def test_unreachable_exits_with_3(
     """A server that is not there, and a file that is not there, which a look must not create."""
     monkeypatch.chdir(tmp_path)
     assert main(["--url", "http://127.0.0.1:1", "promise", "get", "a"]) == 3
-    err = capsys.readouterr().err
-    assert err.startswith("kept: cannot reach http://127.0.0.1:1: connection refused")
-    assert err.count("\n") == 1
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("kept: cannot reach http://127.0.0.1:1: connection refused")
+    assert complaint.count("\n") == 1
     assert main(["--url", "sqlite:///nothing.db", "promise", "get", "a"]) == 3
     assert list(tmp_path.iterdir()) == []
     assert main(["--url", "nonsense", "promise", "get", "a"]) == 2
@@ -161,7 +161,7 @@ def test_interrupt_is_quiet(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(promise_commands, "PromiseGet", interrupted)
     ran = kept("promise", "get", "a")
-    assert (ran.code, ran.out, ran.err) == (130, "", "")
+    assert (ran.code, ran.out, ran.errors) == (130, "", "")
 
 
 def test_version(kept: Kept) -> None:

@@ -90,9 +90,10 @@ def test_branch_shows_only_what_is_below_it() -> None:
 
 
 def test_circle_seen_from_inside() -> None:
-    """A promise that is its own ancestor is drawn once."""
+    """A promise that is its own ancestor is drawn once, and where the circle closes says so."""
     tree = tree_of(promise("x", "y"), promise("y", "x"), root="x")
     assert [p.id for p in tree.in_order()] == ["x", "y"]
+    assert [line.split()[-4:] for line in drawn(tree)][2] == ["x", "again:", "a", "circle"]
 
 
 def test_wide_and_deep_trees_stay_bounded() -> None:

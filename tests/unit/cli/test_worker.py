@@ -66,10 +66,10 @@ def test_broken_module_shows_its_own_error(
     """Where their code raises on import, they see where; a module that it misses is not ours."""
     (project / "broken_a.py").write_text("1 / 0\n")
     assert main(["worker", "broken_a:app"]) == 1
-    err = capsys.readouterr().err
-    assert "broken_a.py" in err
-    assert "ZeroDivisionError" in err
-    assert err.splitlines()[-1].startswith("kept: importing broken_a failed")
+    complaint = capsys.readouterr().err
+    assert "broken_a.py" in complaint
+    assert "ZeroDivisionError" in complaint
+    assert complaint.splitlines()[-1].startswith("kept: importing broken_a failed")
     (project / "broken_b.py").write_text("import not_installed_at_all\n")
     with pytest.raises(BrokenModuleError, match="not_installed_at_all"):
         work_of("broken_b:app")
