@@ -55,17 +55,17 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
                 yield f"{node.module}.{alias.name}", node.lineno
 
 
-def uses(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Every imported thing that code uses, by its full name, and the line.
+def uses(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """Every imported thing that code uses, by its full name, and the expression.
 
     After `from time import time as now`, a `now()` is a use of `time.time`.
     """
     meanings = _meanings(tree)
 
-    def walk(node: ast.AST) -> Iterator[tuple[str, int]]:
+    def walk(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
         name = _full_name(node, meanings)
         if name is not None and isinstance(node, ast.expr):
-            yield name, node.lineno
+            yield name, node
             return
         for child in ast.iter_child_nodes(node):
             yield from walk(child)
@@ -79,6 +79,14 @@ def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and (name := _full_name(node.func, meanings)) is not None:
             yield name, node
+
+
+def gives_way(name: str, call: ast.Call) -> bool:
+    """Whether a call is `asyncio.sleep(0)`, which lets others run and waits for no time."""
+    match call.args:
+        case [ast.Constant(value=seconds)]:
+            return name == "asyncio.sleep" and seconds == 0
+    return False
 
 
 def _full_name(node: ast.AST, meanings: Mapping[str, str]) -> str | None:

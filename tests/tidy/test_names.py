@@ -10,8 +10,9 @@ from tests.tidy.ratchet import complaints
 from tests.tidy.sources import CODE, ROOT, definitions, label, parsed, python_files
 from tests.tidy.vocabulary import ABBREVIATIONS, DICTATED, NAMELESS_FILES, SYNONYMS
 
-# What typing's own documentation calls the types of any number of arguments.
-CUSTOMARY = {"Ts"}
+# What the documentation of typing and of pytest call the types of any number of arguments, and what
+# stands beside `out`.
+CUSTOMARY = {"Ts", "err"}
 
 WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 

@@ -10,7 +10,7 @@ from tests.tidy.sources import CODE, ROOT, label
 
 # A path of the machine that something was written on says nothing to anyone else. The pattern is in
 # two parts, or this file would hold what it forbids.
-MACHINE_PATH = re.compile(r"(?<![\w.~\]})>-])/" + r"(?:work|root)(?![\w-])")
+MACHINE_PATH = re.compile(r"(?<![\w.~\]})>-])/" + r"(?:work|root)/")
 
 PLACES = (*CODE, "docs", "scripts", ".ci")
 INSTALLED = {"__pycache__", "node_modules"}
@@ -41,7 +41,7 @@ def test_machine_paths_are_found() -> None:
     """A path is found wherever it starts; a longer word, or a part of another path, is none."""
     for some in ("work", "root"):
         assert MACHINE_PATH.search(f"see /{some}/notes.md")
-        assert MACHINE_PATH.search(f'"/{some}"')
-        assert not MACHINE_PATH.search(f"/{some}er")
+        assert MACHINE_PATH.search(f'"/{some}/"')
+        assert not MACHINE_PATH.search(f"/{some}er/")
         assert not MACHINE_PATH.search(f"src/{some}/file.py")
-        assert not MACHINE_PATH.search(f"http://host/{some}")
+        assert not MACHINE_PATH.search(f"http://host/{some}/")
