@@ -79,7 +79,8 @@ class Monitor:
 
     `retry_timeout_ms` is the engine's, `schemes` those of its transports. The whole state is
     evaluated after every `whole_every` steps. Raises `PropertyViolated`; the step that made a
-    property false is then taken back.
+    property false is then taken back. An engine answers that with a 500 and goes on, so the first
+    error is kept, and `raise_first`, `check_everything` and `compare` raise it again.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Monitor:
         self._clocks: dict[str, int] = {}
         self._taken: deque[_Taken] = deque(maxlen=MAX_UNDO_STEPS)
         self._taken_count = 0
+        self._first_error: AssertionError | None = None
         self._evaluated_count = 0
         self._reached = dict.fromkeys(sorted(ALL_NAMES), 0)
         self._on_state = _by_part(STATE_PROPERTIES.values())
@@ -131,7 +133,8 @@ class Monitor:
             self._check(
                 tenant, now, state_now, StepScope(now, name, state, deltas[-1], internal=internal)
             )
-        except AssertionError:
+        except AssertionError as error:
+            self._first_error = self._first_error or error
             self.rollback(self._taken_count - 1)
             raise
 
@@ -149,8 +152,14 @@ class Monitor:
                 self._states[taken.tenant].undo(delta)
             self._clocks[taken.tenant] = taken.clock
 
+    def raise_first(self) -> None:
+        """Raises the first error of all steps again, if there was one."""
+        if self._first_error is not None:
+            raise self._first_error
+
     def check_everything(self) -> None:
-        """Evaluates the state properties on the whole state of every tenant."""
+        """Evaluates the state properties on the whole state of every tenant, after `raise_first`."""
+        self.raise_first()
         for tenant in sorted(self._states):
             self._whole(tenant, "everything")
 
@@ -163,7 +172,9 @@ class Monitor:
         return [name for name, count in self._reached.items() if not count]
 
     def compare(self, dump: Dump, tenant: str = DEFAULT_TENANT) -> None:
-        """Raises `ShadowDiffersError` unless a store's dump is what the steps wrote."""
+        """Raises `ShadowDiffersError` unless a store's dump is what the steps wrote, after
+        `raise_first`."""
+        self.raise_first()
         shadow = self.state(tenant).dump()
         for part in Dump.__struct_fields__:
             ours, theirs = getattr(shadow, part), getattr(dump, part)

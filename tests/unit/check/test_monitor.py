@@ -102,6 +102,23 @@ def test_a_step_that_violates_is_taken_back() -> None:
     take(monitor, "task.fulfill", fulfilment())
 
 
+def test_a_violation_that_was_swallowed_is_raised_at_the_end() -> None:
+    """An engine makes a 500 of what a step raises; the end of the run still fails by that name."""
+    monitor = working()
+    with pytest.raises(PropertyViolated) as first:
+        take(monitor, "promise.settle", Changes(promises={"p": resolved(tags=TARGETED)}))
+    with pytest.raises(PropertyViolated):
+        take(monitor, "task.acquire", Changes(tasks={"p": acquired(pid="v")}))
+    for at_the_end in (
+        monitor.raise_first,
+        monitor.check_everything,
+        lambda: monitor.compare(monitor.state().dump()),
+    ):
+        with pytest.raises(PropertyViolated) as again:
+            at_the_end()
+        assert again.value is first.value
+
+
 def test_internal_properties_judge_background_steps_only() -> None:
     """A request may resolve a promise, the background may not."""
     with pytest.raises(PropertyViolated, match="consistent_promise_state_edge_internal_admissible"):
