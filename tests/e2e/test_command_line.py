@@ -18,8 +18,8 @@ import pytest
 
 KEPT = [sys.executable, "-m", "kept.cli.main"]
 START_SECONDS = 20.0
-# For the interpreter, argparse and the table of nouns; the interpreter alone takes 10 to 20 ms.
-HELP_MS = 60
+# For argparse and the table of nouns.
+HELP_MS = 30
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -163,13 +163,15 @@ def test_port_that_is_taken_is_named(server: str) -> None:
 
 
 def test_help_is_fast() -> None:
-    """`kept --help` imports nothing heavy."""
+    """`kept --help` loads nothing heavy beyond what `import kept` loads, which has its own limit."""
     code = (
-        "import sys, time; t = time.perf_counter(); from kept.cli.main import main\n"
+        "import sys, time, kept\n"
+        "before, start = set(sys.modules), time.perf_counter()\n"
+        "from kept.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "print((time.perf_counter() - t) * 1000, file=sys.stderr)\n"
-        "assert not {'aiohttp', 'msgspec', 'asyncio', 'uvicorn'} & set(sys.modules)"
+        "print((time.perf_counter() - start) * 1000, file=sys.stderr)\n"
+        "assert not {'aiohttp', 'msgspec', 'asyncio', 'uvicorn'} & (set(sys.modules) - before)"
     )
     times = []
     for _ in range(5):

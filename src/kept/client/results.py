@@ -18,7 +18,7 @@ RESULT_BY_KIND: Final[dict[str, type[a.Result]]] = {
     r.PromiseRegisterListener.kind: a.PromiseResult,
     r.PromiseSearch.kind: a.PromisePage,
     r.PromiseWait.kind: a.PromiseResult,
-    r.PromiseChildren.kind: a.PromisePage,
+    r.PromiseChildren.kind: a.PreloadResult,
     r.TaskGet.kind: a.TaskResult,
     r.TaskCreate.kind: a.AcquiredTask,
     r.TaskAcquire.kind: a.AcquiredTask,

@@ -141,9 +141,9 @@ class ConnectionSuite:
             cursor = lease.more
             while cursor is not None:
                 more = r.PromiseChildren(id, cursor, 2)
-                page = await ask(connection, more, a.PromisePage)
-                found |= {promise.id for promise in page.promises}
-                cursor = page.cursor
+                page = await ask(connection, more, a.PreloadResult)
+                found |= {promise.id for promise in page.preload}
+                cursor = page.more
             assert found == children
 
     async def test_failed_attempt_and_dead_letter(self) -> None:
