@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -48,6 +49,18 @@ class ReceivedResponse(msgspec.Struct):
     data: msgspec.Raw
 
 
+class _LooseEnvelope(msgspec.Struct):
+    """As much of a request as can be echoed. The rest is skipped, not decoded: a large body that
+    is refused must cost little."""
+
+    kind: msgspec.Raw = msgspec.Raw()
+    head: msgspec.Raw = msgspec.Raw()
+
+
+class _LooseHead(msgspec.Struct, rename="camel"):
+    corr_id: msgspec.Raw = msgspec.Raw()
+
+
 class Malformed(Exception):
     """A request that cannot be understood: answer it with 400 and `text`."""
 
@@ -62,6 +75,9 @@ _encoder: Final = msgspec.json.Encoder()
 _envelope_decoder: Final = msgspec.json.Decoder(Envelope)
 _batch_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _any_decoder: Final = msgspec.json.Decoder()
+_loose_decoder: Final = msgspec.json.Decoder(_LooseEnvelope)
+_loose_head_decoder: Final = msgspec.json.Decoder(_LooseHead)
+_text_decoder: Final = msgspec.json.Decoder(str)
 _data_decoders: Final = {
     kind: msgspec.json.Decoder(request) for kind, request in REQUEST_BY_KIND.items()
 }
@@ -179,13 +195,21 @@ def _salvaged(body: bytes | msgspec.Raw, text: str) -> Malformed:
     """What can still be echoed of a request whose envelope does not fit."""
     kind, corr_id = UNKNOWN_KIND, UNKNOWN_CORRELATION
     try:
-        loose = _any_decoder.decode(body)
+        loose = _loose_decoder.decode(body)
+    except msgspec.ValidationError:
+        return Malformed(f"envelope: {text}")
     except _UNDECODABLE:
         return Malformed(f"body: {text}")
-    if isinstance(loose, dict):
-        head = loose.get("head")
-        if isinstance(loose.get("kind"), str) and loose["kind"]:
-            kind = loose["kind"]
-        if isinstance(head, dict) and isinstance(head.get("corrId"), str):
-            corr_id = head["corrId"]
+    kind = _text_in(loose.kind) or kind
+    with suppress(*_UNDECODABLE):
+        found = _text_in(_loose_head_decoder.decode(loose.head).corr_id)
+        corr_id = corr_id if found is None else found
     return Malformed(f"envelope: {text}", kind, corr_id)
+
+
+def _text_in(raw: msgspec.Raw) -> str | None:
+    """The text that a piece of JSON is; none where it is something else."""
+    try:
+        return _text_decoder.decode(raw)
+    except _UNDECODABLE:
+        return None

@@ -29,6 +29,7 @@ from kept.server.reception import Reception
 from kept.transports.poll import PollTransport
 
 VERSION = "2026-04-01"
+LOOK_AGAIN_SECONDS = 0.01
 BASE_SCHEMES = frozenset({"poll", "http", "https"})
 
 
@@ -154,7 +155,7 @@ async def eventually(condition: Callable[[], object]) -> None:
     """Returns once the condition holds; fails after fifteen seconds."""
     async with asyncio.timeout(15):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event to tell it
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
 
 def hand_made(header: dict[str, Any], claims: dict[str, Any], key: bytes | None) -> str:

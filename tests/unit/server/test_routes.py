@@ -54,6 +54,22 @@ async def test_what_cannot_be_understood_is_a_400_that_names_the_part(
         assert answer["data"].startswith(text)
 
 
+async def test_what_can_be_salvaged_of_a_broken_envelope_is_echoed() -> None:
+    """kind and corrId come back where they are text, whatever else is wrong, at little cost."""
+    filler = [{}] * 300_000
+    async with running_door() as door:
+        for body, kind, corr_id in (
+            ({"kind": "k", "head": {"corrId": "c", "version": 3}, "data": filler}, "k", "c"),
+            ({"kind": "k", "head": {"corrId": 7}}, "k", "0"),
+            ({"kind": "k", "head": filler}, "k", "0"),
+            ({"kind": 3, "head": {"corrId": "c"}}, "unknown", "c"),
+            ({"kind": "", "head": {"corrId": ""}}, "unknown", ""),
+        ):
+            status, _, answer = await door.post(body)
+            assert status == 400
+            assert (answer["kind"], answer["head"]["corrId"]) == (kind, corr_id)
+
+
 async def test_a_version_that_is_not_supported_is_told_which_are() -> None:
     """The 400 for a stale version names the supported ones and echoes kind and corrId."""
     async with running_door() as door:

@@ -51,14 +51,14 @@ async def receiving(
     """A web server and a transport."""
     receiver, transport = Receiver(), HttpPushTransport(timeout_seconds=timeout_seconds)
     application = web.Application()
-    application.router.add_post("/work", receiver.handle)
+    application.router.add_post("/inbox", receiver.handle)
     application.router.add_post("/endless", receiver.endless)
     runner = web.AppRunner(application)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    receiver.url = f"http://127.0.0.1:{port}/work"
+    receiver.url = f"http://127.0.0.1:{port}/inbox"
     try:
         yield receiver, transport
     finally:
@@ -100,7 +100,7 @@ async def test_a_body_that_never_ends_does_not_hold_a_delivery() -> None:
     """The status decides; the body is not waited for."""
     async with receiving() as (receiver, transport):
         receiver.gate.clear()
-        url = receiver.url.replace("/work", "/endless")
+        url = receiver.url.replace("/inbox", "/endless")
         await asyncio.wait_for(transport.deliver(url, b"{}"), 3)
 
 
