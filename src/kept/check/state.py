@@ -174,7 +174,8 @@ class State:
         _write(self.tasks, changes.tasks, delta.tasks)
         _write(self.schedules, changes.schedules, delta.schedules)
         _write(self.dead_letters, changes.dead_letters, delta.dead_letters)
-        _write(self.releases, changes.releases, delta.releases)
+        first = {e: number for e, number in changes.releases.items() if e not in self.releases}
+        _write(self.releases, first, delta.releases)
         _write(self.outbox, changes.outbox, delta.outbox)
         if changes.outbox:
             self._index(changes.outbox)

@@ -181,6 +181,8 @@ class _Batch:
         self._committer = committer
         self._transaction = transaction
         self._now = now
+        # What is due by the latest clock of the batch is loaded; the claims decide.
+        self._load_until = now
         self._machines: dict[str, Machine] = {}
 
     async def run(self, items: list[Item]) -> Notice:
@@ -206,6 +208,7 @@ class _Batch:
     async def _load_planned(self, items: list[Item]) -> None:
         planned: dict[str, Reads] = {}
         for item in items:
+            self._load_until = max(self._load_until, item.fixed_now or 0)
             reads = planned.get(item.tenant)
             if reads is None:
                 reads = planned[item.tenant] = Reads()
@@ -220,8 +223,8 @@ class _Batch:
         """Loads keys, and what those make necessary, until nothing is missing."""
         records = self._machines[tenant].records
         while reads:
-            loaded = await self._transaction.load(tenant, reads, self._now)
-            reads = records.add(reads, loaded, self._now)
+            loaded = await self._transaction.load(tenant, reads, self._load_until)
+            reads = records.add(reads, loaded, self._load_until)
 
     async def _apply(self, item: Item) -> Outcome:
         now = self._now if item.fixed_now is None else item.fixed_now

@@ -28,6 +28,8 @@ class _Front:
         self.entries: list[tuple[int, int, str]] = []
         self.ids: set[str] = set()
         self.position = 0
+        # The instant (ms) of the claim that moved the position.
+        self.now = 0
         self.arrivals = 0
         # How many the store was asked for, and whether it had that many: then there may be more.
         self.asked = 0
@@ -74,11 +76,16 @@ class Heads:
                     front.entries = [entry for entry in front.entries if entry[2] != task.id]
                 front.insert(task)
 
-    def candidates(self, head: Head) -> Iterator[str]:
-        """Ids in order of rank. Raises `NotLoaded` where the store may have more of them."""
+    def candidates(self, head: Head, now: int) -> Iterator[str]:
+        """Ids in order of rank. Raises `NotLoaded` where the store may have more of them.
+
+        What was passed over at another instant (debug clocks) may be due at `now` (ms).
+        """
         front = self._fronts.get(head)
         if front is None:
             raise NotLoaded(Reads(heads={head: _NEXT_LOAD}))
+        if front.now != now:
+            front.position, front.now = 0, now
         while front.position < len(front.entries):
             id = front.entries[front.position][2]
             front.position += 1

@@ -62,7 +62,7 @@ def task_claim(step: Step, request: r.TaskClaim) -> Response:
 def _due_tasks(step: Step, head: Head) -> Iterator[tuple[Task, Promise]]:
     """Tasks of a head that may be claimed now; those whose promise is over drop out."""
     records = step.records
-    for id in records.heads.candidates(head):
+    for id in records.heads.candidates(head, step.now):
         task = records.task(id)
         if task is None or not is_due(task, step.now):
             continue

@@ -23,7 +23,7 @@ from kept.protocol.records import (
     Task,
     TaskState,
 )
-from kept.protocol.storage import Changes, Children, Edge, Loaded, Reads
+from kept.protocol.storage import OTHERS_CURSOR, Changes, Children, Edge, Loaded, Reads
 
 _ABSENT: Final = object()
 
@@ -40,7 +40,9 @@ class WorkingSet:
         self._callbacks: dict[Edge, bool] = {}
         self._listeners: dict[Edge, bool] = {}
         self._resumes: dict[Edge, bool] = {}
-        self._resumes_of: dict[str, list[Edge]] = {}
+        # Edges that the batch wrote, by their first end; some may have been undone since.
+        self._resumes_of: dict[str, dict[Edge, None]] = {}
+        self._releases_of: dict[str, dict[Edge, None]] = {}
         self._resumes_cleared: dict[str, bool] = {}
         self._releases: dict[Edge, int] = {}
         self._undrained: dict[str, bool] = {}
@@ -53,6 +55,8 @@ class WorkingSet:
         self._born_children: dict[str, dict[str, None]] = {}
         self._head_children = False
         self._requests: dict[str, list[str]] = {}
+        # Tasks that the batch wrote under a request's id.
+        self._requested: dict[str, dict[str, None]] = {}
         self.heads = Heads()
         # Promises settled by the request at hand, whose edges are to be drained.
         self.settled: list[str] = []
@@ -176,23 +180,40 @@ class WorkingSet:
             raise NotLoaded(Reads(edges={awaited}))
 
     def children_of(self, id: str) -> tuple[list[str], list[str], str | None]:
-        """Ids of released children in order, of the others, and the cursor of the next page."""
+        """Ids of released children in order, of the others, and the cursor of the next page: what
+        was loaded, with what the batch did since."""
         page = self._children.get(id)
         if page is None:
             raise NotLoaded(Reads(children={id}))
         released = [child.id for child in page.released]
-        others = [child.id for child in page.others]
-        if page.more is None:
-            known = {*released, *others}
-            born = self._born_children.get(id, ())
-            others += [c for c in born if c not in known and self._promises.get(c) is not None]
-        return released, others, page.more
+        others = {child.id for child in page.others}
+        if page.more is None or page.more.startswith(OTHERS_CURSOR):
+            others.update(self._born_within(id, page.more))
+            released += self._released_since(id, released)
+            others.difference_update(released)
+        return released, sorted(others), page.more
+
+    def _born_within(self, id: str, more: str | None) -> list[str]:
+        """Children born in this batch that belong on the loaded page."""
+        born = [c for c in self._born_children.get(id, ()) if self._promises.get(c) is not None]
+        return born if more is None else [c for c in born if OTHERS_CURSOR + c <= more]
+
+    def _released_since(self, id: str, released: Iterable[str]) -> list[str]:
+        """What this batch released to a task beyond the loaded page, in order."""
+        known = set(released)
+        numbers = {
+            edge.to: number
+            for edge in self._releases_of.get(id, ())
+            if (number := self._releases.get(edge)) is not None and edge.to not in known
+        }
+        return [to for to in sorted(numbers, key=numbers.__getitem__) if self.promise(to)]
 
     def tasks_of_request(self, request_id: str) -> list[str]:
-        """Tasks whose last request had this id."""
+        """Tasks whose last request had this id, or had it earlier in this batch."""
         if request_id not in self._requests:
             raise NotLoaded(Reads(requests={request_id}))
-        return self._requests[request_id]
+        requested = self._requested.get(request_id, {})
+        return sorted({*self._requests[request_id], *requested})
 
     # -- writing ---------------------------------------------------------------------------
 
@@ -213,6 +234,8 @@ class WorkingSet:
         assert (task.state is TaskState.PENDING) == (task.retry_at is not None), task
         assert (task.state is TaskState.ACQUIRED) == (task.expires_at is not None), task
         self._set("tasks", self._tasks, task.id, task)
+        if task.last_request is not None:
+            self._requested.setdefault(task.last_request, {})[task.id] = None
         if task.state is TaskState.PENDING and task.delivery is Delivery.PULL:
             self.heads.became_pending(task)
 
@@ -251,19 +274,21 @@ class WorkingSet:
 
     def add_resume(self, task_id: str, awaited: str) -> None:
         edge = Edge(task_id, awaited)
-        self._resumes_of.setdefault(task_id, []).append(edge)
+        self._resumes_of.setdefault(task_id, {})[edge] = None
         self._set("resumes", self._resumes, edge, True)
 
     def clear_resumes(self, task_id: str) -> None:
         """Removes all of a task's resumes, stored ones and this batch's."""
-        for edge in self._resumes_of.pop(task_id, ()):
+        for edge in self._resumes_of.get(task_id, ()):
             if self._resumes.get(edge):
                 self._set("resumes", self._resumes, edge, False)
         self._set("resumes_cleared", self._resumes_cleared, task_id, True)
 
     def add_release(self, task_id: str, promise_id: str, number: int) -> None:
+        """The first number stays: a request that is asked again must not change the order."""
         edge = Edge(task_id, promise_id)
         if edge not in self._releases:
+            self._releases_of.setdefault(task_id, {})[edge] = None
             self._set("releases", self._releases, edge, number)
 
     def put_undrained(self, id: str, undrained: bool) -> None:

@@ -118,7 +118,7 @@ class Changes(msgspec.Struct):
     listeners: dict[Edge, bool] = {}
     resumes_cleared: set[str] = set()
     resumes: dict[Edge, bool] = {}
-    # The number that a promise's release got from its task.
+    # The number that a promise's release got from its task; one that it has already stays.
     releases: dict[Edge, int] = {}
     # Settled promises whose edges were too many for one commit (True), or are drained now (False).
     undrained: dict[str, bool] = {}

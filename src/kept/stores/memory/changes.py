@@ -43,7 +43,8 @@ def apply(tables: dict[str, Tables], tenant: str, changes: Changes, journal: Jou
     for edge, present in changes.resumes.items():
         _put_edge(table.put_resume, *edge, present, journal)
     for edge, number in changes.releases.items():
-        _put_edge(table.put_release, *edge, number, journal)
+        if edge.to not in table.releases[edge.of]:
+            _put_edge(table.put_release, *edge, number, journal)
 
 
 def _check(table: Tables, changes: Changes) -> None:

@@ -73,7 +73,10 @@ _DROP_LISTENER: Final = "DELETE FROM listeners WHERE awaited = ? AND address = ?
 _ADD_RESUME: Final = "INSERT OR IGNORE INTO resumes (task, awaited) VALUES (?, ?)"
 _DROP_RESUME: Final = "DELETE FROM resumes WHERE task = ? AND awaited = ?"
 _CLEAR_RESUMES: Final = "DELETE FROM resumes WHERE task = ?"
-_PUT_RELEASE: Final = "INSERT OR REPLACE INTO releases (task, promise, number) VALUES (?, ?, ?)"
+_PUT_RELEASE: Final = (
+    "INSERT INTO releases (task, promise, number) VALUES (?, ?, ?) "
+    "ON CONFLICT (task, promise) DO NOTHING"
+)
 
 _PUT_SCHEDULE: Final = _replace_by_id("schedules", _SCHEDULE_COLUMNS)
 _DROP_SCHEDULE: Final = "DELETE FROM schedules WHERE tenant = ? AND id = ?"
