@@ -24,9 +24,10 @@ from kept.machine.reads import plan
 from kept.machine.step import MachineConfig
 from kept.machine.working_set import WorkingSet
 from kept.protocol.records import Delivery, OutboxEntry, TaskState
+from kept.protocol import requests as r
 from kept.protocol.requests import Request, TaskClaim
 from kept.protocol.responses import INTERNAL, SHED, UNAVAILABLE, Response
-from kept.protocol.storage import Notice, Reads, StepObserver
+from kept.protocol.storage import Changes, Notice, Reads, StepObserver
 from kept.runtime import Runtime
 from kept.stores.base import Store, Transaction
 
@@ -119,6 +120,16 @@ class Committer:
         self._queue.extend((item, group) for item in items)
         self._alarm.ring()
         await group.done
+
+    async def reset(self, tenant: str) -> None:
+        """Forgets everything of a tenant (debug.reset)."""
+        changes = Changes(reset=True)
+        async with self._store.transaction() as transaction:
+            now = transaction.clock_floor
+            await transaction.save(tenant, changes)
+            await transaction.commit(self.new_batch_id(), now, Notice())
+        if self._observer is not None:
+            self._observer.step(tenant, now, r.DebugReset.kind, False, changes)
 
     @staticmethod
     def _refuse(items: Sequence[Item], status: int, text: str) -> None:

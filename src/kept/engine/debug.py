@@ -9,7 +9,7 @@ from kept.engine.outbox import Outbox
 from kept.machine.snapshot import snapshot
 from kept.protocol import requests as r
 from kept.protocol.responses import BAD_REQUEST, FORBIDDEN, OK, Nothing, Response
-from kept.protocol.storage import Changes, Due, Notice
+from kept.protocol.storage import Due
 from kept.runtime import Runtime
 from kept.stores.base import Store
 
@@ -45,7 +45,7 @@ class Debug:
             case r.DebugStop():
                 self._resume()
             case r.DebugReset():
-                await self._reset(tenant)
+                await self._committer.reset(tenant)
             case r.DebugSnap():
                 now = self._runtime.now_ms() if head.debug_time is None else head.debug_time
                 return Response(OK, snapshot(await self._store.dump(tenant), now))
@@ -64,12 +64,6 @@ class Debug:
         self._background.resume()
         self._outbox.paused = False
         self._outbox.look()
-
-    async def _reset(self, tenant: str) -> None:
-        async with self._store.transaction() as transaction:
-            await transaction.save(tenant, Changes(reset=True))
-            batch_id = self._committer.new_batch_id()
-            await transaction.commit(batch_id, transaction.clock_floor, Notice())
 
     async def _tick(self, time: int, head: r.RequestHead) -> Response:
         """Fires what is due at `time`, again and again until nothing is."""

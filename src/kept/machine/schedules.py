@@ -92,6 +92,9 @@ def occurrence(schedule: ScheduleRecord, instant: int) -> r.PromiseCreate:
         tag.PARENT: id,
     }
     timeout_at = min(instant + schedule.promise_timeout, MAX_INTEGER)
+    if int(tags.get(tag.DELAY, 0)) >= timeout_at:
+        # A delay is an instant, and a schedule outlives it: it delays nothing beyond a deadline.
+        del tags[tag.DELAY]
     return r.PromiseCreate(id, timeout_at, schedule.promise_param, tags)
 
 

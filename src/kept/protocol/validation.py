@@ -287,12 +287,11 @@ def _task_nack(request: r.TaskNack, _: Schemes) -> str | None:
 
 
 def _schedule_create(request: r.ScheduleCreate, schemes: Schemes) -> str | None:
-    tags = {name: text for name, text in request.promise_tags.items() if name != tag.DELAY}
     return (
         id_problem(request.id)
         or id_problem(request.promise_id, "promiseId")
         or value_problem(request.promise_param, "promiseParam")
-        or _tags_problem(tags, MAX_INTEGER, schemes)
+        or _tags_problem(request.promise_tags, MAX_INTEGER + 1, schemes)
     )
 
 
