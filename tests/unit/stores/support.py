@@ -1,0 +1,21 @@
+"""SQLite stores for tests."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from kept.runtime import SystemRuntime
+from kept.stores.sqlite import SqliteStore
+
+
+@contextlib.asynccontextmanager
+async def sqlite_store(path: Path, *, neighbours: bool = True) -> AsyncIterator[SqliteStore]:
+    """An open store on the file, closed at the end."""
+    store = SqliteStore(str(path), SystemRuntime(), neighbours=neighbours)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
