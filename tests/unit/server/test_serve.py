@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from kept.server.serve import is_loopback
-from tests.unit.server.support import VERSION, envelope, post_bytes, read_answer
+from tests.unit.server.support import VERSION, envelope, eventually, post_bytes, read_answer
 
 SERVE = """
 import sys
@@ -44,7 +44,7 @@ class Process:
                     return line
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port)
+        return await asyncio.open_connection("127.0.0.1", self.port, limit=2**23)
 
     async def post(self, kind: str, data: Any) -> tuple[int, Any]:
         reader, writer = await self.open()
@@ -136,6 +136,50 @@ async def test_a_stop_answers_those_who_wait_and_ends_streams() -> None:
         for writer in (stream_writer, idle_writer):
             writer.close()
         assert await server.exit_code() == 0
+
+
+async def test_a_stop_under_load_breaks_no_answer_and_no_promise(tmp_path: Path) -> None:
+    """Clients that keep creating see whole answers and then a closed connection, and everything that
+    was acknowledged is there after a restart."""
+    url = f"sqlite:///{tmp_path}/kept.db"
+    acknowledged: list[str] = []
+    broken: list[bytes] = []
+
+    async def create_until_closed(server: Process, name: int) -> None:
+        reader, writer = await server.open()
+        for number in range(1_000_000):
+            id = f"{name}.{number}"
+            try:
+                writer.write(post_bytes(envelope("promise.create", {"id": id, "timeoutAt": NEVER})))
+                status, _, _ = await read_answer(reader)
+            except asyncio.IncompleteReadError as closed:
+                broken.append(closed.partial)
+                break
+            except ConnectionError:
+                break
+            assert status in (200, 503)
+            if status == 200:
+                acknowledged.append(id)
+        writer.close()
+
+    async with started(url) as server:
+        await ready(server)
+        clients = [asyncio.create_task(create_until_closed(server, name)) for name in range(16)]
+        await eventually(lambda: len(acknowledged) > 200)
+        server.process.send_signal(signal.SIGTERM)
+        await asyncio.gather(*clients)
+        assert not any(broken)
+        assert await server.exit_code() == 0
+    async with started(url) as server:
+        await ready(server)
+        reader, writer = await server.open()
+        for start in range(0, len(acknowledged), 500):
+            ids = acknowledged[start : start + 500]
+            batch = [envelope("promise.get", {"id": id}) for id in ids]
+            writer.write(post_bytes(batch, "/batch"))
+            _, _, body = await read_answer(reader)
+            assert [answer["head"]["status"] for answer in json.loads(body)] == [200] * len(ids)
+        writer.close()
 
 
 async def test_a_second_signal_ends_it_at_once() -> None:
