@@ -76,12 +76,12 @@ WEIGHTS: Final = {
     "task.continue": 3,
     "task.search": 2,
     "schedule.create": 2,
-    "schedule.get": 1.5,
-    "schedule.delete": 1.5,
-    "schedule.search": 1,
+    "schedule.get": 2,
+    "schedule.delete": 2,
+    "schedule.search": 1.5,
     "debug.start": 0.1,
-    "debug.tick": 0.3,
-    "promise.unknown": 0.3,
+    "debug.tick": 0.8,
+    "promise.unknown": 0.4,
 }
 # Kinds that need a task in some state, and what is asked instead where there is none.
 NEEDS: Final = (

@@ -62,7 +62,7 @@ class Generator:
             return self._continuations.popleft()
         kind = self._kind()
         data: JsonObject = _BUILDERS[kind](self) if kind in _BUILDERS else {}
-        if self._chance(0.05 if WEIGHTS[kind] > RARE_WEIGHT else 0.2):
+        if self._chance(0.05 if WEIGHTS[kind] > RARE_WEIGHT else 0.25):
             self._spoil(kind, data)
         return {"kind": kind, "data": data}
 
