@@ -14,7 +14,8 @@ BASE_SCHEMES: Final = frozenset({"poll", "http", "https"})
 QUEUE_PREFIX: Final = "queue://"
 
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(.+)", re.DOTALL)
-_POLL: Final = re.compile(r"poll://(uni|any)@([^/\s]+)(?:/(\S+))?")
+# Installed clients put names of groups and workers in as they are, blanks and all.
+_POLL: Final = re.compile(r"poll://(uni|any)@([^/\x00-\x1f\x7f]+)(?:/([^\x00-\x1f\x7f]+))?")
 _HTTP: Final = re.compile(r"https?://[^\s/?#]+[^\s]*", re.IGNORECASE)
 _QUEUE: Final = re.compile(r"queue://[^\s]+")
 

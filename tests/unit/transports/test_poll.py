@@ -138,6 +138,16 @@ async def test_uni_reaches_only_its_id_and_without_one_anybody() -> None:
         assert member.messages == [b"2"]
 
 
+async def test_names_may_hold_blanks_slashes_and_any_letter() -> None:
+    """Installed clients put the names of groups and workers into addresses as they are."""
+    async with stage() as s:
+        member = s.listen("größe eins", "p/1 ü")
+        for address in ("poll://any@größe eins", "poll://uni@größe eins/p/1 ü"):
+            assert s.transport.reachable(address)
+            await s.send(address, b"1")
+        assert member.messages == [b"1", b"1"]
+
+
 async def test_only_groups_that_are_connected_are_reachable() -> None:
     """reachable follows connections as they come and go."""
     async with stage() as s:
