@@ -162,6 +162,46 @@ def test_port_that_is_taken_is_named(server: str) -> None:
     assert "Traceback" not in second.stderr
 
 
+SHOP = """
+import os
+import kept
+app = kept.App(queue=os.environ["SHOP_QUEUE"])
+@app.function
+async def greet(name: str) -> str:
+    return f"hello {name}"
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_worker_runs_an_app_until_it_is_stopped(
+    number: signal.Signals, code: int, server: str, tmp_path: Path
+) -> None:
+    """`kept worker shop:app` finds the app in its directory, does its work, and ends on SIGTERM
+    with 0 and on Ctrl-C with 130."""
+    (tmp_path / "shop.py").write_text(SHOP)
+    with subprocess.Popen(
+        [*KEPT, "worker", "shop:app"],
+        cwd=tmp_path,
+        env=environment(KEPT_URL=server, SHOP_QUEUE=number.name),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as worker:
+        try:
+            id = f"greeting-{number.name}"
+            arguments = json.dumps({"args": ["you"], "kwargs": {}})
+            target = ("--target", f"queue://{number.name}", "--tag", "kept:function=greet@1")
+            run("promise", "create", id, *target, "--param", arguments, url=server)
+            done = run("promise", "get", id, "--wait", "20s", "--json", url=server)
+            record = json.loads(done.stdout)
+            assert (record["state"], record["value"].get("data")) == ("resolved", '"hello you"')
+            worker.send_signal(number)
+            assert worker.wait(20) == code
+            assert worker.stderr is not None
+            assert worker.stderr.read() == ""
+        finally:
+            worker.kill()
+
+
 def test_help_is_fast() -> None:
     """`kept --help` loads nothing heavy beyond what `import kept` loads, which has its own limit."""
     code = (

@@ -7,7 +7,6 @@ import base64
 import binascii
 import sys
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
@@ -15,9 +14,7 @@ from kept.cli.failure import UsageError
 from kept.protocol.codec import encode_json
 from kept.protocol.limits import MAX_PAYLOAD_BYTES
 from kept.protocol.records import EMPTY, Value
-
-FORMAT_HEADER: Final = "kept-format"
-FORMAT: Final = "1"
+from kept.sdk.payload import FORMAT, FORMAT_HEADER
 
 
 def add_payload(parser: argparse.ArgumentParser, name: str) -> None:

@@ -8,17 +8,29 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
-from kept.cli.failure import EXIT_OK, EXIT_REFUSED, UsageError, complain
+from kept.cli.failure import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_REFUSED,
+    UsageError,
+    complain,
+)
 
 DEFAULT_ATTRIBUTE: Final = "app"
 
-Work = Callable[[], Coroutine[Any, Any, None]]
+# What the shell calls a process that a signal ended.
+_SIGNAL_EXIT_BASE: Final = 128
+
+# Works until the event is set.
+Work = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
 class BrokenModuleError(Exception):
@@ -41,8 +53,27 @@ def _run(arguments: argparse.Namespace) -> int:
         traceback.print_exception(error.__cause__)
         complain(str(error))
         return EXIT_REFUSED
-    asyncio.run(work())
-    return EXIT_OK
+    return asyncio.run(_work_until_signal(work))
+
+
+async def _work_until_signal(work: Work) -> int:
+    stop = asyncio.Event()
+    received: list[int] = []
+
+    def stop_or_exit(number: int) -> None:
+        if received:
+            os._exit(_SIGNAL_EXIT_BASE + number)
+        received.append(number)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if sys.platform == "win32":
+            signal.signal(number, lambda n, _: loop.call_soon_threadsafe(stop_or_exit, n))
+        else:
+            loop.add_signal_handler(number, stop_or_exit, int(number))
+    await work(stop)
+    return EXIT_INTERRUPTED if signal.SIGINT in received else EXIT_OK
 
 
 def work_of(target: str) -> Work:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from contextlib import AbstractAsyncContextManager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from kept.client.connection import Connection, call
 from kept.errors import ConflictError, ConnectionFailedError, NotFoundError
@@ -16,6 +16,8 @@ from kept.protocol.limits import NEVER_MS
 from kept.protocol.records import PromiseState, TaskState, Value
 
 R = TypeVar("R", bound=a.Result)
+
+_EXCHANGES: Final = 20
 
 _ids = itertools.count(1)
 
@@ -235,6 +237,24 @@ class ConnectionSuite:
             async with asyncio.timeout(10):
                 (lease,) = (await claiming).tasks
             assert lease.task.id == id
+
+    async def test_claim_that_was_given_up_takes_nothing(self) -> None:
+        """A worker that left while its claim waited does not get the work that comes afterwards."""
+        async with self.connected() as connection:
+            id, queue = fresh_id("job"), fresh_id("queue")
+            claim = r.TaskClaim([queue], "gone", 60_000, wait=30_000)
+            claiming = asyncio.ensure_future(connection.send(claim))
+            # A few exchanges before and after, so that the engine has seen it come and go.
+            for _ in range(_EXCHANGES):
+                await connection.send(r.PromiseGet(id))
+            claiming.cancel()
+            await asyncio.gather(claiming, return_exceptions=True)
+            for _ in range(_EXCHANGES):
+                await connection.send(r.PromiseGet(id))
+            await ask(connection, job(id, queue), a.PromiseResult)
+            claim = r.TaskClaim([queue], "here", 60_000, wait=2_000)
+            tasks = (await ask(connection, claim, a.ClaimResult)).tasks
+            assert [lease.task.pid for lease in tasks] == ["here"]
 
     async def test_request_id_makes_a_lease_request_repeatable(self) -> None:
         """The same fulfil under the same request id answers the same; under another it is stale."""

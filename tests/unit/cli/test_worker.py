@@ -22,7 +22,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 APP = """
 class App:
-    async def work(self):
+    async def work(self, stop):
+        assert not stop.is_set()
         print("worked")
 app = App()
 class Shop:
