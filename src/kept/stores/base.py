@@ -23,10 +23,18 @@ class Transaction(Protocol):
     clock_floor: int
 
     async def load(self, tenant: str, reads: Reads, now: int) -> Loaded:
-        """The records under the keys of `reads`; `now` (ms) decides what of a head is due."""
+        """The records under the keys of `reads`; `now` (ms) decides what of a head is due.
+
+        Edges come in the order of their other end, tasks of a request in that of their ids. What
+        this transaction saved is seen already.
+        """
 
     async def save(self, tenant: str, changes: Changes) -> None:
-        """Writes the changes; visible to others after the commit only."""
+        """Writes the changes; visible to others after the commit only.
+
+        Raises `StoreFailedError`, after which the transaction can only be left, for a birth of what
+        exists, and for a task, a mark, or the `of` of an edge that names a promise not stored.
+        """
 
     async def commit(self, batch_id: str, now: int, notice: Notice) -> None:
         """Makes the batch durable and records its id, then tells other processes.

@@ -20,6 +20,8 @@ WRITER_CACHE_KIB: Final = 65_536
 READER_CACHE_KIB: Final = 8_192
 CACHED_STATEMENTS: Final = 256
 
+# Readers wait for nobody, except while another process repairs the log after a crash.
+READER_WAIT_MS: Final = 100
 # How long to try while another program, one that does not queue for its turn, holds the file.
 MAX_FOREIGN_WAIT_S: Final = 10.0
 FIRST_PAUSE_S: Final = 0.001
@@ -53,6 +55,7 @@ def connect_reader(path: str) -> sqlite3.Connection:
     """A connection that cannot write."""
     connection = connect(path)
     connection.execute("PRAGMA query_only = ON")
+    connection.execute(f"PRAGMA busy_timeout = {READER_WAIT_MS}")
     return connection
 
 

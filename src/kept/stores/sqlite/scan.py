@@ -39,15 +39,18 @@ _DUE_PROMISES: Final = (
     "SELECT tenant, id FROM promises WHERE deadline IS NOT NULL AND deadline <= ? "
     "ORDER BY deadline, seq LIMIT ?"
 )
-_DUE_TASKS: Final = (
-    "SELECT p.tenant, p.id FROM tasks x CROSS JOIN promises p ON p.seq = x.seq "
-    "WHERE {condition} AND x.{at} <= ? ORDER BY x.{at}, x.seq LIMIT ?"
-)
-_DUE_LEASES: Final = _DUE_TASKS.format(condition="x.state = 'acquired'", at="expires_at")
-_DUE_RETRIES: Final = _DUE_TASKS.format(
-    condition="x.state = 'pending' AND x.delivery = 'push'", at="retry_at"
-)
-_DUE_READY: Final = _DUE_TASKS.format(condition=_IS_DELAYED, at="retry_at")
+
+
+def _due_tasks(condition: str, at: str) -> str:
+    return (
+        "SELECT p.tenant, p.id FROM tasks x CROSS JOIN promises p ON p.seq = x.seq "
+        f"WHERE {condition} AND x.{at} <= ? ORDER BY x.{at}, x.seq LIMIT ?"
+    )
+
+
+_DUE_LEASES: Final = _due_tasks("x.state = 'acquired'", "expires_at")
+_DUE_RETRIES: Final = _due_tasks("x.state = 'pending' AND x.delivery = 'push'", "retry_at")
+_DUE_READY: Final = _due_tasks(_IS_DELAYED, "retry_at")
 _DUE_SCHEDULES: Final = (
     "SELECT tenant, id FROM schedules WHERE paused = 0 AND next_run_at <= ? "
     "ORDER BY next_run_at, tenant, id LIMIT ?"
@@ -77,7 +80,10 @@ _NEXT_MESSAGE: Final = (
 )
 
 _COUNTS: Final = (
-    ("promises", "SELECT ifnull(max(seq), 0) - ifnull(min(seq), 1) + 1 FROM promises"),
+    (
+        "promises",
+        "SELECT ifnull((SELECT max(seq) FROM promises) - (SELECT min(seq) FROM promises) + 1, 0)",
+    ),
     ("tasks_acquired", "SELECT count(*) FROM tasks WHERE state = 'acquired'"),
     (
         "tasks_pending",
@@ -101,11 +107,15 @@ def promises(
     """Promises by id, beyond `after`, narrowed by `equals`."""
     values: dict[str, object] = {"tenant": tenant, "limit": limit, **equals}
     conditions = _range(values, after, equals.get("prefix", ""))
+    order = "p.id"
     for name in ("origin", "parent", "branch", "function"):
         if name not in equals:
             continue
-        # A plus keeps an index from being used: walking by id is better where there are many.
-        plus = "" if _are_few(connection, tenant, name, equals[name]) else "+"
+        # A plus keeps an index from being used: few are best found and then sorted, while of many
+        # the first ones are soon met on a walk by id.
+        are_few = _are_few(connection, tenant, name, equals[name])
+        plus = "" if are_few else "+"
+        order = "+p.id" if are_few else order
         if name == "origin":
             # It is stored only where it differs from the id.
             conditions += (
@@ -114,7 +124,7 @@ def promises(
         else:
             conditions += f" AND {plus}p.{name} = :{name}"
     objects = Objects()
-    rows = connection.execute(f"{_OBJECTS}{conditions} ORDER BY p.id LIMIT :limit", values)
+    rows = connection.execute(f"{_OBJECTS}{conditions} ORDER BY {order} LIMIT :limit", values)
     return [objects.promises[id] for id in objects.add(rows)]
 
 

@@ -90,7 +90,12 @@ class SqliteTransaction:
                 connection.execute(_PRUNE, (wall - BATCHES_KEPT_MS,))
         except sqlite3.Error as error:
             raise self._fail(error, "writing") from error
-        await self._commit(batch_id)
+        try:
+            await self._commit(batch_id)
+        except asyncio.CancelledError:
+            # The commit went through, or nobody will be misled by a look for nothing.
+            self._on_committed(notice)
+            raise
         self._on_committed(notice)
 
     def end(self) -> None:
