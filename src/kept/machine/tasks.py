@@ -92,7 +92,8 @@ def _task_created(step: Step, request: r.TaskCreate, promise: Promise) -> Respon
             last_request=step.request_id,
         )
     step.records.put_task(task)
-    return _acquired_response(step, task, promise, request.preload)
+    # Only who holds the task needs its children.
+    return _acquired_response(step, task, promise, request.preload if promise.pending else 0)
 
 
 def task_acquire(step: Step, request: r.TaskAcquire) -> Response:
