@@ -1,0 +1,1 @@
+"""How fast it is: one command, one table. Run with `make bench`."""
