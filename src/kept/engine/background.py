@@ -84,21 +84,30 @@ class Background:
         repair = self._repair_ms / 1_000
         if self._due_at is None or self.paused:
             return repair
-        return min(max(self._due_at - self._runtime.now_ms(), 0) / 1_000, repair)
+        return min(max(self._due_at - self._committer.now_ms(), 0) / 1_000, repair)
 
     async def _fire_due(self) -> None:
         """Fires everything that is due, then looks when the next is."""
+        before: Due | None = None
         while True:
             # Expectations that arrive from here on are for later than this look.
             self._due_at = None
-            now = self._runtime.now_ms()
+            now = self._committer.now_ms()
             due = await self._store.due(now, MAX_DUE_ITEMS)
             items = items_of(due)
             if not items or self._stopping or self.paused:
                 break
             self._statistics.background_steps += len(items)
             await self._committer.apply(items)
-        self._note(await self._store.next_due())
+            is_stuck = due == before or any(item.refused for item in items)
+            if is_stuck and not any(item.progressed for item in items):
+                # Nothing can be committed just now, or what is left fails each time.
+                self._note(now + self._repair_ms)
+                return
+            before = due
+        next_due = await self._store.next_due()
+        if next_due is not None:
+            self._note(max(next_due, now + 1))
 
 
 def items_of(due: Due, fixed_now: int | None = None) -> list[Item]:

@@ -23,8 +23,8 @@ from kept.machine.not_loaded import NotLoaded
 from kept.machine.reads import plan
 from kept.machine.step import MachineConfig
 from kept.machine.working_set import WorkingSet
-from kept.protocol.records import Delivery, OutboxEntry, TaskState
 from kept.protocol import requests as r
+from kept.protocol.records import Delivery, OutboxEntry, TaskState
 from kept.protocol.requests import Request, TaskClaim
 from kept.protocol.responses import INTERNAL, SHED, UNAVAILABLE, Response
 from kept.protocol.storage import Changes, Notice, Reads, StepObserver
@@ -39,7 +39,7 @@ Outcome: TypeAlias = Response | OutboxEntry | None
 class Item:
     """Something to be applied: a request or a background step, and where its outcome goes."""
 
-    __slots__ = ("fixed_now", "outcome", "request_id", "tenant", "work")
+    __slots__ = ("changed", "fixed_now", "outcome", "request_id", "tenant", "work")
 
     def __init__(
         self,
@@ -54,6 +54,18 @@ class Item:
         self.fixed_now = fixed_now
         self.request_id = request_id
         self.outcome: Outcome = None
+        # Of a background step: whether it did anything.
+        self.changed = False
+
+    @property
+    def refused(self) -> bool:
+        """Whether a background step could not be taken, or its commit failed."""
+        return isinstance(self.outcome, Response)
+
+    @property
+    def progressed(self) -> bool:
+        """Whether a background step was enabled, and is committed."""
+        return self.changed and not self.refused
 
 
 class _Group:
@@ -91,6 +103,8 @@ class Committer:
         self._stopping = False
         # Whether pushed tasks are dispatched in the commit that makes them due.
         self.dispatching = True
+        # The `now` of the latest commit.
+        self._latest = 0
 
     def start(self) -> None:
         self._task = self._runtime.spawn(self._run(), "kept-committer")
@@ -102,6 +116,10 @@ class Committer:
         if self._task is not None:
             await self._task
             self._task = None
+
+    def now_ms(self) -> int:
+        """The clock by which commits decide: it stands still while the wall's is set back (A3)."""
+        return max(self._runtime.now_ms(), self._latest)
 
     async def apply(self, items: Sequence[Item]) -> None:
         """Applies items in order and returns when all are committed; outcomes are in the items.
@@ -165,18 +183,26 @@ class Committer:
         statistics.batch_requests += len(items)
         try:
             async with self._store.transaction() as transaction:
-                now = max(self._runtime.now_ms(), transaction.clock_floor)
+                now = self._latest = max(self.now_ms(), transaction.clock_floor)
                 batch = _Batch(self, transaction, now)
                 notice = await batch.run(items)
         except StoreError as error:
             log.error("a commit failed, %d requests with it: %s", len(items), error)
-            statistics.failed_batches += 1
-            if self._observer is not None:
-                self._observer.rollback(undo_point)
+            self._failed(undo_point)
             self._refuse(items, UNAVAILABLE, f"nothing was applied; ask again: {error}")
+            return Notice()
+        except Exception:
+            log.exception("a commit failed, %d requests with it", len(items))
+            self._failed(undo_point)
+            self._refuse(items, INTERNAL, "internal error: the request was not applied")
             return Notice()
         statistics.committed(self._runtime.monotonic() - started)
         return notice
+
+    def _failed(self, undo_point: int) -> None:
+        self._statistics.failed_batches += 1
+        if self._observer is not None:
+            self._observer.rollback(undo_point)
 
     def machine(self, tenant: str) -> Machine:
         return Machine(tenant, WorkingSet(), self._machine_config, self._observer)
@@ -244,7 +270,9 @@ class _Batch:
             try:
                 if isinstance(item.work, Request):
                     return machine.apply(item.work, now, item.request_id)
-                return machine.apply_internal(item.work, now)
+                taken = machine.apply_internal(item.work, now)
+                item.changed = machine.changed
+                return taken
             except NotLoaded as missing:
                 await self._load(item.tenant, missing.reads)
             except Exception:

@@ -69,13 +69,12 @@ class Debug:
         """Fires what is due at `time`, again and again until nothing is."""
         if head.debug_time is not None and head.debug_time != time:
             return Response(BAD_REQUEST, "data.time: differs from head's resonate:debug_time")
-        before = None
         while True:
             due = await self._store.due(time, MAX_DUE_ITEMS)
-            # Firing what does not change anything would not come to an end.
-            if not due or due == before:
-                return Response(OK, [])
-            before = due
             # Pulled tasks are claimable by being due; marking them is not a step of the base.
             due = Due(due.deadlines, due.leases, due.retries, [], due.schedules, due.drains)
-            await self._committer.apply(items_of(due, fixed_now=time))
+            items = items_of(due, fixed_now=time)
+            await self._committer.apply(items)
+            # Firing what does not change anything would not come to an end.
+            if not any(item.progressed for item in items):
+                return Response(OK, [])

@@ -6,7 +6,6 @@ is due, the outbox sends messages, waiters wait. All of them run on the caller's
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from kept.engine.background import Background
@@ -88,7 +87,7 @@ class Engine:
         await self._outbox.stop()
         # The answers of those who were woken need one more look each.
         while len(self._waiters):
-            await asyncio.sleep(0)
+            await self._waiters.empty.wait(None)
         await self._committer.stop()
         for transport in self.transports:
             await transport.close()
@@ -165,7 +164,7 @@ class Engine:
         try:
             if isinstance(request, _SEARCHES):
                 now = self._fixed_now(head)
-                now = self.runtime.now_ms() if now is None else now
+                now = self._committer.now_ms() if now is None else now
                 return await self._searching.answer(request, now, tenant, prefix)
             if isinstance(request, _DEBUG):
                 return await self._debug.answer(request, head, tenant)

@@ -89,18 +89,18 @@ class Outbox:
         channels = sorted({channel for t in self._transports for channel in t.channels()})
         if self.paused or self._stopping or not channels or room <= 0:
             return repair
-        now = self._runtime.now_ms()
+        now = self._committer.now_ms()
         found = await self._store.scan_outbox(now, room, channels)
         if found:
-            await self._take(found, now)
-            return 0.0 if len(found) == room else repair
+            # There may be more, unless nothing can be committed just now.
+            return 0.0 if await self._take(found, now) else repair
         next_at = await self._store.next_message(channels)
         if next_at is None:
             return repair
         return min(max(next_at - now, 0) / 1_000, repair)
 
-    async def _take(self, found: list[tuple[str, OutboxEntry, Promise]], now: int) -> None:
-        """Reserves messages in one commit and starts their delivery."""
+    async def _take(self, found: list[tuple[str, OutboxEntry, Promise]], now: int) -> bool:
+        """Reserves messages in one commit and starts their delivery; whether that was possible."""
         items = [Item(tenant, TakeMessage(entry.key, now + TRY_MS)) for tenant, entry, _ in found]
         await self._committer.apply(items)
         for item, (tenant, _, promise) in zip(items, found, strict=True):
@@ -109,9 +109,13 @@ class Outbox:
                 delivery = self._runtime.spawn(work, f"kept-deliver-{item.outcome.key.id}")
                 self._deliveries[delivery] = None
                 delivery.add_done_callback(self._delivery_ended)
+        return not any(item.refused for item in items)
 
     def _delivery_ended(self, delivery: asyncio.Task[None]) -> None:
+        was_full = len(self._deliveries) >= MAX_MESSAGES_IN_FLIGHT
         self._deliveries.pop(delivery, None)
+        if was_full:
+            self._alarm.ring()
         if not delivery.cancelled() and (error := delivery.exception()) is not None:
             log.error("a delivery broke off; its message is tried again", exc_info=error)
 
@@ -122,7 +126,7 @@ class Outbox:
         except DeliveryFailedError as error:
             self._statistics.messages_failed += 1
             log.info("no delivery to %s, try %d: %s", entry.address, entry.tries, error)
-            due_at = self._runtime.now_ms() + backoff_ms(entry.tries)
+            due_at = self._committer.now_ms() + backoff_ms(entry.tries)
             step = FailedMessage(entry.key, entry.version, due_at)
         else:
             self._statistics.messages_sent += 1

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from math import inf
 
 from kept.engine.waiters import Waiter, Waiters
+from kept.protocol.records import PromiseState
 from kept.protocol.requests import PromiseWait, TaskClaim
 from kept.protocol.responses import ClaimResult, PromiseResult, Response
-from kept.protocol.records import PromiseState
 from kept.runtime import Runtime
 
 Look = Callable[[], Awaitable[Response]]
@@ -23,16 +24,11 @@ class Waiting:
 
     async def claim(self, request: TaskClaim, tenant: str, look: Look) -> Response:
         """The first non-empty claim; empty after `wait` ms."""
-        waiter = self._waiters.add_claim(tenant, request.queues)
+        waiter = self._waiters.add_claim(tenant, request.queues, request.functions)
         try:
-            response = await self._until(waiter, request.wait, look, _has_tasks)
+            return await self._until(waiter, request.wait, look, _has_tasks)
         finally:
             self._waiters.remove_claim(waiter)
-            if waiter.woken:
-                # It was woken for a task that it may not have taken, or left others behind.
-                for key in waiter.keys:
-                    self._waiters.wake_claim(key)
-        return response
 
     async def promise(self, request: PromiseWait, tenant: str, look: Look) -> Response:
         """The settled promise; the pending one after `timeout` ms."""
@@ -47,12 +43,23 @@ class Waiting:
     ) -> Response:
         end = self._runtime.monotonic() + wait_ms / 1_000
         while True:
+            waiter.look()
             response = await look()
-            left = end - self._runtime.monotonic()
-            if done(response) or left <= 0 or self._stopping():
+            if done(response):
                 return response
-            waiter.woken = False
-            await waiter.alarm.wait(left)
+            waiter.found_nothing()
+            left = end - self._runtime.monotonic()
+            if left <= 0 or self._stopping():
+                return response
+            await waiter.alarm.wait(min(left, self._seconds_to_deadline(response)))
+
+    def _seconds_to_deadline(self, response: Response) -> float:
+        """Until a promise that nobody settles, because it is not external, is seen as settled."""
+        if not isinstance(response.data, PromiseResult):
+            return inf
+        left = response.data.promise.timeout_at - self._runtime.now_ms()
+        # One that has passed on this clock, and is still ahead on that of the store, is waited for.
+        return left / 1_000 if left > 0 else inf
 
 
 def _has_tasks(response: Response) -> bool:

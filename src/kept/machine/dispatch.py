@@ -33,6 +33,8 @@ class Machine:
     ) -> None:
         self.tenant = tenant
         self.records = records
+        # Whether the background step taken last did anything.
+        self.changed = False
         self._config = config
         self._observer = observer
 
@@ -63,7 +65,7 @@ class Machine:
                 self._fire(due, now)
             elif isinstance(due, b.DrainEdges):
                 left = self._drain_promise(due.id, now)
-                self.records.put_undrained(due.id, left)
+                self.records.put_undrained(due.id, undrained=left)
             else:
                 mark = self.records.mark()
                 name, handler = _INTERNAL[type(due)]
@@ -73,6 +75,7 @@ class Machine:
         except BaseException:
             self._undo(undo_point)
             raise
+        self.changed = self.records.mark() > 0
         self.records.keep()
         return taken
 
@@ -137,7 +140,7 @@ class Machine:
             id = settled[position]
             position += 1
             if self.records.has_edges(id) and self._drain_promise(id, now):
-                self.records.put_undrained(id, True)
+                self.records.put_undrained(id, undrained=True)
 
     def _drain_promise(self, id: str, now: int) -> bool:
         """Steps 2 and 3 for a settled promise: its listeners, then its callbacks (A5).
@@ -159,7 +162,7 @@ class Machine:
             self._observe(mark, now, "callback", internal=True)
         return records.has_edges(id)
 
-    def _observe(self, mark: int, now: int, name: str, internal: bool = False) -> None:
+    def _observe(self, mark: int, now: int, name: str, *, internal: bool = False) -> None:
         if self._observer is not None:
             changes = self.records.changes_since(mark)
             self._observer.step(self.tenant, now, name, internal, changes)

@@ -12,7 +12,6 @@ from kept.protocol.records import Promise, PromiseRecord, Value
 from kept.protocol.storage import OTHERS_CURSOR, RELEASED_CURSOR
 
 
-
 class Preload(NamedTuple):
     """A page of it: the records, which of them were released (in order), where to go on."""
 

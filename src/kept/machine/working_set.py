@@ -291,7 +291,7 @@ class WorkingSet:
             self._releases_of.setdefault(task_id, {})[edge] = None
             self._set("releases", self._releases, edge, number)
 
-    def put_undrained(self, id: str, undrained: bool) -> None:
+    def put_undrained(self, id: str, *, undrained: bool) -> None:
         """Marks a settled promise that still has edges; they are loaded afresh for the next step."""
         self._set("undrained", self._undrained, id, undrained)
 
