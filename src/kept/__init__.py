@@ -1,14 +1,16 @@
 """kept: durable execution for Python. Promises, kept.
 
-    app = kept.App()
+app = kept.App()
 
-    @app.function
-    async def checkout(ctx: kept.Context, order: str) -> str: ...
+@app.function
+async def checkout(ctx: kept.Context, order: str) -> str: ...
 
-    async with app:
-        handle = await app.start(checkout, "42", id="order-42")
-        print(await handle)
+async with app:
+    handle = await app.start(checkout, "42", id="order-42")
+    print(await handle)
 """
+
+import typing
 
 from kept.errors import (
     BadRequestError,
@@ -39,13 +41,32 @@ from kept.errors import (
     UnprocessableError,
     UnregisteredError,
 )
-from kept.sdk.app import App
-from kept.sdk.context import Context
-from kept.sdk.functions import Function
-from kept.sdk.handle import Handle
-from kept.sdk.retry import Constant, Exponential, Linear, Never, Retry
+
+if typing.TYPE_CHECKING:
+    from kept.sdk.app import App as App
+    from kept.sdk.context import Context as Context
+    from kept.sdk.functions import Function as Function
+    from kept.sdk.handle import Handle as Handle
+    from kept.sdk.retry import Constant as Constant
+    from kept.sdk.retry import Exponential as Exponential
+    from kept.sdk.retry import Linear as Linear
+    from kept.sdk.retry import Never as Never
+    from kept.sdk.retry import Retry as Retry
 
 __version__ = "0.1.0"
+
+# Loaded when first used, so that a command or a server pays for nothing that it does not need.
+_FROM_SDK = {
+    "App": "kept.sdk.app",
+    "Constant": "kept.sdk.retry",
+    "Context": "kept.sdk.context",
+    "Exponential": "kept.sdk.retry",
+    "Function": "kept.sdk.functions",
+    "Handle": "kept.sdk.handle",
+    "Linear": "kept.sdk.retry",
+    "Never": "kept.sdk.retry",
+    "Retry": "kept.sdk.retry",
+}
 
 __all__ = [
     "App",
@@ -86,3 +107,18 @@ __all__ = [
     "UnregisteredError",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> typing.Any:
+    """What the SDK offers under this name."""
+    if name not in _FROM_SDK:
+        raise AttributeError(f"module 'kept' has no attribute {name!r}")
+    from importlib import import_module
+
+    found = getattr(import_module(_FROM_SDK[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
