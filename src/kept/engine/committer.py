@@ -135,7 +135,8 @@ class Committer:
             self._refuse(items, SHED, "too many requests are waiting; ask again later")
             return
         group = _Group(items, asyncio.get_running_loop().create_future())
-        self._queue.extend((item, group) for item in items)
+        for item in items:
+            self._queue.append((item, group))
         self._alarm.ring()
         await group.done
 

@@ -17,8 +17,10 @@ MAX_WAITERS: Final = 100_000
 # Background steps of each kind that one scan looks for.
 MAX_DUE_ITEMS: Final = 1_000
 MAX_SCAN_ROWS: Final = 1_000
-# Messages that are on their way at one time.
-MAX_MESSAGES_IN_FLIGHT: Final = 1_000
+# Messages that are on their way at one time. One to a poll connection is for a keep-alive.
+MAX_MESSAGES_IN_FLIGHT: Final = 20_000
+# Messages that one look takes from the outbox.
+MAX_MESSAGES_PER_LOOK: Final = 1_000
 
 
 class EngineConfig(msgspec.Struct, kw_only=True, frozen=True):

@@ -31,6 +31,9 @@ from kept.transports.base import Transport
 _NO_HEAD = r.RequestHead()
 _SEARCHES = (r.PromiseSearch, r.TaskSearch, r.ScheduleSearch, r.DeadList, r.PromiseChildren)
 _DEBUG = (r.DebugStart, r.DebugStop, r.DebugReset, r.DebugSnap, r.DebugTick)
+_MAY_WAIT = (r.TaskClaim, r.PromiseWait)
+# All others are applied by the committer, and that is all.
+_NOT_PLAIN = frozenset((*_SEARCHES, *_DEBUG, *_MAY_WAIT))
 
 
 class Engine:
@@ -115,8 +118,10 @@ class Engine:
         problem = problem_with(request, self._schemes)
         if problem is not None:
             response = Response(BAD_REQUEST, problem)
-        else:
+        elif type(request) in _NOT_PLAIN:
             response = await self._answer(request, head, tenant, prefix)
+        else:
+            response = await self._look(request, head, tenant)
         self.statistics.requests[request.kind, response.status] += 1
         return response
 
@@ -132,7 +137,7 @@ class Engine:
                 answers[index] = self._counted(request, Response(BAD_REQUEST, text))
             elif problem := problem_with(request, self._schemes):
                 answers[index] = self._counted(request, Response(BAD_REQUEST, problem))
-            elif isinstance(request, _SEARCHES + _DEBUG):
+            elif type(request) in _NOT_PLAIN and not isinstance(request, _MAY_WAIT):
                 await self._apply(gathered, answers, items)
                 answers[index] = await self.submit(request, head, tenant)
             else:

@@ -9,7 +9,11 @@ from typing import Final
 
 from kept.engine.alarm import Alarm
 from kept.engine.committer import Committer, Item
-from kept.engine.config import MAX_MESSAGES_IN_FLIGHT, EngineConfig
+from kept.engine.config import (
+    MAX_MESSAGES_IN_FLIGHT,
+    MAX_MESSAGES_PER_LOOK,
+    EngineConfig,
+)
 from kept.engine.statistics import Statistics
 from kept.errors import StoreError
 from kept.machine.background import DeliveredMessage, FailedMessage, TakeMessage
@@ -85,7 +89,7 @@ class Outbox:
     async def _send_due(self) -> float:
         """Starts what is due; answers after how many seconds to look again."""
         repair = self._config.repair_ms / 1_000
-        room = MAX_MESSAGES_IN_FLIGHT - len(self._deliveries)
+        room = min(MAX_MESSAGES_IN_FLIGHT - len(self._deliveries), MAX_MESSAGES_PER_LOOK)
         channels = sorted({channel for t in self._transports for channel in t.channels()})
         if self.paused or self._stopping or not channels or room <= 0:
             return repair

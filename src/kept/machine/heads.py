@@ -17,10 +17,6 @@ from kept.protocol.storage import Head, Reads
 _NEXT_LOAD = 64
 
 
-def _order(entry: tuple[int, int, str]) -> tuple[int, int]:
-    return entry[0], entry[1]
-
-
 class _Front:
     """Candidates of one head by rank, then by arrival."""
 
@@ -40,8 +36,14 @@ class _Front:
             return
         self.ids.add(task.id)
         self.arrivals += 1
-        insort(self.entries, (task.rank, self.arrivals, task.id), key=_order)
-        self.position = 0
+        # No two arrivals are equal, so ids are never compared.
+        entry = (task.rank, self.arrivals, task.id)
+        entries = self.entries
+        if not entries or entries[-1] < entry:
+            entries.append(entry)
+        else:
+            insort(entries, entry)
+            self.position = 0
 
 
 class Heads:
@@ -74,6 +76,7 @@ class Heads:
                 if task.id in front.ids:
                     front.ids.discard(task.id)
                     front.entries = [entry for entry in front.entries if entry[2] != task.id]
+                    front.position = 0
                 front.insert(task)
 
     def candidates(self, head: Head, now: int) -> Iterator[str]:

@@ -61,7 +61,7 @@ class WorkingSet:
         # Promises settled by the request at hand, whose edges are to be drained.
         self.settled: list[str] = []
         # What a table held under a key before the batch first wrote it.
-        self._before: dict[tuple[str, Any], Any] = {}
+        self._before: dict[str, dict[Any, Any]] = {}
         self._undo: list[tuple[str, Any, Any]] = []
 
     # -- loading ---------------------------------------------------------------------------
@@ -297,7 +297,11 @@ class WorkingSet:
 
     def _set(self, name: str, table: dict[Any, Any], key: Any, value: Any) -> None:
         previous = table.get(key, _ABSENT)
-        self._before.setdefault((name, key), previous)
+        before = self._before.get(name)
+        if before is None:
+            self._before[name] = {key: previous}
+        elif key not in before:
+            before[key] = previous
         self._undo.append((name, key, previous))
         table[key] = value
 
@@ -328,38 +332,37 @@ class WorkingSet:
 
     def changed_tasks(self) -> list[Task]:
         """The tasks that the batch wrote, as they are now."""
-        ids = [key for name, key in self._before if name == "tasks"]
+        ids = self._before.get("tasks", ())
         return [task for id in ids if (task := self._tasks.get(id)) is not None]
 
     def changes_since(self, mark: int) -> Changes:
         """What the step since `mark` did."""
-        first: dict[tuple[str, Any], Any] = {}
+        before: dict[str, dict[Any, Any]] = {}
         for name, key, previous in self._undo[mark:]:
-            first.setdefault((name, key), previous)
-        return self._collected(first.items())
+            before.setdefault(name, {}).setdefault(key, previous)
+        return self._collected(before)
 
     def changes(self) -> Changes:
         """What the whole batch did."""
-        return self._collected(self._before.items())
+        return self._collected(self._before)
 
-    def _collected(self, writes: Iterable[tuple[tuple[str, Any], Any]]) -> Changes:
+    def _collected(self, before: dict[str, dict[Any, Any]]) -> Changes:
+        """What differs from `before`, which holds what each table held under the keys written."""
         changes = Changes()
-        for (name, key), previous in writes:
-            value = self._table(name).get(key, _ABSENT)
+        for name, writes in before.items():
+            table = self._table(name)
+            written = {key: table[key] for key in writes if key in table}
             if name == "resumes_cleared":
                 # Clearing again is a change again: resumes may have come in between.
-                if value is not _ABSENT:
-                    changes.resumes_cleared.add(key)
+                changes.resumes_cleared.update(written)
                 continue
-            if value is _ABSENT or value is previous:
-                continue
-            if name == "promises" and previous is None:
-                changes.born_promises.add(key)
-            elif name == "tasks" and previous is None:
-                changes.born_tasks.add(key)
-            elif name == "resumes" and value is False:
-                # Its clearing already takes it away.
-                continue
-            getattr(changes, name)[key] = value
+            changed = {key: v for key, v in written.items() if v is not writes[key]}
+            if name == "promises":
+                changes.born_promises = {id for id in changed if writes[id] is None}
+            elif name == "tasks":
+                changes.born_tasks = {id for id in changed if writes[id] is None}
+            elif name == "resumes":
+                # What is gone, its clearing takes away already.
+                changed = {edge: True for edge, present in changed.items() if present}
+            setattr(changes, name, changed)
         return changes
-
