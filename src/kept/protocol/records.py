@@ -1,7 +1,8 @@
 """The records: what is stored, and what of it goes on the wire (protocol A2).
 
 A stored record (`Promise`, `Task`, `Schedule`, `OutboxEntry`, `DeadLetter`) is immutable; the
-machine replaces it, never changes it. `record()` gives the form that travels.
+machine replaces it, never changes it. `record()` gives the form that travels. Records hold no cycles,
+so they stay out of the garbage collector's sight (`gc=False`): it is a tenth of a busy engine's time.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Delivery(StrEnum):
     NEVER = "never"  # a timer's task: it only waits for its deadline
 
 
-class Value(msgspec.Struct, frozen=True, omit_defaults=True):
+class Value(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A payload: text and headers, opaque to the engine."""
 
     headers: dict[str, str] | None = None
@@ -65,7 +66,7 @@ class Value(msgspec.Struct, frozen=True, omit_defaults=True):
 EMPTY: Final = Value()
 
 
-class PromiseRecord(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+class PromiseRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename="camel"):
     """A promise on the wire."""
 
     id: str
@@ -78,7 +79,7 @@ class PromiseRecord(msgspec.Struct, frozen=True, omit_defaults=True, rename="cam
     settled_at: int | None = None
 
 
-class Promise(msgspec.Struct, frozen=True):
+class Promise(msgspec.Struct, frozen=True, gc=False):
     """A stored promise."""
 
     id: str
@@ -161,7 +162,7 @@ class Promise(msgspec.Struct, frozen=True):
         )
 
 
-class TaskRecord(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+class TaskRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename="camel"):
     """A task on the wire."""
 
     id: str
@@ -172,7 +173,7 @@ class TaskRecord(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"
     pid: str | None = None
 
 
-class Task(msgspec.Struct, frozen=True):
+class Task(msgspec.Struct, frozen=True, gc=False):
     """A stored task: the work of finding a promise's result out.
 
     `resumes` counts the awaited ids that woke it; the ids themselves are edges. `failures` counts
@@ -204,7 +205,7 @@ class Task(msgspec.Struct, frozen=True):
         return TaskRecord(self.id, self.state, self.version, self.resumes, self.ttl, self.pid)
 
 
-class ScheduleRecord(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+class ScheduleRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename="camel"):
     """A schedule, stored and on the wire."""
 
     id: str
@@ -225,7 +226,7 @@ class MessageKind(StrEnum):
     UNBLOCK = "unblock"
 
 
-class MessageKey(msgspec.Struct, frozen=True, order=True):
+class MessageKey(msgspec.Struct, frozen=True, gc=False, order=True):
     """What an outbox entry is known by: an execute by its task alone, an unblock by promise and address."""
 
     kind: MessageKind
@@ -241,7 +242,7 @@ class MessageKey(msgspec.Struct, frozen=True, order=True):
         return MessageKey(MessageKind.UNBLOCK, promise_id, address)
 
 
-class OutboxEntry(msgspec.Struct, frozen=True):
+class OutboxEntry(msgspec.Struct, frozen=True, gc=False):
     """A message on its way out. `due_at` (ms) is the next try; `tries` counts those made.
 
     An unblock does not copy its promise: a settled record never changes, so it is read when sent.
@@ -254,7 +255,7 @@ class OutboxEntry(msgspec.Struct, frozen=True):
     tries: int = 0
 
 
-class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+class DeadLetter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename="camel"):
     """Work that was given up on, kept for an operator (B4)."""
 
     id: str

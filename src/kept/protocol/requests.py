@@ -32,7 +32,7 @@ Preload: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_PRELOAD_RECORDS)]
 Head: TypeAlias = dict[str, Any]
 
 
-class Request(msgspec.Struct, rename="camel", omit_defaults=True, forbid_unknown_fields=False):
+class Request(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     """What every request is. `kind` is its name on the wire."""
 
     kind: ClassVar[str] = ""
@@ -308,7 +308,7 @@ class DebugTick(Request):
     time: Instant
 
 
-class RequestHead(msgspec.Struct, omit_defaults=True):
+class RequestHead(msgspec.Struct, omit_defaults=True, gc=False):
     """The head of an envelope, as far as the engine reads it."""
 
     corr_id: str = msgspec.field(name="corrId", default="")

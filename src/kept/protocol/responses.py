@@ -32,7 +32,7 @@ INTERNAL: Final = 500
 UNAVAILABLE: Final = 503
 
 
-class Result(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class Result(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     """What every successful answer's data is."""
 
 
@@ -190,7 +190,7 @@ class Snapshot(Result, frozen=True):
     messages: list[SnapMessage]
 
 
-class Response(msgspec.Struct):
+class Response(msgspec.Struct, gc=False):
     """An answer: its status and data (a `Result`, a list for debug.tick, or an error's text)."""
 
     status: int
