@@ -34,6 +34,20 @@ class Debug:
         self._background = background
         self._outbox = outbox
         self._allowed = config.debug
+        # Whether debug.start or debug.stop, or a first debug clock, has said who tells the time.
+        self._told = False
+
+    def fixed_now(self, head: r.RequestHead) -> int | None:
+        """The instant (ms) that is a request's clock, where debugging is allowed and it has one.
+
+        Such a clock replaces every other source of time: the first one pauses the background, which
+        lives by the wall clock, unless debug.start or debug.stop has decided that already.
+        """
+        if not self._allowed or head.debug_time is None:
+            return None
+        if not self._told:
+            self._pause()
+        return head.debug_time
 
     async def answer(self, request: DebugRequest, head: r.RequestHead, tenant: str) -> Response:
         """403 unless the server runs with --debug."""
@@ -55,11 +69,13 @@ class Debug:
 
     def _pause(self) -> None:
         """Background steps and delivery stand still; edges are drained with settlements still."""
+        self._told = True
         self._background.paused = True
         self._committer.dispatching = False
         self._outbox.paused = True
 
     def _resume(self) -> None:
+        self._told = True
         self._committer.dispatching = True
         self._background.resume()
         self._outbox.paused = False

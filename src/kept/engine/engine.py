@@ -168,7 +168,7 @@ class Engine:
             return await self._wait(request, head, tenant)
         try:
             if isinstance(request, _SEARCHES):
-                now = self._fixed_now(head)
+                now = self._debug.fixed_now(head)
                 now = self._committer.now_ms() if now is None else now
                 return await self._searching.answer(request, now, tenant, prefix)
             if isinstance(request, _DEBUG):
@@ -202,10 +202,7 @@ class Engine:
         return item.outcome
 
     def _item(self, request: r.Request, head: r.RequestHead, tenant: str) -> Item:
-        return Item(tenant, request, self._fixed_now(head), head.request_id)
-
-    def _fixed_now(self, head: r.RequestHead) -> int | None:
-        return head.debug_time if self.config.debug else None
+        return Item(tenant, request, self._debug.fixed_now(head), head.request_id)
 
     def _committed(self, notice: Notice) -> None:
         """A commit of this process: wake who waits for what it did."""
