@@ -244,8 +244,6 @@ class DurableLoop(Scheduler):
             self._closed = True
             for task in reversed(self._alive()):
                 evict(task)
-            for task in self._failed.values():
-                task._log_traceback = False
             for held in (self._ready, self._tasks, self._failed, self._externals, self._timers):
                 held.clear()
             self._generators.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,10 +14,17 @@ from kept.sdk.loop.tasks import DurableTask
 # again there, but not for ever.
 MAX_CLOSES: Final = 100
 
+_UNAWAITED: Final = (
+    "ignore",
+    re.compile("coroutine .* was never awaited"),
+    RuntimeWarning,
+    None,
+    0,
+)
+
 
 def evict(task: DurableTask[Any]) -> None:
     """Closes a task's coroutine. What it raises on the way is of no interest."""
-    task._log_destroy_pending = False  # type: ignore[attr-defined]
     coro: Any = task.get_coro()
     for _ in range(MAX_CLOSES):
         try:
@@ -33,15 +41,15 @@ def evict(task: DurableTask[Any]) -> None:
 def without_complaints() -> Iterator[None]:
     """Mutes "coroutine … was never awaited" for coroutines that an evicted frame made and did not reach.
 
-    One filter in front, then out again. `warnings.catch_warnings` would put back the whole list as it was,
-    and so undo what another thread did to it meanwhile.
+    One filter put in front, and taken out again. `warnings.catch_warnings` would put back the whole list as
+    it was, and so undo what another thread did to it meanwhile, and make every warning of the process new
+    again.
     """
-    warnings.filterwarnings(
-        "ignore", message="coroutine .* was never awaited", category=RuntimeWarning
-    )
-    ours = warnings.filters[0]
+    filters: list[object] = warnings.filters  # type: ignore[assignment]
+    filters.insert(0, _UNAWAITED)
     try:
         yield
     finally:
+        # Not there any more when cleanup code of the user has reset the filters.
         with suppress(ValueError):
-            warnings.filters.remove(ours)  # type: ignore[attr-defined]
+            filters.remove(_UNAWAITED)

@@ -220,7 +220,10 @@ class Scheduler(Refusals):
     # -- failures
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Collects into `unhandled`, the first ones; prints nothing."""
+        """Collects into `unhandled`, the first ones; prints nothing.
+
+        After `close` it is deaf: asyncio complains here of every task that is freed before its end.
+        """
         if not self._closed and len(self._reports) < MAX_REPORTS:
             task = context.get("task")
             branch = task.branch if isinstance(task, DurableTask) else None

@@ -8,10 +8,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-import kept
-
 _STANDARD_LIBRARY: Final = os.path.dirname(os.__file__) + os.sep
-_OURS: Final = str(Path(kept.__file__).parent) + os.sep
+_OURS: Final = str(Path(__file__).parents[1]) + os.sep
 _INSTALLED: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 # Below this function of the loop stands whoever runs it, and that is not whose line we look for.
@@ -21,7 +19,7 @@ _BOTTOM: Final = "DurableLoop._drain"
 def calling_line(frame: FrameType | None) -> str:
     """`file:line, in function` of the user's code that led to `frame`.
 
-    The innermost frame that is neither kept's, nor the standard library's, nor an installed package's;
+    The innermost frame that is neither the SDK's, nor the standard library's, nor an installed package's;
     failing that, an installed package's.
     """
     return _best(_callers(frame))

@@ -402,7 +402,7 @@ def test_two_generators_dropped_together_keep_their_own_branches() -> None:
 
 
 def test_eager_tasks_keep_names_and_the_current_task() -> None:
-    """With asyncio's eager factory (from Python 3.12) tasks run at once, as the current task, named as ever."""
+    """With asyncio's eager factory (from Python 3.12) tasks run at once, as current, named as ever."""
     factory = getattr(asyncio, "eager_task_factory", None)
 
     async def workflow(world: World) -> Any:

@@ -51,9 +51,9 @@ def at_random(seed: int) -> Any:
     return random.Random(seed).choice
 
 
-def played(program: Node, choose: Any) -> tuple[World, list[Any]]:
+def played(program: Node, choose: Any, *, eager: bool = False) -> tuple[World, list[Any]]:
     """A finished run and its story. Every step and every timer of it has a name of its own."""
-    world = play(program, choose)
+    world = play(program, choose, eager=eager)
     told = story(world)
     world.loop.close()
     names = [line.split()[1] for line in world.trace if line.startswith(("ask ", "arm "))]
@@ -84,11 +84,13 @@ def test_processes_agree_whatever_the_hash_seed_and_the_addresses() -> None:
 
 
 @settings(max_examples=200)
-@given(any_program, seeds)
-def test_a_replay_of_the_order_of_releases_repeats_everything(program: Node, seed: int) -> None:
+@given(program=any_program, seed=seeds, eager=st.booleans())
+def test_a_replay_of_the_order_of_releases_repeats_everything(
+    program: Node, seed: int, *, eager: bool
+) -> None:
     """Given the order in which results came in, code asks for the same in the same order, and ends alike."""
-    first, told = played(program, at_random(seed))
-    _, told_again = played(program, replay(first.order))
+    first, told = played(program, at_random(seed), eager=eager)
+    _, told_again = played(program, replay(first.order), eager=eager)
     assert told_again == told
 
 

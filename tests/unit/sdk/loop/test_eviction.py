@@ -20,7 +20,11 @@ def evicted(workflow: Any, *, releases: int = 0) -> World:
     world = World()
     world.play(workflow, releases=releases)
     before = list(world.trace)
+    tasks = [world.loop.root, *world.loop.open_tasks()]
+    coroutines: list[Any] = [task.get_coro() for task in tasks if task is not None]
     world.loop.close()
+    assert [coroutine.cr_frame for coroutine in coroutines] == [None] * len(tasks)
+    del coroutines, tasks
     gc.collect()
     assert [line for line in world.trace[len(before) :] if line.startswith(NOTHING_OUTSIDE)] == []
     return world
@@ -100,11 +104,11 @@ def test_code_that_tries_again_for_ever_still_ends() -> None:
         async def deaf() -> None:
             for _ in range(20):
                 try:
-                    await event.wait()
+                    await never
                 except BaseException:  # noqa: BLE001 - the point
                     continue
 
-        event = asyncio.Event()
+        never = asyncio.get_running_loop().create_future()
         await asyncio.gather(persistent(), deaf())
 
     evicted(workflow)

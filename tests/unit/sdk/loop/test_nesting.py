@@ -292,6 +292,7 @@ def test_a_generator_dropped_between_runs_is_closed_in_the_next() -> None:
     assert world.loop.idle
     world.release("1")
     assert world.labels()["root's"] == "0:1"
+    assert [wait.branch for wait in world.loop.blocked()] == ["", "0"]
     while not world.finished:
         world.release(world.loop.waiting()[0])
 

@@ -349,6 +349,26 @@ def test_a_failure_seen_later_is_no_longer_unhandled() -> None:
     assert world.loop.unhandled == []
 
 
+def test_a_failure_the_owner_looked_at_is_no_longer_unhandled() -> None:
+    """The owner, too, may look at an open task's exception, without another run."""
+
+    async def workflow(world: World) -> None:
+        async def fails() -> None:
+            await world.step("", ValueError("no"))
+
+        asyncio.create_task(fails())  # noqa: RUF006 - the loop keeps it
+        await world.step()
+
+    world = World()
+    world.start(workflow)
+    (task,) = world.loop.open_tasks()
+    world.release("0:1")
+    assert len(world.loop.unhandled) == 1
+    assert isinstance(task.exception(), ValueError)
+    assert world.loop.unhandled == []
+    world.loop.close()
+
+
 def test_reports_are_bounded() -> None:
     """A million lost failures do not fill the memory: the first hundred are kept."""
 

@@ -1,4 +1,7 @@
-"""How fast the loop is. The figures are printed; the floors are far below them and catch accidents only."""
+"""How fast the loop is, in seconds of processor time, which other processes do not lengthen.
+
+The figures are printed; the floors are far below them and catch accidents only.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,9 @@ def best_rate(measure: Callable[[], int]) -> float:
     """Units a second, the best of five."""
 
     def once() -> float:
-        begin = time.perf_counter()
+        begin = time.process_time()
         units = measure()
-        return units / (time.perf_counter() - begin)
+        return units / (time.process_time() - begin)
 
     return max(once() for _ in range(5))
 
@@ -78,7 +81,7 @@ def test_releases_per_second() -> None:
 
 
 def test_a_wide_fan_out_is_linear() -> None:
-    """Ten times the branches take about ten times as long: nothing walks all tasks for each of them."""
+    """Twenty times the branches take about twenty times as long: nothing walks all tasks for each of them."""
 
     def cost(branches: int) -> float:
         world = World(max_callbacks=1_000_000)
@@ -89,16 +92,16 @@ def test_a_wide_fan_out_is_linear() -> None:
         async def workflow() -> None:
             await asyncio.gather(*(one() for _ in range(branches)))
 
-        begin = time.perf_counter()
+        begin = time.process_time()
         world.loop.start(workflow())
         world.loop.run_ready()
         for step in world.loop.waiting():
             world.loop.release(step, None)
             world.loop.run_ready()
-        spent = time.perf_counter() - begin
+        spent = time.process_time() - begin
         assert world.finished
         return spent
 
-    small, large = min(cost(2_000) for _ in range(3)), cost(20_000)
+    small, large = min(cost(1_000) for _ in range(3)), min(cost(20_000) for _ in range(2))
     print(f"\n{large / 20_000 * 1e6:.0f} µs for one of 20,000 branches")  # noqa: T201 - for people
-    assert large < small * 10 * 5
+    assert large < small * 20 * 5
