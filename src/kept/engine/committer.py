@@ -26,7 +26,7 @@ from kept.machine.working_set import WorkingSet
 from kept.protocol import requests as r
 from kept.protocol.records import Delivery, OutboxEntry, TaskState
 from kept.protocol.requests import Request, TaskClaim
-from kept.protocol.responses import INTERNAL, SHED, UNAVAILABLE, Response
+from kept.protocol.responses import INTERNAL, SHED, UNAVAILABLE, ClaimResult, Response
 from kept.protocol.storage import Changes, Notice, Reads, StepObserver
 from kept.runtime import Runtime
 from kept.stores.base import Store, Transaction
@@ -163,17 +163,35 @@ class Committer:
             size = min(len(self._queue), MAX_COMMIT_ITEMS)
             batch = [self._queue.popleft() for _ in range(size)]
             self._statistics.queued = len(self._queue)
+            batch = [entry for entry in batch if not _is_given_up(*entry)]
+            if not batch:
+                continue
             notice = await self._commit([item for item, _ in batch])
             self._answer(batch)
             if notice:
                 self._on_commit(notice)
 
-    @staticmethod
-    def _answer(batch: list[tuple[Item, _Group]]) -> None:
-        for _, group in batch:
+    def _answer(self, batch: list[tuple[Item, _Group]]) -> None:
+        for item, group in batch:
             group.left -= 1
-            if group.left == 0 and not group.done.done():
+            if _is_given_up(item, group):
+                self._hand_back(item)
+            elif group.left == 0 and not group.done.done():
                 group.done.set_result(None)
+
+    def _hand_back(self, item: Item) -> None:
+        """Releases what a claim got that was given up during its commit: nobody will work on it."""
+        if not isinstance(item.outcome, Response) or not isinstance(item.outcome.data, ClaimResult):
+            return
+        leases = item.outcome.data.tasks
+        releases = [
+            Item(item.tenant, r.TaskRelease(lease.task.id, lease.task.version), item.fixed_now)
+            for lease in leases
+        ]
+        group = _Group(releases, asyncio.get_running_loop().create_future())
+        # First of all: a repetition of the claim may be queued already, and must not be answered
+        # with leases that are then taken away.
+        self._queue.extendleft((release, group) for release in reversed(releases))
 
     async def _commit(self, items: list[Item]) -> Notice:
         """One batch. A failed commit fails every item with a retryable error (B1)."""
@@ -210,6 +228,11 @@ class Committer:
 
     def new_batch_id(self) -> str:
         return self._runtime.entropy(16).hex()
+
+
+def _is_given_up(item: Item, group: _Group) -> bool:
+    """Whether this is a claim whose caller no longer waits for the answer."""
+    return group.done.cancelled() and isinstance(item.work, TaskClaim)
 
 
 class _Batch:
@@ -294,4 +317,3 @@ class _Batch:
             ]
             for id in due:
                 await self._apply(Item(tenant, RetryTask(id)))
-

@@ -31,6 +31,7 @@ from kept.server.replies import (
     Reply,
     Scope,
     Send,
+    departure,
     refusal,
     send_reply,
     send_text,
@@ -115,15 +116,20 @@ class Door:
                 await send_reply(send, body, _CLOSE if incoming.expects_continue else None)
                 return
             held = len(body)
-            await send_reply(send, await self._receive(body, incoming.bearer, batch=batch))
+            reply = await self._answer(body, incoming.bearer, receive, batch=batch)
+            if reply is not None:
+                await send_reply(send, reply)
         finally:
             self._admission.leave(held)
 
-    async def _receive(self, body: bytes, bearer: str | None, *, batch: bool) -> Reply:
+    async def _answer(
+        self, body: bytes, bearer: str | None, receive: Receive, *, batch: bool
+    ) -> Reply | None:
+        """The answer, or None where the client went away while its request waited."""
         try:
             if batch:
                 return await self._reception.batch(body, bearer)
-            return await self._reception.single(body, bearer)
+            return await self._reception.single(body, bearer, lambda: departure(receive))
         except Exception:
             # The server under us would answer in a form that is not the protocol's.
             logger.exception("request failed before the engine")

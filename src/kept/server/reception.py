@@ -3,9 +3,10 @@ then the engine (the order of checks of protocol A1)."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
@@ -19,6 +20,7 @@ from kept.protocol.responses import (
     OK,
     Response,
 )
+from kept.runtime import Runtime
 from kept.server.authority import Authenticator, Authority
 from kept.server.replies import Reply, refusal
 
@@ -26,6 +28,10 @@ logger = logging.getLogger("kept.server")
 
 _SEARCHES: Final = (r.PromiseSearch, r.TaskSearch, r.ScheduleSearch, r.DeadList)
 INTERNAL_TEXT: Final = "internal error; the server's log has the details"
+
+
+# Returns when the client of a request is gone.
+Departure: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Engine(Protocol):
@@ -63,18 +69,23 @@ class _Admitted(msgspec.Struct):
 class Reception:
     """Receives requests for one engine."""
 
-    def __init__(self, engine: Engine, authenticator: Authenticator) -> None:
+    def __init__(self, engine: Engine, authenticator: Authenticator, runtime: Runtime) -> None:
         self._engine = engine
         self._authenticator = authenticator
+        self._runtime = runtime
 
-    async def single(self, body: bytes, bearer: str | None) -> Reply:
-        """The answer to one envelope; `bearer` is the token of the HTTP request, if any."""
+    async def single(self, body: bytes, bearer: str | None, departure: Departure) -> Reply | None:
+        """The answer to one envelope; None where it waited and its client went away, which
+        `departure` returns at. `bearer` is the token of the HTTP request, if any."""
         admitted = self._admit(body, bearer)
         if isinstance(admitted, Reply):
             return admitted
         try:
-            response = await self._submit(admitted)
-            return _encoded(admitted, response)
+            if _waits(admitted.request):
+                response = await self._submit_unless_gone(admitted, departure)
+            else:
+                response = await self._submit(admitted)
+            return None if response is None else _encoded(admitted, response)
         except Exception:  # noqa: BLE001 - whatever failed inside, the client gets the protocol's 500
             return _failed(admitted)
 
@@ -127,6 +138,22 @@ class Reception:
         if prefix is None:
             return await self._engine.submit(admitted.request, admitted.head, tenant)
         return await self._engine.submit(admitted.request, admitted.head, tenant, prefix=prefix)
+
+    async def _submit_unless_gone(
+        self, admitted: _Admitted, departure: Departure
+    ) -> Response | None:
+        """Gives the request up when its client is gone: a claim would go on to take work for
+        nobody."""
+        answering = self._runtime.spawn(self._submit(admitted), "waiting-request")
+        leaving = self._runtime.spawn(departure(), "client-departure")
+        both = (answering, leaving)
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            return answering.result() if answering.done() else None
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
 
     async def _run(self, run: list[_Admitted | Reply]) -> list[bytes]:
         """The answers to items that go to the engine together."""

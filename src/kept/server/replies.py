@@ -54,3 +54,9 @@ async def send_text(send: Send, status: int, body: bytes, content_type: bytes) -
     headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def departure(receive: Receive) -> None:
+    """Returns when the client of a request, whose body has been read, is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -108,7 +108,7 @@ async def serve(
         admission = Admission(limits)
         numbers = DoorNumbers(guard, admission, poll)
         door = Door(
-            Reception(engine, authenticator),
+            Reception(engine, authenticator, runtime),
             authenticator,
             poll,
             admission,

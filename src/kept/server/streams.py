@@ -9,7 +9,7 @@ from kept.errors import BadRequestError, ForbiddenError
 from kept.protocol.limits import MAX_ID_BYTES
 from kept.runtime import Runtime
 from kept.server.authority import DEFAULT_TENANT, Authority
-from kept.server.replies import Receive, Send
+from kept.server.replies import Receive, Send, departure
 from kept.transports.poll import PollConnection, PollTransport
 
 POLL_PATH: Final = b"/poll/"
@@ -74,6 +74,5 @@ async def serve_stream(
 
 async def _watch(transport: PollTransport, connection: PollConnection, receive: Receive) -> None:
     """Ends the connection when the client is gone, which a write alone notices late or never."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    await departure(receive)
     transport.disconnect(connection)

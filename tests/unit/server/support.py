@@ -189,7 +189,7 @@ async def running_door(
     guard, admission = ConnectionGuard(limits, runtime), Admission(limits)
     numbers = DoorNumbers(guard, admission, poll)
     door = Door(
-        Reception(engine, authenticator),
+        Reception(engine, authenticator, runtime),
         authenticator,
         poll,
         admission,
