@@ -16,6 +16,7 @@ from kept.machine.effects import put_pending, read_promise, read_task
 from kept.machine.queues import LEASE_EXPIRED, backoff_ms, give_up, is_exhausted
 from kept.machine.step import Step
 from kept.protocol import tags as tag
+from kept.protocol.limits import MAX_INTEGER
 from kept.protocol.records import (
     EMPTY,
     Delivery,
@@ -147,7 +148,7 @@ def expire_lease(step: Step, due: ExpireLease) -> None:
         return
     retry_at = step.now
     if task.delivery is Delivery.PULL:
-        retry_at += backoff_ms(promise, task.version, failures)
+        retry_at = min(retry_at + backoff_ms(promise, task.version, failures), MAX_INTEGER)
     put_pending(step, task, promise, retry_at, failures=failures)
 
 

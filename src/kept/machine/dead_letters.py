@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from kept.machine.effects import put_new_promise, put_pending, read_promise
+from kept.machine.not_loaded import NotLoaded
 from kept.machine.step import Step
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
@@ -19,6 +20,7 @@ from kept.protocol.responses import (
     ReplayResult,
     Response,
 )
+from kept.protocol.storage import Reads
 from kept.protocol.validation import id_problem
 
 
@@ -31,7 +33,17 @@ def dead_get(step: Step, request: r.DeadGet) -> Response:
 
 def dead_replay(step: Step, request: r.DeadReplay) -> Response:
     """Each of the ids by itself: one that cannot be replayed says why and stops no other."""
+    _require_replays(step, request.ids)
     return Response(OK, ReplayResult([_replay(step, id, request.param) for id in request.ids]))
+
+
+def _require_replays(step: Step, ids: list[str]) -> None:
+    """Asks for all ids of replays at once: one by one, each would undo those before it."""
+    letters = [letter for id in ids if (letter := step.records.dead_letter(id)) is not None]
+    following = {f"{letter.id}~{letter.replays + 1}" for letter in letters}
+    missing = {id for id in following if not step.records.knows_object(id)}
+    if missing:
+        raise NotLoaded(Reads(objects=missing))
 
 
 def _replay(step: Step, id: str, param: Value | None) -> Replay:

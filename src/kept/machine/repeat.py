@@ -71,7 +71,10 @@ def answered_before(step: Step, request: Repeatable) -> Response | None:
     if isinstance(request, r.TaskRecordStep):
         return _promise_again(step, request.step.id)
     if isinstance(request, r.TaskNack):
-        return Response(OK, msgspec.json.decode(task.last_answer or b"", type=NackResult))
+        if not task.last_answer:
+            # The id was another request's: this one stands on its own.
+            return None
+        return Response(OK, msgspec.json.decode(task.last_answer, type=NackResult))
     if isinstance(request, r.TaskSuspend) and task.last_answer == b"300":
         page = preload_of(step, task.id, request.preload)
         return Response(RESUME_AT_ONCE, PreloadResult(page.records, page.more))

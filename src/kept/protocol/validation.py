@@ -298,6 +298,8 @@ def _schedule_create(request: r.ScheduleCreate, schemes: Schemes) -> str | None:
 def _dead_replay(request: r.DeadReplay, _: Schemes) -> str | None:
     if not 1 <= len(request.ids) <= MAX_REPLAYS_PER_REQUEST:
         return f"ids: name 1 to {MAX_REPLAYS_PER_REQUEST} dead letters"
+    if len(set(request.ids)) != len(request.ids):
+        return "ids: one is named twice"
     if request.param is not None and (problem := value_problem(request.param, "param")):
         return problem
     return _ids_problem(request.ids, "ids")
