@@ -6,15 +6,16 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
+from itertools import islice
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, overload
 
 from kept.client.connect import connect
 from kept.client.connection import Connection, call
 from kept.errors import ConfigurationError, ConflictError
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
-from kept.protocol.limits import MAX_INTEGER, NEVER_MS
+from kept.protocol.limits import MAX_CLAIM_TASKS, MAX_INTEGER, NEVER_MS
 from kept.protocol.responses import PromiseResult
 from kept.runtime import Runtime, SystemRuntime
 from kept.sdk import payload
@@ -23,13 +24,15 @@ from kept.sdk.functions import Function, Registry
 from kept.sdk.handle import Handle
 from kept.sdk.retry import Retry
 from kept.sdk.services import Services, Target
-from kept.sdk.worker import Worker
+from kept.sdk.worker import MAX_CACHED, MIN_TTL_SECONDS, Worker
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 DEFAULT_URL = "sqlite:///kept.db"
 DEFAULT_QUEUE = "default"
+# Starts that `start_many` has under way at one time.
+MAX_CONCURRENT_STARTS: Final = 1_000
 
 
 class App:
@@ -39,7 +42,8 @@ class App:
     KEPT_URL) runs an engine in this process on that file, which several processes may share;
     `http://host:8420` talks to a server. `queue` is where its work waits. `worker=False` starts
     work and reads results only. `ttl` is how many seconds a crashed worker's work waits before
-    another goes on with it; `concurrency` is how many tasks a worker holds at one time.
+    another goes on with it; `concurrency` is how many tasks a worker holds at one time, and `cache`
+    how many suspended workflows it keeps in memory, to go on with them without a replay.
     """
 
     def __init__(
@@ -51,18 +55,28 @@ class App:
         worker: bool = True,
         ttl: float = 30.0,
         concurrency: int = 100,
+        cache: int = MAX_CACHED,
         runtime: Runtime | None = None,
     ) -> None:
+        if ttl < MIN_TTL_SECONDS:
+            raise ConfigurationError(f"ttl: must be at least {MIN_TTL_SECONDS} seconds")
+        if not 1 <= concurrency <= MAX_CLAIM_TASKS:
+            raise ConfigurationError(f"concurrency: must be from 1 to {MAX_CLAIM_TASKS}")
+        if cache < 0:
+            raise ConfigurationError("cache: must not be negative")
         self.url = url or os.environ.get("KEPT_URL") or DEFAULT_URL
         self.queue = queue
         self._token = token or os.environ.get("KEPT_TOKEN")
         self._works = worker
         self._ttl = ttl
         self._concurrency = concurrency
+        self._cache = cache
         self._runtime = runtime or SystemRuntime()
         self._registry = Registry()
         self._services: Services | None = None
         self._worker: Worker | None = None
+        self._opening = False
+        self._process = 0
 
     # -- functions -------------------------------------------------------------------------------
 
@@ -126,9 +140,14 @@ class App:
 
     async def open(self) -> None:
         """Connects, and starts the worker. Raises `StoreError`, `ConfigurationError`."""
-        if self._services is not None:
+        if self._opening or self._services is not None:
             raise ConfigurationError("the app is open already")
-        connection = await connect(self.url, self._runtime, self._token)
+        self._opening = True
+        try:
+            connection = await connect(self.url, self._runtime, self._token)
+        finally:
+            self._opening = False
+        self._process = os.getpid()
         self._services = Services(connection, self._runtime, self._registry, self.queue)
         if self._works:
             self._worker = Worker(
@@ -136,6 +155,7 @@ class App:
                 queues=self._queues(),
                 ttl=self._ttl,
                 concurrency=self._concurrency,
+                cache=self._cache,
             )
             self._worker.start()
 
@@ -143,13 +163,19 @@ class App:
         """Stops the worker, hands back what it holds, and closes the connection; idempotent."""
         services, worker = self._services, self._worker
         self._services = self._worker = None
-        if worker is not None:
-            await worker.stop()
-        if services is not None:
+        if services is None or self._process != os.getpid():
+            return
+        try:
+            if worker is not None:
+                await worker.stop()
+        finally:
             await services.connection.close()
 
     async def work(self, stop: asyncio.Event | None = None) -> None:
-        """Works until `stop` is set, or for ever: what `kept worker` runs."""
+        """Works until `stop` is set, or for ever: what `kept worker` runs.
+
+        Then it claims no more, finishes what it can soon, and hands back the rest.
+        """
         async with self:
             await (stop or asyncio.Event()).wait()
 
@@ -165,6 +191,10 @@ class App:
     def _open_services(self) -> Services:
         if self._services is None:
             raise ConfigurationError("the app is not open: use it inside 'async with app:'")
+        if self._process != os.getpid():
+            raise ConfigurationError(
+                "the app was opened before this process was forked; open it in the child instead"
+            )
         return self._services
 
     # -- starting work ---------------------------------------------------------------------------
@@ -246,8 +276,11 @@ class App:
         self, function: Function[..., Any], calls: Iterable[tuple[Any, ...]]
     ) -> list[Handle[Any]]:
         """Starts a function once for each tuple of arguments, in as few commits as possible."""
-        starts = [self.start(function, *args) for args in calls]
-        return list(await asyncio.gather(*starts))
+        handles: list[Handle[Any]] = []
+        remaining = iter(calls)
+        while some := list(islice(remaining, MAX_CONCURRENT_STARTS)):
+            handles += await asyncio.gather(*(self.start(function, *args) for args in some))
+        return handles
 
     def handle(self, id: str, type: Any = Any) -> Handle[Any]:
         """A handle to work that was started elsewhere; `type` is what its result must be."""
@@ -271,7 +304,7 @@ class App:
             self._runtime.entropy(16).hex() if id is None else id,
             deadline,
             payload.encode_arguments(args, kwargs, services.root_headers),
-            {tag.TARGET: f"queue://{target.queue}", tag.FUNCTION: target.reference, **target.tags},
+            target.all_tags,
         )
 
     async def _started(
@@ -280,6 +313,14 @@ class App:
         response = await call(services.connection, create)
         assert isinstance(response.data, PromiseResult)
         owner = response.data.promise.tags.get(tag.FUNCTION)
-        if owner != target.reference:
-            raise ConflictError(f"{create.id} is already the work of {owner or 'something else'}")
+        # Another version of the function is the same work, begun before a deployment.
+        if owner is None or _name_of(owner) != _name_of(target.reference):
+            raise ConflictError(
+                f"{create.id} is the work of {owner or 'something else'} already; "
+                f"start {target.reference} under another id"
+            )
         return Handle(create.id, services.connection, self._runtime, target.returns)
+
+
+def _name_of(reference: str) -> str:
+    return reference.rpartition("@")[0] or reference

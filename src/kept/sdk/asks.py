@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Final
 
-from kept.errors import NondeterminismError
+from kept.errors import ConfigurationError, NondeterminismError
 from kept.protocol import tags as tag
 from kept.protocol.limits import MAX_ID_BYTES
 from kept.protocol.records import PromiseRecord, Value
@@ -61,7 +62,7 @@ class Ask:
         for name in (tag.FUNCTION, tag.TIMER, tag.EXTERNAL):
             before, now = recorded.tags.get(name), self.create.tags.get(name)
             if before != now:
-                raise _differs(self, recorded, f"{name} {before!r}", f"{now!r}")
+                raise _differs(self, recorded, f"{name} = {before}", f"{name} = {now}")
         if recorded.param.normal() != self.create.param.normal():
             raise _differs(self, recorded, _shown(recorded.param), _shown(self.create.param))
 
@@ -72,6 +73,18 @@ def child_id(parent: str, step: str) -> str:
     if len(id.encode()) <= MAX_ID_BYTES:
         return id
     return "h." + hashlib.sha256(id.encode()).hexdigest()
+
+
+_STEP_NAME: Final = re.compile(r"[0-9.:]*")
+
+
+def promise_name(name: str) -> str:
+    """A promise's name as the code gave it. Raises `ConfigurationError` for one of a step's."""
+    if _STEP_NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"a promise cannot be called {name!r}: names of digits, dots and colons are for steps"
+        )
+    return name
 
 
 def stored_arguments(arguments: Value) -> Value:

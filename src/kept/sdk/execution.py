@@ -1,9 +1,10 @@
 """One run of a durable function under its lease: replay, go on, suspend, or finish.
 
-The code runs on a `DurableLoop`, always to quiescence. What it asked for is then done out here: steps
-run on the worker's own loop and are recorded (`task.record`), calls, timers and promises are created
-(`task.fence`). Results reach the code one at a time, and the order in which they do is numbered with
-the next request (protocol B3), so that a replay can follow it.
+The code runs on a `DurableLoop`, always to quiescence. What it asked for is then done out here:
+steps run on the worker's own loop and are recorded (`task.record`), calls, timers and promises are
+created (`task.fence`). Results reach the code one at a time, and the order in which they do is
+numbered (protocol B3), so that a replay can follow it. A step begins only once every number that
+its replay could need is stored.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final
 
 from kept.errors import (
@@ -19,7 +21,6 @@ from kept.errors import (
     InvalidArgumentsError,
     LeaseLostError,
     NondeterminismError,
-    RequestError,
     error_for,
 )
 from kept.protocol import requests as r
@@ -27,7 +28,6 @@ from kept.protocol import tags as tag
 from kept.protocol.limits import MAX_INTEGER, NEVER_MS
 from kept.protocol.records import EMPTY, PromiseRecord, PromiseState, Value
 from kept.protocol.responses import (
-    BAD_REQUEST,
     CONFLICT,
     NOT_FOUND,
     RESUME_AT_ONCE,
@@ -37,14 +37,34 @@ from kept.protocol.responses import (
     Response,
 )
 from kept.sdk import payload
-from kept.sdk.asks import Ask, Kind, child_id, stored_arguments
+from kept.sdk.asks import Ask, Kind, child_id, promise_name, stored_arguments
 from kept.sdk.context import Context
 from kept.sdk.functions import Function
+from kept.sdk.history import History
 from kept.sdk.lease import Lease
 from kept.sdk.loop import DurableLoop
-from kept.sdk.services import Services
+from kept.sdk.releases import Releases
+from kept.sdk.services import NOT_STORABLE, Services
+from kept.sdk.steps import Steps
+from kept.sdk.watching import LOOK_SECONDS, Watch
 
 MS: Final = 1_000
+
+# Things that one run may have asked for and not got yet. Each suspension names them all, so more
+# would cost the engine too much at once, and soon not fit into a request.
+MAX_OPEN_ASKS: Final = 10_000
+# Creates that are under way at one time.
+MAX_CONCURRENT_CREATES: Final = 500
+# Numbers that each of several requests may carry; more are stored by one request of their own.
+MAX_CARRIED_BY_EACH: Final = 32
+# Above so many it is cheaper to page through all children than to look at each awaited promise.
+MAX_SINGLE_LOOKS: Final = 64
+# After a wake-up, looking at many promises waits this many times as long as the last look took, so
+# that a wide fan-in whose parts end one by one spends its time working, not looking.
+LOOK_REST_FACTOR: Final = 3.0
+LONGEST_LOOK_REST_SECONDS: Final = 1.0
+# A replay gives results to the code in one go; others on the worker's loop get a turn in between.
+RELEASES_PER_TURN: Final = 64
 
 
 class Execution:
@@ -60,17 +80,23 @@ class Execution:
         self._logical_now = lease.promise.created_at
         self._asks: dict[str, Ask] = {}
         self._new_asks: list[Ask] = []
-        # Records that are known by now, and the order in which a former holder released them.
-        self._known: dict[str, PromiseRecord] = {}
-        self._order: deque[str] = deque()
-        self._numbered: set[str] = set()
+        self._timers: dict[str, float] = {}
+        self._abandoned: list[Ask] = []
+        self._history = History()
+        self._releases = Releases()
+        self._released_count = 0
+        # What the code waits for, and what of it is settled and can be given to it. Recorded steps
+        # come first: what else a replay finds settled may have settled since.
+        self._open_steps: set[str] = set()
+        self._open_others: set[str] = set()
+        self._ready_steps: deque[str] = deque()
         self._ready: deque[str] = deque()
         self._awaited: dict[str, Ask] = {}
-        self._steps: dict[asyncio.Task[None], Ask] = {}
         self._progress = asyncio.Event()
         self._fault: BaseException | None = None
-        self._released: list[str] = []
-        self._timers: dict[str, float] = {}
+        self._steps = Steps(services, self._record, self._recorded, self._failed, self._progress)
+        self._watch = Watch(services, self._learned, self._failed)
+        self._look_seconds = 0.0
 
     @property
     def attempt(self) -> int:
@@ -82,70 +108,77 @@ class Execution:
         """Runs the function from its start, following what is recorded.
 
         True when the work is finished, False when it is suspended. Raises `LeaseLostError` when
-        somebody else may hold the task, `NondeterminismError`, `InvalidArgumentsError`.
+        somebody else may hold the task, `NondeterminismError`, `InvalidArgumentsError`, and the
+        loop's `DeadlockError` and `NoProgressError`.
         """
         args, kwargs = self._function.converted(payload.decode_arguments(self.lease.promise.param))
         if self.lease.version > 1:
-            await self._load_history()
+            await self._history.load(self._services.connection, self.id)
         self._loop.start(self._function.plain(Context(self), *args, **kwargs))
+        self._loop.run_ready()
         return await self._drive()
 
     async def go_on(self, lease: Lease) -> bool:
-        """Continues in place after a suspension, under the next lease."""
+        """Continues in place after a suspension, under the next lease. Raises as `begin` does."""
         self.lease = lease
+        if len(self._awaited) > MAX_SINGLE_LOOKS:
+            rest = min(self._look_seconds * LOOK_REST_FACTOR, LONGEST_LOOK_REST_SECONDS)
+            await self._services.runtime.sleep(rest)
         await self._look_at_awaited()
         return await self._drive()
 
-    def close(self) -> None:
-        """Lets go of everything here; the work goes on later, from its records."""
-        for step in self._steps:
-            step.cancel()
+    async def close(self) -> None:
+        """Stops what runs here and lets go; the work goes on later, from its records."""
+        self._watch.stop()
+        await self._steps.close()
         self._loop.close()
 
-    async def _load_history(self) -> None:
-        """What former holders recorded, page by page, in the order of its release."""
-        cursor: str | None = None
-        while True:
-            request = r.PromiseChildren(self.id, cursor)
-            page = self._accepted(await self._services.connection.send(request))
-            assert isinstance(page, PreloadResult)
-            self._known.update((record.id, record) for record in page.preload)
-            self._order.extend(page.released or ())
-            cursor = page.more
-            if cursor is None:
-                break
-        self._numbered.update(self._order)
+    def drop(self) -> None:
+        """Lets go of a suspended run, which has nothing to stop."""
+        self._loop.close()
 
     async def _drive(self) -> bool:
-        self._loop.run_ready()
         while True:
-            self._raise_fault()
-            if self._timers or self._new_asks:
+            if self._fault is not None:
+                raise self._fault
+            if self._timers or self._new_asks or self._abandoned:
                 await self._do_asked()
             elif self._release_next():
                 self._loop.run_ready()
-            elif self._finished():
+                if self._released_count % RELEASES_PER_TURN == 0:
+                    await asyncio.sleep(0)
+            elif self._is_stuck():
+                self._loop.run_ready()
+            elif len(self._steps):
+                await self._wait_for_progress()
+            elif self._is_finished():
                 await self._fulfill()
                 return True
-            elif self._steps:
-                await self._wait_for_step()
-            elif not await self._suspended():
-                continue
-            else:
+            elif await self._suspended():
                 return False
 
-    def _finished(self) -> bool:
-        """The code is done, and all that it started: or it waits for what can never come."""
+    def _is_stuck(self) -> bool:
+        """What the code waits for cannot come: branches that outlive their root are cancelled."""
         deadlock = self._loop.deadlock()
-        if deadlock is not None:
-            raise deadlock
+        if deadlock is None:
+            return False
         root = self._loop.root
         assert root is not None
-        return root.done() and not self._loop.open_tasks()
+        if not root.done() or not self._loop.cancel_root():
+            raise deadlock
+        return True
 
-    def _raise_fault(self) -> None:
-        if self._fault is not None:
-            raise self._fault
+    def _is_finished(self) -> bool:
+        """The code is done, and so is all that it started (structured concurrency)."""
+        root = self._loop.root
+        assert root is not None
+        if not root.done() or self._loop.open_tasks():
+            return False
+        return not any(ask.kind is Kind.CALL for ask in self._awaited.values())
+
+    def _failed(self, error: BaseException) -> None:
+        self._fault = self._fault or error
+        self._progress.set()
 
     # -- what the code asks (ContextHost) ------------------------------------------------------
 
@@ -179,23 +212,20 @@ class Execution:
     ) -> asyncio.Future[Any]:
         target = self._services.target_of(function)
         target.check(args, kwargs)
-        step = self._loop.next_step()
         param = payload.encode_arguments(args, kwargs, self._services.root_headers)
-        tags = self._child_tags(
-            {tag.TARGET: f"queue://{target.queue}", tag.FUNCTION: target.reference, **target.tags}
+        step = self._loop.next_step()
+        create = r.PromiseCreate(
+            child_id(self.id, step), NEVER_MS, param, self._child_tags(target.all_tags)
         )
-        create = r.PromiseCreate(child_id(self.id, step), NEVER_MS, param, tags)
         return self._asked(Ask(Kind.CALL, step, create, expected=target.returns))
 
-    def ask_promise(
-        self, name: str, timeout: float | None, expected: Any
-    ) -> asyncio.Future[Any]:
-        step = self._loop.next_step()
+    def ask_promise(self, name: str, timeout: float | None, expected: Any) -> asyncio.Future[Any]:
+        id = child_id(self.id, promise_name(name))
         deadline = NEVER_MS
         if timeout is not None:
-            deadline = min(math.ceil(self._logical_now + timeout * MS), MAX_INTEGER - 1)
-        tags = self._child_tags({tag.EXTERNAL: "true"})
-        create = r.PromiseCreate(child_id(self.id, name), deadline, EMPTY, tags)
+            deadline = min(math.ceil(self._wall_now() + timeout * MS), MAX_INTEGER - 1)
+        step = self._loop.next_step()
+        create = r.PromiseCreate(id, deadline, EMPTY, self._child_tags({tag.EXTERNAL: "true"}))
         return self._asked(Ask(Kind.PROMISE, step, create, expected=expected))
 
     def _child_tags(self, tags: dict[str, str]) -> dict[str, str]:
@@ -205,16 +235,28 @@ class Execution:
     def _asked(self, ask: Ask) -> asyncio.Future[Any]:
         if ask.id in self._asks:
             raise ConfigurationError(f"{ask.id} was asked for before: give it another name")
+        if len(self._open_steps) + len(self._open_others) >= MAX_OPEN_ASKS:
+            raise ConfigurationError(
+                f"the workflow waits for {MAX_OPEN_ASKS:,} things at one time already; divide the "
+                "work among calls that each wait for a part"
+            )
         self._asks[ask.id] = ask
         self._new_asks.append(ask)
+        (self._open_steps if ask.kind is Kind.RUN else self._open_others).add(ask.id)
         return self._loop.external(ask.step, on_cancel=lambda _: self._canceled(ask))
 
+    def _closed(self, id: str) -> None:
+        self._open_steps.discard(id)
+        self._open_others.discard(id)
+
     def _canceled(self, ask: Ask) -> None:
-        """The code does not wait for it any more; a step that runs for it is stopped."""
-        self._awaited.pop(ask.id, None)
-        for step, running in self._steps.items():
-            if running is ask:
-                step.cancel()
+        """The code does not wait for it any more: what works on it is stopped."""
+        self._closed(ask.id)
+        self._watch.forget(ask.id)
+        if ask.kind is Kind.RUN:
+            self._steps.cancel(ask.id)
+        if self._awaited.pop(ask.id, None) is not None and ask.kind is Kind.CALL:
+            self._abandoned.append(ask)
 
     # -- time (TimerHost) ----------------------------------------------------------------------
 
@@ -225,18 +267,32 @@ class Execution:
         self._timers[timer_id] = when
 
     def disarm(self, timer_id: str) -> None:
+        id = child_id(self.id, timer_id)
         self._timers.pop(timer_id, None)
-        self._awaited.pop(child_id(self.id, timer_id), None)
+        self._closed(id)
+        self._awaited.pop(id, None)
+        self._watch.forget(id)
 
-    def _timer_asks(self) -> list[Ask]:
-        """Timers that are still armed now that the code is quiet become durable."""
+    def _wall_now(self) -> int:
+        return max(self._services.runtime.now_ms(), self._logical_now)
+
+    def _take_timers(self) -> list[Ask]:
+        """Timers that are still armed now that the code is quiet become durable.
+
+        Their time counts from now. Logical time stands where the last result left it, which may be
+        long ago when no worker was there; a replay takes the deadline that was recorded.
+        """
+        late = self._wall_now() - self._logical_now
         asks: list[Ask] = []
         for timer_id, when in self._timers.items():
-            deadline = NEVER_MS if math.isinf(when) else min(math.ceil(when * MS), NEVER_MS - 1)
+            deadline = NEVER_MS
+            if not math.isinf(when):
+                deadline = min(math.ceil(when * MS) + late, NEVER_MS - 1)
             tags = self._child_tags({tag.TIMER: "true"})
             create = r.PromiseCreate(child_id(self.id, timer_id), deadline, EMPTY, tags)
             ask = Ask(Kind.TIMER, timer_id, create)
             self._asks[ask.id] = ask
+            self._open_others.add(ask.id)
             asks.append(ask)
         self._timers.clear()
         return asks
@@ -245,111 +301,166 @@ class Execution:
 
     async def _do_asked(self) -> None:
         """Starts what is new; what is recorded already only waits for its release."""
-        asks = self._new_asks + self._timer_asks()
+        asks = [*self._new_asks, *self._take_timers()]
         self._new_asks = []
+        steps: list[Ask] = []
         creates: list[Ask] = []
         for ask in asks:
-            record = self._known.get(ask.id)
+            if not self._loop.waits_for(ask.step):
+                # Cancelled in the same breath, as it will be in every replay.
+                continue
+            record = self._history.get(ask.id)
             if record is not None:
                 ask.check(record)
             if record is not None and record.state is not PromiseState.PENDING:
-                self._settled(record)
+                self._settled(ask, record)
             elif ask.kind is Kind.RUN:
-                self._start_step(ask)
+                steps.append(ask)
             elif record is not None:
                 self._awaited[ask.id] = ask
             else:
                 creates.append(ask)
-        responses = await asyncio.gather(*[self._create(ask) for ask in creates])
-        for ask, response in zip(creates, responses, strict=True):
-            self._created(ask, response)
+        await self._create_all(creates)
+        await self._cancel_abandoned()
+        if steps and self._releases.ambiguous:
+            await self._store_releases()
+        for ask in steps:
+            if self._loop.waits_for(ask.step):
+                self._steps.start(ask)
+
+    async def _create_all(self, asks: list[Ask]) -> None:
+        remaining = iter(asks)
+        while some := list(islice(remaining, MAX_CONCURRENT_CREATES)):
+            if len(self._releases) > MAX_CARRIED_BY_EACH:
+                await self._store_releases()
+            responses = await asyncio.gather(*[self._create(ask) for ask in some])
+            for ask, response in zip(some, responses, strict=True):
+                self._created(ask, response)
 
     async def _create(self, ask: Ask) -> Response:
-        action = r.CreateAction(ask.create)
-        request = r.TaskFence(self.id, self.lease.version, action, self._take_released())
-        return await self._services.connection.send(request)
+        return await self._fence(r.CreateAction(ask.create))
+
+    async def _fence(self, action: r.CreateAction | r.SettleAction) -> Response:
+        version = self.lease.version
+        return await self._releases.carried(
+            lambda released: self._services.connection.send(
+                r.TaskFence(self.id, version, action, released)
+            )
+        )
+
+    async def _store_releases(self) -> None:
+        """Stores the order by itself: settling what is settled already changes nothing else."""
+        again = r.PromiseSettle(self._releases.last, PromiseState.RESOLVED)
+        self._accepted(await self._fence(r.SettleAction(again)))
+
+    async def _cancel_abandoned(self) -> None:
+        """Calls that the code cancelled are canceled where they run."""
+        abandoned, self._abandoned = self._abandoned, []
+        for ask in abandoned:
+            verdict = r.PromiseSettle(ask.id, PromiseState.REJECTED_CANCELED)
+            self._accepted(await self._fence(r.SettleAction(verdict)))
 
     def _created(self, ask: Ask, response: Response) -> None:
+        if response.status in NOT_STORABLE:
+            self._refused(ask, response.status, str(response.data))
+            return
         result = self._accepted(response)
         assert isinstance(result, FenceResult)
         inner = result.action.data
         if isinstance(inner, str):
-            # The same request is refused in the same way in every replay.
-            self._loop.release_error(ask.step, error_for(result.action.head.status, inner))
-            self._loop.run_ready()
+            self._refused(ask, result.action.head.status, inner)
             return
         ask.check(inner.promise)
-        self._awaited[ask.id] = ask
+        if self._loop.waits_for(ask.step):
+            self._awaited[ask.id] = ask
         self._learned(inner.promise)
 
+    def _refused(self, ask: Ask, status: int, text: str) -> None:
+        """The code gets the error at once: the same request is refused alike in every replay."""
+        self._closed(ask.id)
+        if self._loop.release_error(ask.step, error_for(status, text)):
+            self._loop.run_ready()
+
     def _learned(self, record: PromiseRecord) -> None:
-        """A record as it is now; a settled one is to be released."""
-        self._known[record.id] = record
+        """A record as it is now; a settled one is to be given to the code."""
+        self._history.put(record)
         if record.state is not PromiseState.PENDING:
-            self._settled(record)
+            self._settled(self._asks[record.id], record)
+            self._progress.set()
 
-    def _settled(self, record: PromiseRecord) -> None:
-        self._known[record.id] = record
+    def _settled(self, ask: Ask, record: PromiseRecord) -> None:
         self._awaited.pop(record.id, None)
-        if record.id not in self._numbered:
+        if self._history.numbered(record.id):
+            return
+        if ask.kind is not Kind.RUN:
             self._ready.append(record.id)
+        elif record.state is not PromiseState.REJECTED_CANCELED:
+            # The others were cancelled by the code, which will do so again.
+            self._ready_steps.append(record.id)
 
-    def _start_step(self, ask: Ask) -> None:
-        work: Coroutine[Any, Any, None] = self._run_step(ask)
-        step = self._services.runtime.spawn(work, f"kept-step-{ask.id}")
-        self._steps[step] = ask
-        step.add_done_callback(self._step_ended)
+    # -- steps ---------------------------------------------------------------------------------
 
-    def _step_ended(self, step: asyncio.Task[None]) -> None:
-        self._steps.pop(step, None)
-        if not step.cancelled() and (error := step.exception()) is not None and not self._fault:
-            self._fault = error
-        self._progress.set()
+    async def _record(self, ask: Ask, state: PromiseState, value: Value) -> Response:
+        version = self.lease.version
+        return await self._releases.carried(
+            lambda released: self._services.connection.send(
+                r.TaskRecordStep(self.id, version, ask.create, state, value, released)
+            )
+        )
 
-    async def _run_step(self, ask: Ask) -> None:
-        """Calls the function, with its retries, and records what came of it."""
-        assert isinstance(ask.function, Function)
-        state, value = await self._services.outcome_of(ask.function, ask.args, ask.kwargs)
-        response = await self._record(ask, state, value)
-        if response.status == BAD_REQUEST:
-            # What cannot be stored, such as a result of many megabytes, is the step's failure.
-            failure = payload.encode_error(error_for(response.status, str(response.data)))
-            response = await self._record(ask, PromiseState.REJECTED, failure)
+    def _recorded(self, response: Response) -> None:
         result = self._accepted(response)
         assert isinstance(result, PromiseResult)
         self._learned(result.promise)
 
-    async def _record(self, ask: Ask, state: PromiseState, value: Value) -> Response:
-        request = r.TaskRecordStep(
-            self.id, self.lease.version, ask.create, state, value, self._take_released()
-        )
-        return await self._services.connection.send(request)
-
-    async def _wait_for_step(self) -> None:
+    async def _wait_for_progress(self) -> None:
+        """Until a step is over, or something else that the code waits for."""
+        timers = [ask for ask in self._awaited.values() if ask.kind is Kind.TIMER]
+        records = [record for ask in timers if (record := self._history.get(ask.id))]
+        earliest = min(records, key=lambda record: record.timeout_at, default=None)
+        others = (id for id, ask in self._awaited.items() if ask.kind is not Kind.TIMER)
+        self._watch.look_at(others, earliest)
+        if not self._watch.full:
+            await self._progress.wait()
+        else:
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._progress.wait()
+            except TimeoutError:
+                await self._look_at_awaited()
         self._progress.clear()
-        await self._progress.wait()
 
     # -- releasing results to the code -----------------------------------------------------------
 
     def _release_next(self) -> bool:
         """Gives the code its next result: in the recorded order first, then as they come."""
-        if self._order:
-            id = self._order.popleft()
-            if id not in self._asks:
-                raise NondeterminismError(
-                    f"{id} was recorded, but the code does not ask for it at this place any more"
-                )
-            if id not in self._known or self._known[id].state is PromiseState.PENDING:
-                raise NondeterminismError(f"{id} was released before, but is not settled")
-        elif self._ready:
-            id = self._ready.popleft()
-            self._released.append(id)
-        else:
+        record = self._history.next(self._asks, self._loop.waiting)
+        if record is None:
+            record = self._next_ready()
+        if record is None:
             return False
-        self._release(self._asks[id], self._known[id])
+        self._released_count += 1
+        self._release(self._asks[record.id], record)
         return True
 
+    def _next_ready(self) -> PromiseRecord | None:
+        """The next result that has no number yet and that the code waits for."""
+        while self._ready_steps or self._ready:
+            id = self._ready_steps.popleft() if self._ready_steps else self._ready.popleft()
+            ask, record = self._asks[id], self._history.get(id)
+            assert record is not None
+            if not self._loop.waits_for(ask.step):
+                continue
+            self._closed(id)
+            ambiguous = bool(self._open_steps)
+            if ask.kind is not Kind.RUN:
+                ambiguous = bool(self._open_steps or self._open_others)
+            self._releases.add(id, ambiguous=ambiguous)
+            return record
+        return None
+
     def _release(self, ask: Ask, record: PromiseRecord) -> None:
+        self._closed(ask.id)
         self._logical_now = max(self._logical_now, record.settled_at or 0)
         if ask.kind is Kind.TIMER:
             self._loop.fire(ask.step)
@@ -363,10 +474,6 @@ class Execution:
         else:
             self._loop.release_error(ask.step, error)
 
-    def _take_released(self) -> list[str]:
-        released, self._released = self._released, []
-        return released
-
     # -- the end of a lease ------------------------------------------------------------------------
 
     async def _fulfill(self) -> None:
@@ -376,39 +483,65 @@ class Execution:
         if root.cancelled():
             state = PromiseState.REJECTED_CANCELED
         elif (error := root.exception()) is not None:
-            if isinstance(error, NondeterminismError | LeaseLostError):
-                raise error
             state, value = PromiseState.REJECTED, payload.encode_error(error)
         else:
             try:
                 value = payload.encode(root.result())
             except TypeError as misfit:
                 state, value = PromiseState.REJECTED, payload.encode_error(misfit)
-        await self._services.fulfill(self.lease, state, value, self._take_released())
+        await self._services.fulfill(self.lease, state, value, self._releases)
 
     async def _suspended(self) -> bool:
         """Parks the task until something awaited settles; False where it has settled already."""
-        actions = [
-            r.CallbackAction(r.PromiseRegisterCallback(id, self.id)) for id in self._awaited
-        ]
-        request = r.TaskSuspend(
-            self.id, self.lease.version, actions, self._take_released(), preload=0
+        if not self._awaited:
+            raise NondeterminismError(
+                f"the code waits for step {', '.join(self._loop.waiting())}, which it cancelled "
+                "when it ran before: it took another way this time"
+            )
+        self._watch.stop()
+        actions = [r.CallbackAction(r.PromiseRegisterCallback(id, self.id)) for id in self._awaited]
+        version = self.lease.version
+        self.lease.ending = True
+        response = await self._releases.carried(
+            lambda released: self._services.connection.send(
+                r.TaskSuspend(self.id, version, actions, released, preload=0)
+            )
         )
-        response = await self._services.connection.send(request)
         self._accepted(response)
         if response.status != RESUME_AT_ONCE:
             return True
+        self.lease.ending = False
         await self._look_at_awaited()
         return False
 
     async def _look_at_awaited(self) -> None:
         """Learns which of the awaited promises have settled."""
-        looks = [self._services.connection.send(r.PromiseGet(id)) for id in self._awaited]
-        for response in await asyncio.gather(*looks):
-            result = self._accepted(response)
-            assert isinstance(result, PromiseResult)
-            if result.promise.state is not PromiseState.PENDING:
-                self._learned(result.promise)
+        started = self._services.runtime.monotonic()
+        if len(self._awaited) > MAX_SINGLE_LOOKS:
+            await self._look_at_children()
+        else:
+            looks = [self._services.connection.send(r.PromiseGet(id)) for id in self._awaited]
+            for response in await asyncio.gather(*looks):
+                result = self._accepted(response)
+                assert isinstance(result, PromiseResult)
+                self._look_at(result.promise)
+        self._look_seconds = self._services.runtime.monotonic() - started
+
+    async def _look_at_children(self) -> None:
+        cursor: str | None = None
+        while True:
+            request = r.PromiseChildren(self.id, cursor)
+            page = self._accepted(await self._services.connection.send(request))
+            assert isinstance(page, PreloadResult)
+            for record in page.preload:
+                self._look_at(record)
+            cursor = page.more
+            if cursor is None:
+                return
+
+    def _look_at(self, record: PromiseRecord) -> None:
+        if record.state is not PromiseState.PENDING and record.id in self._awaited:
+            self._learned(record)
 
     def _accepted(self, response: Response) -> Any:
         """The data of an answer. A conflict under a lease means that the lease is lost."""
@@ -416,7 +549,4 @@ class Execution:
             return response.data
         if response.status in (CONFLICT, NOT_FOUND):
             raise LeaseLostError(f"{self.id}: {response.data}")
-        error: RequestError = error_for(response.status, str(response.data))
-        raise error
-
-
+        raise error_for(response.status, str(response.data))

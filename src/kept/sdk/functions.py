@@ -38,14 +38,20 @@ class Function(Generic[P, T]):
         functools.update_wrapper(self, plain)
         self.plain = plain
         self.name: str = name or str(getattr(plain, "__name__", type(plain).__name__))
+        if "@" in self.name:
+            raise ConfigurationError(
+                f"{self.name!r}: a function's name has no '@', which stands before its version"
+            )
         self.version = version
         self.retry: Retry = retry or NO_RETRY
         self.queue = queue
-        self.signature = _signature_of(plain)
         self._hints = _hints_of(plain)
-        parameters = list(self.signature.parameters.values())
+        signature = _signature_of(plain)
+        parameters = list(signature.parameters.values())
         self.durable = bool(parameters) and self._is_context(parameters[0])
-        self.asynchronous = inspect.iscoroutinefunction(plain)
+        # The Context is kept's to give; callers give the others.
+        self.signature = signature.replace(parameters=parameters[1:]) if self.durable else signature
+        self.asynchronous = _is_asynchronous(plain)
         if self.durable and not self.asynchronous:
             raise ConfigurationError(
                 f"{self.name} takes a Context, so it must be declared with 'async def'"
@@ -91,15 +97,19 @@ class Function(Generic[P, T]):
         return bound.args, bound.kwargs
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
-        signature = self.signature
-        if self.durable:
-            first, *others = signature.parameters.values()
-            signature = signature.replace(parameters=others)
-        return signature.bind(*args, **kwargs)
+        return self.signature.bind(*args, **kwargs)
 
     def _is_context(self, parameter: inspect.Parameter) -> bool:
         hint = self._hints.get(parameter.name)
         return hint is Context or (isinstance(hint, type) and issubclass(hint, Context))
+
+
+def _is_asynchronous(plain: Callable[..., Any]) -> bool:
+    """Also for objects that are called, such as instances with an `async def __call__`."""
+    return inspect.iscoroutinefunction(plain) or (
+        not inspect.isroutine(plain)
+        and inspect.iscoroutinefunction(getattr(plain, "__call__", None))  # noqa: B004
+    )
 
 
 def _signature_of(plain: Callable[..., Any]) -> inspect.Signature:
@@ -144,7 +154,7 @@ class Registry:
 
         Raises `UnregisteredError`.
         """
-        found = self._by_reference.get(reference) or self._latest.get(reference)
+        found = self.find(reference)
         if found is None:
             known = ", ".join(sorted(self._by_reference)) or "none"
             raise UnregisteredError(f"no function {reference} is registered here; known: {known}")
@@ -155,5 +165,9 @@ class Registry:
         return list(self._by_reference.values())
 
     def find(self, name: str) -> Function[..., Any] | None:
-        """The latest version under a name, if it is registered here."""
-        return self._latest.get(name)
+        """The function `name@version`, or the latest version of a bare name, if it is here."""
+        return self._by_reference.get(name) or self._latest.get(name)
+
+    def names(self) -> list[str]:
+        """Everything that work may call them: `name@version` of each, and the bare names."""
+        return [*self._by_reference, *self._latest]

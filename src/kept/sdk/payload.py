@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from typing import Any, Final
 
 import msgspec
@@ -62,9 +63,20 @@ def encode(value: Any, headers: dict[str, str] | None = None) -> Value:
     """A result as a payload. Raises `TypeError` for what JSON cannot hold."""
     try:
         text = _encoder.encode(value).decode()
-    except (msgspec.EncodeError, RecursionError, OverflowError) as error:
+    except (msgspec.EncodeError, RecursionError, OverflowError, ValueError) as error:
         raise TypeError(f"cannot be stored as JSON: {error}") from error
+    if "null" in text and _loses_number(msgspec.to_builtins(value, enc_hook=_plain)):
+        raise TypeError("cannot be stored as JSON: NaN and infinity are no JSON numbers")
     return Value(headers={**_HEADERS, **(headers or {})}, data=text)
+
+
+def _loses_number(value: Any) -> bool:
+    """Whether a float would silently become null."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(map(_loses_number, value.values()))
+    return isinstance(value, list | tuple | set) and any(map(_loses_number, value))
 
 
 def encode_arguments(
@@ -77,8 +89,12 @@ def encode_error(error: BaseException) -> Value:
     """An error as a payload: its type's name and message."""
     if isinstance(error, PromiseRejectedError):
         return encode(Failure(error.type, error.message))
-    message = str(error)[:MAX_ERROR_CHARACTERS].encode(errors="replace").decode()
-    return encode(Failure(type(error).__name__, message.replace("\0", "\\0")))
+    try:
+        text = str(error)
+    except Exception as fault:  # noqa: BLE001 - a broken __str__ must not hide the error itself
+        text = f"(its text cannot be shown: {type(fault).__name__})"
+    message = text[:MAX_ERROR_CHARACTERS].encode(errors="replace").decode()
+    return encode(Failure(type(error).__name__, message))
 
 
 def decode(value: Value, annotation: Any = Any) -> Any:
@@ -91,23 +107,44 @@ def decode(value: Value, annotation: Any = Any) -> Any:
         return None
     try:
         return from_json(text, annotation)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgumentsError(f"the stored value does not fit: {error}") from error
 
 
 def from_json(text: bytes | str, annotation: Any) -> Any:
-    """JSON text as `annotation`; pydantic models validate themselves."""
-    validate = getattr(annotation, "model_validate_json", None)
-    return validate(text) if validate else msgspec.json.decode(text, type=annotation)
+    """JSON text as `annotation`. Raises `ValueError` where it does not fit."""
+    if annotation is Any or annotation is None:
+        return msgspec.json.decode(text)
+    try:
+        return msgspec.json.decode(text, type=annotation, dec_hook=_object)
+    except TypeError:
+        return _converted(msgspec.json.decode(text), annotation)
 
 
 def convert(value: Any, annotation: Any) -> Any:
     """A value that came from JSON, as `annotation`. Raises `InvalidArgumentsError`."""
     try:
-        validate = getattr(annotation, "model_validate", None)
-        return validate(value) if validate else msgspec.convert(value, annotation)
-    except (msgspec.ValidationError, ValueError) as error:
+        return _converted(value, annotation)
+    except (ValueError, RecursionError) as error:
         raise InvalidArgumentsError(str(error)) from error
+
+
+def _converted(value: Any, annotation: Any) -> Any:
+    """As `annotation`; one that says nothing about JSON, such as a callable's, is not enforced."""
+    try:
+        return msgspec.convert(value, annotation, dec_hook=_object)
+    except TypeError:
+        return value
+
+
+def _object(kind: type, value: Any) -> Any:
+    """Objects that msgspec does not know by itself: pydantic models validate themselves."""
+    validate = getattr(kind, "model_validate", None)
+    if callable(validate):
+        return validate(value)
+    if isinstance(value, kind):
+        return value
+    raise ValueError(f"a {type(value).__name__} from JSON is no {kind.__name__}")
 
 
 def decode_arguments(value: Value) -> Arguments:
@@ -121,7 +158,7 @@ def decode_arguments(value: Value) -> Arguments:
         foreign = _foreign_decoder.decode(text)
         args, kwargs = foreign.get("args", []), foreign.get("kwargs", {})
         return msgspec.convert({"args": args or [], "kwargs": kwargs or {}}, Arguments)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgumentsError(f"the arguments cannot be read: {error}") from error
 
 
@@ -176,4 +213,3 @@ def as_seconds(value: Any) -> float:
     if seconds < 0:
         raise ValueError("a duration must not be negative")
     return seconds
-

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -10,17 +12,29 @@ from typing import Any, Final, NamedTuple
 from kept.client.connection import Connection
 from kept.errors import LeaseLostError, error_for
 from kept.protocol import requests as r
+from kept.protocol import tags as tag
+from kept.protocol.limits import MAX_ATTEMPTS
 from kept.protocol.records import PromiseState, Value
-from kept.protocol.responses import BAD_REQUEST, CONFLICT, NOT_FOUND
+from kept.protocol.responses import BAD_REQUEST, CONFLICT, NOT_FOUND, TOO_LARGE, Response
 from kept.runtime import Runtime
 from kept.sdk import payload
 from kept.sdk.functions import Function, Registry
 from kept.sdk.lease import Lease
 from kept.sdk.loop import NUMBERING
+from kept.sdk.releases import Releases
 from kept.sdk.retry import next_wait
 
 # Steps and jobs that run at one time in one worker.
 MAX_RUNNING: Final = 1_000
+# Plain functions whose signatures are remembered.
+MAX_REMEMBERED: Final = 1_000
+# Losses of a lease, such as crashes, that work survives without any progress: beyond the failures
+# that its retry policy allows a job, and altogether for durable code, which then is halted.
+MAX_JOB_LOSSES: Final = 10
+MAX_DURABLE_LOSSES: Final = 100
+
+# How the engine refuses a payload for good.
+NOT_STORABLE: Final = (BAD_REQUEST, TOO_LARGE)
 
 
 class Target(NamedTuple):
@@ -36,6 +50,15 @@ class Target(NamedTuple):
         """Raises `InvalidArgumentsError` where the function is known and they do not fit."""
         if self.function is not None:
             self.function.check(args, kwargs)
+
+    @property
+    def all_tags(self) -> dict[str, str]:
+        """The tags of a promise that calls it."""
+        return {
+            tag.TARGET: f"queue://{self.queue}",
+            tag.FUNCTION: self.reference,
+            **self.tags,
+        }
 
 
 class Services:
@@ -62,6 +85,9 @@ class Services:
             return function
         known = self._plain.get(function)
         if known is None:
+            if len(self._plain) >= MAX_REMEMBERED:
+                # Functions made anew for each call, such as lambdas, must not gather here.
+                self._plain.clear()
             known = self._plain[function] = Function(function)
         return known
 
@@ -73,7 +99,8 @@ class Services:
                 return Target(function, self.queue, Any, {}, None)
         else:
             found = self.as_function(function)
-        return Target(found.reference, found.queue or self.queue, found.returns, {}, found)
+        queue = found.queue or self.queue
+        return Target(found.reference, queue, found.returns, _limits_of(found), found)
 
     async def outcome_of(
         self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -84,39 +111,75 @@ class Services:
             try:
                 result = await self.call(function, args, kwargs)
                 return PromiseState.RESOLVED, payload.encode(result)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever the step raised is its outcome
                 failures += 1
                 wait = next_wait(function.retry, failures, error)
                 if wait is None:
                     return PromiseState.REJECTED, payload.encode_error(error)
-                await self.runtime.sleep(wait)
+            await self.runtime.sleep(wait)
 
     async def call(
         self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Calls a plain function: on the worker's loop, or in a thread if it is not `async`."""
-        async with self._room:
-            if function.asynchronous:
-                return await function.plain(*args, **kwargs)
-            return await self.runtime.run_code(lambda: function.plain(*args, **kwargs))
+        """Calls a plain function: on the worker's loop, or in a thread if it is not `async`.
+
+        Raises what it raises; `RuntimeError` where it tries to end the process or its own task.
+        """
+        try:
+            async with self._room:
+                if function.asynchronous:
+                    return await function.plain(*args, **kwargs)
+                context = contextvars.copy_context()
+                result = await self.runtime.run_code(
+                    lambda: context.run(_called, function, args, kwargs)
+                )
+                return await result if inspect.isawaitable(result) else result
+        except SystemExit as error:
+            raise RuntimeError(f"{function.name} called sys.exit({error.code!r})") from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise RuntimeError(f"{function.name} was cancelled from within") from error
 
     async def fulfill(
-        self, lease: Lease, state: PromiseState, value: Value, released: list[str]
+        self, lease: Lease, state: PromiseState, value: Value, releases: Releases
     ) -> None:
         """Settles a task's promise. A result that cannot be stored is its failure."""
-        response = await self.connection.send(_fulfill(lease, state, value, released))
-        if response.status == BAD_REQUEST:
+        lease.ending = True
+        response = await self._fulfilled(lease, state, value, releases)
+        if response.status in NOT_STORABLE:
             failure = payload.encode_error(error_for(response.status, str(response.data)))
-            request = _fulfill(lease, PromiseState.REJECTED, failure, released)
-            response = await self.connection.send(request)
+            response = await self._fulfilled(lease, PromiseState.REJECTED, failure, releases)
         if response.status in (CONFLICT, NOT_FOUND):
             raise LeaseLostError(f"{lease.id}: {response.data}")
         if not response.ok:
             raise error_for(response.status, str(response.data))
 
+    async def _fulfilled(
+        self, lease: Lease, state: PromiseState, value: Value, releases: Releases
+    ) -> Response:
+        settle = r.SettleAction(r.PromiseSettle(lease.id, state, value))
+        return await releases.carried(
+            lambda released: self.connection.send(
+                r.TaskFulfill(lease.id, lease.version, settle, released)
+            )
+        )
 
-def _fulfill(
-    lease: Lease, state: PromiseState, value: Value, released: list[str]
-) -> r.TaskFulfill:
-    settle = r.SettleAction(r.PromiseSettle(lease.id, state, value))
-    return r.TaskFulfill(lease.id, lease.version, settle, released)
+
+def _called(function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return function.plain(*args, **kwargs)
+    except StopIteration as error:
+        # A future cannot carry it: whoever waits for the thread would wait for ever.
+        raise RuntimeError(f"{function.name} raised StopIteration") from error
+
+
+def _limits_of(function: Function[..., Any]) -> dict[str, str]:
+    """After how many failures the engine gives up by itself, such as when workers die of it."""
+    if function.durable:
+        return {tag.ATTEMPTS: str(MAX_DURABLE_LOSSES), tag.EXHAUSTED: "halt"}
+    attempts = function.retry.attempts
+    if attempts is None:
+        return {}
+    return {tag.ATTEMPTS: str(min(attempts + MAX_JOB_LOSSES, MAX_ATTEMPTS))}

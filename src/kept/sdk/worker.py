@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections import OrderedDict
 from typing import Final
 
+import msgspec
+
 from kept.errors import (
+    ConfigurationError,
     ConnectionFailedError,
     InvalidArgumentsError,
+    KeptError,
     LeaseLostError,
     NondeterminismError,
     RequestError,
@@ -24,25 +29,34 @@ from kept.sdk import payload
 from kept.sdk.execution import Execution
 from kept.sdk.functions import Function
 from kept.sdk.lease import Lease
+from kept.sdk.loop import DeadlockError, NoProgressError
+from kept.sdk.releases import Releases
 from kept.sdk.retry import next_wait
 from kept.sdk.services import Services
 
 log = logging.getLogger("kept.worker")
 
+MIN_TTL_SECONDS: Final = 0.1
 CLAIM_WAIT_MS: Final = 20_000
 HEARTBEATS_PER_TTL: Final = 3
 # Suspended workflows that a worker keeps in memory, to continue them without a replay.
 MAX_CACHED: Final = 1_000
+# A claim looks at each function's place in a queue; with more functions it takes whatever is there.
+MAX_CLAIMED_FUNCTIONS: Final = 200
 UNREGISTERED_DELAY_MS: Final = 5_000
 FAULT_DELAY_SECONDS: Final = 1.0
 STOP_GRACE_SECONDS: Final = 10.0
+# How long work that is told to stop may take for its own clean-up.
+HAND_BACK_SECONDS: Final = 6.0
+_UUID_BYTES: Final = 16
 
 
 class Worker:
     """Works on the tasks of some queues with the functions of a registry.
 
     `ttl` is how long, in seconds, a lease lasts without a heartbeat: after a crash, the work goes
-    on elsewhere once it has passed. `concurrency` bounds the tasks held at one time.
+    on elsewhere once it has passed. `concurrency` bounds the tasks held at one time, `cache` the
+    suspended workflows that are kept in memory.
     """
 
     def __init__(
@@ -52,19 +66,24 @@ class Worker:
         queues: tuple[str, ...],
         ttl: float = 30.0,
         concurrency: int = 100,
+        cache: int = MAX_CACHED,
     ) -> None:
-        if ttl < 0.1:
-            raise ValueError("ttl: must be at least 0.1 seconds")
+        if ttl < MIN_TTL_SECONDS:
+            raise ConfigurationError(f"ttl: must be at least {MIN_TTL_SECONDS} seconds")
         self._services = services
         self._queues = queues
         self._ttl = ttl
         self._concurrency = min(concurrency, MAX_CLAIM_TASKS)
+        self._cache = cache
         self.pid = f"worker-{services.runtime.entropy(8).hex()}"
         self._held: dict[str, tuple[Lease, asyncio.Task[None]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._cached: OrderedDict[str, Execution] = OrderedDict()
         self._room = asyncio.Event()
         self._stopping = False
         self._loops: list[asyncio.Task[None]] = []
+        # A claim whose answer is not known: asked again under the same id, it answers the same.
+        self._unanswered: tuple[r.TaskClaim, str] | None = None
 
     def start(self) -> None:
         """Begins to claim and to send heartbeats."""
@@ -80,22 +99,41 @@ class Worker:
         claiming, beating = self._loops
         claiming.cancel()
         await asyncio.gather(claiming, return_exceptions=True)
-        running = [task for _, task in self._held.values()]
-        if running and grace > 0:
-            await asyncio.wait(running, timeout=grace)
+        await self._return_unanswered()
+        if self._tasks and grace > 0:
+            await asyncio.wait(self._tasks, timeout=grace)
         await self._hand_back()
         beating.cancel()
         await asyncio.gather(beating, return_exceptions=True)
         for execution in self._cached.values():
-            execution.close()
+            execution.drop()
         self._cached.clear()
 
+    async def _return_unanswered(self) -> None:
+        """What a claim took while it was being given up goes back at once."""
+        if self._unanswered is None:
+            return
+        request, request_id = self._unanswered
+        again = msgspec.structs.replace(request, limit=1, wait=0)
+        try:
+            response = await self._services.connection.send(again, request_id=request_id)
+        except ConnectionFailedError as error:
+            log.warning("cannot hand back what was just claimed; its lease will expire: %s", error)
+            return
+        if isinstance(response.data, ClaimResult):
+            await self._release([Lease(acquired) for acquired in response.data.tasks])
+
     async def _hand_back(self) -> None:
-        left = list(self._held.values())
-        for _, task in left:
+        left = [lease for lease, _ in self._held.values()]
+        tasks = set(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*(task for _, task in left), return_exceptions=True)
-        releases = [r.TaskRelease(lease.id, lease.version) for lease, _ in left]
+        if tasks:
+            await asyncio.wait(tasks, timeout=HAND_BACK_SECONDS)
+        await self._release(left)
+
+    async def _release(self, leases: list[Lease]) -> None:
+        releases = [r.TaskRelease(lease.id, lease.version) for lease in leases]
         send = self._services.connection.send
         await asyncio.gather(*(send(release) for release in releases), return_exceptions=True)
 
@@ -103,7 +141,7 @@ class Worker:
 
     async def _claim_always(self) -> None:
         while not self._stopping:
-            room = self._concurrency - len(self._held)
+            room = self._concurrency - len(self._tasks)
             if room <= 0:
                 self._room.clear()
                 await self._room.wait()
@@ -113,24 +151,45 @@ class Worker:
             except (ConnectionFailedError, RequestError) as error:
                 log.warning("cannot claim, trying again: %s", error)
                 await self._services.runtime.sleep(FAULT_DELAY_SECONDS)
+            except Exception:
+                # Whatever it is, a worker that stopped claiming would look alive and do nothing.
+                log.exception("cannot claim, trying again")
+                await self._services.runtime.sleep(FAULT_DELAY_SECONDS)
 
     async def _claim(self, room: int) -> None:
-        request = r.TaskClaim(
-            list(self._queues),
-            self.pid,
-            int(self._ttl * 1_000),
-            limit=room,
-            wait=CLAIM_WAIT_MS,
-            preload=0,
-        )
-        response = await self._services.connection.send(request)
+        if self._unanswered is None:
+            request = r.TaskClaim(
+                list(self._queues),
+                self.pid,
+                int(self._ttl * 1_000),
+                limit=room,
+                wait=CLAIM_WAIT_MS,
+                functions=self._functions(),
+                preload=0,
+            )
+            entropy = self._services.runtime.entropy(_UUID_BYTES)
+            self._unanswered = request, str(uuid.UUID(bytes=entropy, version=4))
+        request, request_id = self._unanswered
+        response = await self._services.connection.send(request, request_id=request_id)
+        self._unanswered = None
         if not isinstance(response.data, ClaimResult):
             raise RequestError(str(response.data), response.status)
+        now = self._services.runtime.monotonic()
         for acquired in response.data.tasks:
-            lease = Lease(acquired)
-            work = self._work(lease)
-            task = self._services.runtime.spawn(work, f"kept-task-{lease.id}")
+            lease = Lease(acquired, now)
+            task = self._services.runtime.spawn(self._work(lease), f"kept-task-{lease.id}")
             self._held[lease.id] = (lease, task)
+            self._tasks.add(task)
+            task.add_done_callback(self._task_ended)
+
+    def _functions(self) -> list[str] | None:
+        """What this worker can run; others may have what it cannot (B9)."""
+        names = self._services.registry.names()
+        return names if 0 < len(names) <= MAX_CLAIMED_FUNCTIONS else None
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._room.set()
 
     async def _beat_always(self) -> None:
         while True:
@@ -139,21 +198,42 @@ class Worker:
                 await self._beat()
             except (ConnectionFailedError, RequestError) as error:
                 log.warning("a heartbeat failed: %s", error)
+            except Exception:
+                # Without heartbeats, all work would be lost to other workers again and again.
+                log.exception("a heartbeat failed")
+            self._stop_expired()
 
     async def _beat(self) -> None:
         """Extends all leases; stops the work of those that are lost."""
-        refs = [r.TaskRef(lease.id, lease.version) for lease, _ in self._held.values()]
-        if not refs:
+        held = [lease for lease, _ in self._held.values()]
+        if not held:
             return
+        started = self._services.runtime.monotonic()
+        refs = [r.TaskRef(lease.id, lease.version) for lease in held]
         request = r.TaskHeartbeat(self.pid, refs, report=True)
         response = await self._services.connection.send(request)
         if not isinstance(response.data, HeartbeatResult):
             raise RequestError(str(response.data), response.status)
-        for lost in response.data.lost or ():
-            held = self._held.get(lost.id)
-            if held is not None and held[0].version == lost.version:
-                log.warning("%s: the lease is lost (%s), stopping", lost.id, lost.reason)
-                held[1].cancel()
+        lost = {(one.id, one.version): one.reason for one in response.data.lost or ()}
+        for lease in held:
+            reason = lost.get((lease.id, lease.version))
+            if reason is None:
+                lease.confirmed_at = started
+            else:
+                self._lose(lease, reason)
+
+    def _stop_expired(self) -> None:
+        """Without an answer for a whole ttl, another worker may have begun already."""
+        now = self._services.runtime.monotonic()
+        for lease, _ in list(self._held.values()):
+            if now - lease.confirmed_at > self._ttl:
+                self._lose(lease, "no heartbeat was answered for its ttl")
+
+    def _lose(self, lease: Lease, reason: str) -> None:
+        held = self._held.get(lease.id)
+        if held is not None and held[0] is lease and not lease.ending:
+            log.warning("%s: the lease is lost (%s), stopping", lease.id, reason)
+            held[1].cancel()
 
     # -- working ------------------------------------------------------------------------------------
 
@@ -163,19 +243,22 @@ class Worker:
             await self._run(lease)
         except LeaseLostError as error:
             log.info("another worker may go on: %s", error)
-            self._forget(lease.id)
-        except asyncio.CancelledError:
-            self._forget(lease.id)
-            raise
-        except (ConnectionFailedError, RequestError) as error:
+        except ConnectionFailedError as error:
             log.warning("%s: broken off, the lease will expire: %s", lease.id, error)
-            self._forget(lease.id)
-        except Exception:
+        except Exception as error:
+            # A fault of ours, or of the engine: others get the task, each time after a longer wait.
             log.exception("%s: a fault of the worker", lease.id)
-            self._forget(lease.id)
+            await self._nack_fault(lease, error)
         finally:
-            self._held.pop(lease.id, None)
-            self._room.set()
+            held = self._held.get(lease.id)
+            if held is not None and held[0] is lease:
+                del self._held[lease.id]
+
+    async def _nack_fault(self, lease: Lease, error: Exception) -> None:
+        try:
+            await self._nack(lease, error, "fault")
+        except KeptError as second:
+            log.warning("%s: cannot be handed back, its lease will expire: %s", lease.id, second)
 
     async def _run(self, lease: Lease) -> None:
         try:
@@ -192,9 +275,11 @@ class Worker:
         except InvalidArgumentsError as error:
             await self._nack(lease, error, "invalid_arguments", final="reject")
         except NondeterminismError as error:
-            log.error("%s", error)
-            self._forget(lease.id)
+            log.error("%s: halted: %s", lease.id, error)
             await self._nack(lease, error, "nondeterministic", final="halt")
+        except (DeadlockError, NoProgressError) as error:
+            failure = payload.encode_error(error)
+            await self._services.fulfill(lease, PromiseState.REJECTED, failure, Releases())
 
     def _function_of(self, lease: Lease) -> Function[..., object]:
         reference = lease.promise.tags.get(tag.FUNCTION)
@@ -207,20 +292,20 @@ class Worker:
         args, kwargs = function.converted(payload.decode_arguments(lease.promise.param))
         try:
             value = payload.encode(await self._services.call(function, args, kwargs))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever the job raised is its failure
             wait = next_wait(function.retry, lease.attempt, error)
             if wait is None:
                 await self._nack(lease, error, "exhausted", final="reject")
             else:
                 await self._nack(lease, error, None, delay=int(wait * 1_000))
             return
-        await self._services.fulfill(lease, PromiseState.RESOLVED, value, [])
+        await self._services.fulfill(lease, PromiseState.RESOLVED, value, Releases())
 
     async def _run_durable(self, lease: Lease, function: Function[..., object]) -> None:
         execution = self._cached.pop(lease.id, None)
         if execution is not None and execution.lease.version + 1 != lease.version:
             # Somebody else had it in between and knows more.
-            execution.close()
+            execution.drop()
             execution = None
         going_on = execution is not None
         if execution is None:
@@ -228,23 +313,23 @@ class Worker:
         try:
             finished = await (execution.go_on(lease) if going_on else execution.begin())
         except BaseException:
-            execution.close()
+            await execution.close()
             raise
         if finished:
-            execution.close()
+            await execution.close()
         else:
             self._keep(execution)
 
     def _keep(self, execution: Execution) -> None:
+        held = self._held.get(execution.id)
+        if held is None or held[0] is not execution.lease or self._stopping:
+            # Its next lease has come already, and did not find it here.
+            execution.drop()
+            return
         self._cached[execution.id] = execution
-        while len(self._cached) > MAX_CACHED:
+        while len(self._cached) > self._cache:
             _, oldest = self._cached.popitem(last=False)
-            oldest.close()
-
-    def _forget(self, id: str) -> None:
-        execution = self._cached.pop(id, None)
-        if execution is not None:
-            execution.close()
+            oldest.drop()
 
     async def _nack(
         self,
@@ -257,10 +342,9 @@ class Worker:
         consume: bool = True,
     ) -> None:
         """Files a failed attempt under the lease (B2)."""
+        lease.ending = True
         stored = payload.encode_error(error)
         request = r.TaskNack(lease.id, lease.version, delay, stored, reason, final, consume)
         response = await self._services.connection.send(request)
         if not response.ok:
             raise LeaseLostError(f"{lease.id}: {response.data}")
-
-
