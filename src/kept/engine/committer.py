@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from kept.engine.alarm import Alarm
 from kept.engine.config import MAX_COMMIT_ITEMS, MAX_QUEUED_ITEMS
@@ -32,6 +32,8 @@ from kept.runtime import Runtime
 from kept.stores.base import Store, Transaction
 
 log = logging.getLogger("kept.engine")
+
+_PUSH: Final = Delivery.PUSH
 
 Outcome: TypeAlias = Response | OutboxEntry | None
 
@@ -310,8 +312,8 @@ class _Batch:
             due = [
                 task.id
                 for task in machine.records.changed_tasks()
-                if task.state is TaskState.PENDING
-                and task.delivery is Delivery.PUSH
+                if task.delivery is _PUSH
+                and task.state is TaskState.PENDING
                 and task.retry_at is not None
                 and task.retry_at <= self._now
             ]

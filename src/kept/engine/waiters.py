@@ -113,8 +113,9 @@ class Waiters:
     def wake(self, notice: Notice) -> int:
         """Wakes who should look again because of a commit; answers how many."""
         woken = sum(self.wake_claims(key) for key in sorted(notice.queues))
-        for key in sorted(notice.settled):
-            for waiter in self._by_promise.get(key, ()):
+        waited_for = notice.settled & self._by_promise.keys()
+        for key in sorted(waited_for):
+            for waiter in self._by_promise[key]:
                 waiter.wake()
                 woken += 1
         return woken

@@ -26,6 +26,10 @@ from kept.protocol.records import (
 from kept.protocol.storage import OTHERS_CURSOR, Changes, Children, Edge, Loaded, Reads
 
 _ABSENT: Final = object()
+# An enum's attribute takes longer to find than a name of the module, and these are on the hot path.
+_PENDING: Final = TaskState.PENDING
+_ACQUIRED: Final = TaskState.ACQUIRED
+_PULL: Final = Delivery.PULL
 
 
 class WorkingSet:
@@ -231,12 +235,13 @@ class WorkingSet:
     def put_task(self, task: Task) -> None:
         before = self._tasks[task.id]
         assert before is None or (before.state, task.state) in TASK_EDGES, task
-        assert (task.state is TaskState.PENDING) == (task.retry_at is not None), task
-        assert (task.state is TaskState.ACQUIRED) == (task.expires_at is not None), task
+        is_pending = task.state is _PENDING
+        assert is_pending == (task.retry_at is not None), task
+        assert (task.state is _ACQUIRED) == (task.expires_at is not None), task
         self._set("tasks", self._tasks, task.id, task)
         if task.last_request is not None:
             self._requested.setdefault(task.last_request, {})[task.id] = None
-        if task.state is TaskState.PENDING and task.delivery is Delivery.PULL:
+        if is_pending and task.delivery is _PULL:
             self.heads.became_pending(task)
 
     def put_schedule(self, schedule: ScheduleRecord) -> None:

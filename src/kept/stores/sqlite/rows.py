@@ -159,6 +159,26 @@ def task_row(tenant: str, task: Task, seq: int) -> Row:
     )
 
 
+def progress_row(task: Task, seq: int) -> Row:
+    """The columns of a task that change as it is worked on, its seq last."""
+    return (
+        task.state._value_,
+        task.version,
+        task.resumes,
+        task.ttl,
+        task.pid,
+        task.expires_at,
+        task.retry_at,
+        1 if task.ready else 0,
+        task.rank,
+        task.failures,
+        task.releases,
+        task.last_request,
+        task.last_answer,
+        seq,
+    )
+
+
 def promise_row(tenant: str, promise: Promise, seq: int) -> Row:
     """The columns of a promise, its seq last."""
     tags = promise.tags

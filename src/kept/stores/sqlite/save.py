@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from kept.errors import StoreFailedError
-from kept.protocol.records import Promise, Value
+from kept.protocol.records import Promise, Task, Value
 from kept.protocol.storage import Changes, Edge
 from kept.stores.sqlite.load import Loader
 from kept.stores.sqlite.rows import (
@@ -15,6 +15,7 @@ from kept.stores.sqlite.rows import (
     Row,
     letter_row,
     message_row,
+    progress_row,
     promise_row,
     schedule_row,
     task_row,
@@ -28,6 +29,11 @@ _PROMISE_COLUMNS: Final = (
 _TASK_COLUMNS: Final = (
     "tenant, state, version, resumes, ttl, pid, expires_at, retry_at, delivery, queue, lane, "
     "function, ready, rank, failures, releases, last_request, last_answer"
+)
+# What changes as a task is worked on; the columns not in here say what it is and where it waits.
+_PROGRESS_COLUMNS: Final = (
+    "state, version, resumes, ttl, pid, expires_at, retry_at, ready, rank, failures, releases, "
+    "last_request, last_answer"
 )
 _SCHEDULE_COLUMNS: Final = (
     "tenant, id, cron, promise_id, promise_timeout, param_headers, param_data, promise_tags, "
@@ -61,6 +67,7 @@ _SETTLE_PROMISE: Final = "UPDATE promises SET state = ?, deadline = ?, settled_a
 _MARK_UNDRAINED: Final = "UPDATE promises SET undrained = ? WHERE seq = ?"
 _BEAR_TASK: Final = _insert("tasks", f"{_TASK_COLUMNS}, seq")
 _REPLACE_TASK: Final = _update("tasks", _TASK_COLUMNS)
+_ADVANCE_TASK: Final = _update("tasks", _PROGRESS_COLUMNS)
 _PUT_PARAM: Final = "INSERT OR REPLACE INTO params (seq, headers, data) VALUES (?, ?, ?)"
 _PUT_RESULT: Final = "INSERT OR REPLACE INTO results (seq, headers, data) VALUES (?, ?, ?)"
 _DROP_PARAM: Final = "DELETE FROM params WHERE seq = ?"
@@ -207,13 +214,21 @@ class Saver:
     def _save_tasks(self, changes: Changes) -> None:
         born: list[Row] = []
         replaced: list[Row] = []
+        advanced: list[Row] = []
+        known = self._objects.tasks
         seqs = self._seqs_of(changes.tasks)
         for id, task in changes.tasks.items():
-            rows = born if id in changes.born_tasks else replaced
-            rows.append(task_row(self._tenant, task, seqs[id]))
-            self._objects.tasks[id] = task
+            before = known.get(id)
+            known[id] = task
+            if id in changes.born_tasks:
+                born.append(task_row(self._tenant, task, seqs[id]))
+            elif before is None or not _is_progress(before, task):
+                replaced.append(task_row(self._tenant, task, seqs[id]))
+            else:
+                advanced.append(progress_row(task, seqs[id]))
         self._run(_BEAR_TASK, born)
         self._run(_REPLACE_TASK, replaced)
+        self._run(_ADVANCE_TASK, advanced)
 
     def _seqs_of(self, ids: Iterable[str]) -> Mapping[str, int]:
         wanted = list(ids)
@@ -282,6 +297,16 @@ class Saver:
 def _add_payload(rows: list[Row], seq: int, value: Value) -> None:
     if value.data is not None or value.headers:
         rows.append((seq, text_of(value.headers), value.data))
+
+
+def _is_progress(before: Task, after: Task) -> bool:
+    """Whether nothing differs but what changes as a task is worked on."""
+    return (
+        before.delivery is after.delivery
+        and before.queue == after.queue
+        and before.lane == after.lane
+        and before.function == after.function
+    )
 
 
 def _is_settlement(before: Promise, after: Promise) -> bool:
