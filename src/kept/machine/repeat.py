@@ -29,6 +29,9 @@ from kept.protocol.responses import (
     Response,
 )
 
+# The answer of a suspend after which the worker went on at once.
+RESUMED: Final = b"300"
+
 REPEATABLE: Final = (
     r.TaskAcquire,
     r.TaskRelease,
@@ -51,12 +54,17 @@ def remember(step: Step, request: Repeatable, response: Response) -> None:
     """Leaves the request's id, and what cannot be told from the records, with the task."""
     task = step.records.task(request.id)
     assert task is not None, request.id
-    answer = b""
+    answer = _prefix(request)
     if isinstance(response.data, NackResult):
-        answer = msgspec.json.encode(response.data)
+        answer += msgspec.json.encode(response.data)
     elif response.status == RESUME_AT_ONCE:
-        answer = b"300"
+        answer += RESUMED
     step.records.put_task(replace(task, last_request=step.request_id, last_answer=answer))
+
+
+def _prefix(request: Repeatable) -> bytes:
+    """The kind is remembered too: a client that uses an id for another kind asks something else."""
+    return f"{request.kind} ".encode()
 
 
 def answered_before(step: Step, request: Repeatable) -> Response | None:
@@ -64,6 +72,10 @@ def answered_before(step: Step, request: Repeatable) -> Response | None:
     task = step.records.task(request.id)
     if task is None or task.last_request != step.request_id:
         return None
+    kind = _prefix(request)
+    if task.last_answer is None or not task.last_answer.startswith(kind):
+        return None
+    answer = task.last_answer[len(kind) :]
     if isinstance(request, r.TaskAcquire):
         return _acquired_again(step, request, task)
     if isinstance(request, r.TaskFulfill):
@@ -71,11 +83,8 @@ def answered_before(step: Step, request: Repeatable) -> Response | None:
     if isinstance(request, r.TaskRecordStep):
         return _promise_again(step, request.step.id)
     if isinstance(request, r.TaskNack):
-        if not task.last_answer:
-            # The id was another request's: this one stands on its own.
-            return None
-        return Response(OK, msgspec.json.decode(task.last_answer, type=NackResult))
-    if isinstance(request, r.TaskSuspend) and task.last_answer == b"300":
+        return Response(OK, msgspec.json.decode(answer, type=NackResult))
+    if isinstance(request, r.TaskSuspend) and answer == RESUMED:
         page = preload_of(step, task.id, request.preload)
         return Response(RESUME_AT_ONCE, PreloadResult(page.records, page.more))
     return NOTHING
