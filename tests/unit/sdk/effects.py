@@ -1,0 +1,225 @@
+"""Workflows of every kind of asyncio code, whose effects on the world are counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import kept
+
+Body = Callable[[kept.Context, "World"], Awaitable[Any]]
+
+
+class World:
+    """What steps do to it: how often each began. The functions of one app work on one world."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[str] = Counter()
+        self.app = kept.App("memory://", worker=False)
+        self.effect = self.app.function(name="effect")(self._effect)
+        self.slow = self.app.function(name="slow")(self._slow)
+        self.flaky = self.app.function(
+            name="flaky", retry=kept.Constant(attempts=3, delay=0.001)
+        )(self._flaky)
+        self.broken = self.app.function(name="broken")(self._broken)
+
+        @self.app.function
+        async def job(label: str) -> str:
+            self.begun[label] += 1
+            return label
+
+        @self.app.function
+        async def fib(ctx: kept.Context, n: int) -> int:
+            if n < 2:
+                return n
+            left, right = ctx.call(fib, n - 1), ctx.call(fib, n - 2)
+            return await left + await right
+
+        @self.app.function
+        async def child(ctx: kept.Context, label: str) -> str:
+            first = await ctx.run(self.effect, label + "-1")
+            return first + await ctx.run(self.effect, label + "-2")
+
+        @self.app.function
+        async def failing(ctx: kept.Context) -> None:
+            await ctx.run(self.effect, "before-failure")
+            raise LookupError("gone")
+
+        self.job, self.fib, self.child, self.failing = job, fib, child, failing
+
+    async def _effect(self, label: str, seconds: float = 0.0) -> str:
+        self.begun[label] += 1
+        await asyncio.sleep(seconds)
+        return label
+
+    async def _slow(self, label: str) -> str:
+        self.begun[label] += 1
+        await asyncio.Event().wait()
+        return "never"
+
+    async def _flaky(self, label: str) -> str:
+        self.begun[label] += 1
+        if self.begun[label] < 3:
+            raise ValueError("not yet")
+        return label
+
+    async def _broken(self, label: str) -> str:
+        self.begun[label] += 1
+        raise ValueError(label)
+
+    def workflow(self, body: Body) -> kept.Function[..., Any]:
+        """A durable function with that body."""
+
+        async def workflow(ctx: kept.Context) -> Any:
+            return await body(ctx, self)
+
+        return self.app.function(name=body.__name__)(workflow)
+
+
+async def linear(ctx: kept.Context, world: World) -> Any:
+    results = [await ctx.run(world.effect, str(i)) for i in range(4)]
+    return results
+
+
+async def gathered(ctx: kept.Context, world: World) -> Any:
+    results = await asyncio.gather(*(ctx.run(world.effect, f"g{i}") for i in range(5)))
+    return [*results, await ctx.run(world.effect, "after")]
+
+
+async def grouped(ctx: kept.Context, world: World) -> Any:
+    found: list[str] = []
+
+    async def branch(name: str) -> None:
+        for i in range(3):
+            found.append(await ctx.run(world.effect, f"{name}{i}"))
+
+    async with asyncio.TaskGroup() as group:
+        for name in "abc":
+            group.create_task(branch(name))
+    return sorted(found)
+
+
+async def timed_out(ctx: kept.Context, world: World) -> Any:
+    try:
+        async with asyncio.timeout(0.05):
+            await ctx.run(world.slow, "too slow")
+    except TimeoutError:
+        late = await ctx.run(world.effect, "compensation")
+    async with asyncio.timeout(60):
+        return [late, await ctx.run(world.effect, "in time")]
+
+
+async def raced(ctx: kept.Context, world: World) -> Any:
+    async def run(label: str) -> str:
+        return await ctx.run(world.effect, label, 0.0 if label == "hare" else 0.02)
+
+    async def nap() -> str:
+        await asyncio.sleep(0.03)
+        return "nap"
+
+    runners = [asyncio.create_task(run("hare")), asyncio.create_task(run("tortoise"))]
+    runners.append(asyncio.create_task(nap()))
+    done, rest = await asyncio.wait(runners, return_when=asyncio.FIRST_COMPLETED)
+    winner = min(task.result() for task in done)
+    for task in rest:
+        task.cancel()
+    return [winner, await ctx.run(world.effect, f"prize for {winner}")][1:] and "raced"
+
+
+async def called(ctx: kept.Context, world: World) -> Any:
+    one = ctx.call(world.child, "x")
+    two = ctx.call(world.job, "y")
+    three = await ctx.run(world.effect, "z")
+    return [await one, await two, three]
+
+
+async def recursive(ctx: kept.Context, world: World) -> Any:
+    return await ctx.call(world.fib, 4)
+
+
+async def retried(ctx: kept.Context, world: World) -> Any:
+    return await ctx.run(world.flaky, "flaky")
+
+
+async def excepted(ctx: kept.Context, world: World) -> Any:
+    caught: list[str] = []
+    try:
+        await ctx.run(world.broken, "broken")
+    except kept.PromiseRejectedError as error:
+        caught.append(f"{error.type}: {error.message}")
+    try:
+        await ctx.call(world.failing)
+    except kept.PromiseRejectedError as error:
+        caught.append(error.type)
+    caught.append(await ctx.run(world.effect, "recovered"))
+    return caught
+
+
+async def napping(ctx: kept.Context, world: World) -> Any:
+    await ctx.sleep(0.02)
+    first = await ctx.run(world.effect, "awake")
+    await asyncio.gather(ctx.sleep(0.01), asyncio.sleep(0.03))
+    return [first, await ctx.run(world.effect, "again")]
+
+
+async def cancelled_branch(ctx: kept.Context, world: World) -> Any:
+    async def branch() -> None:
+        try:
+            await ctx.run(world.slow, "stopped")
+        finally:
+            await ctx.run(world.effect, "cleaned up")
+
+    task = asyncio.create_task(branch())
+    await ctx.run(world.effect, "meanwhile")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return await ctx.run(world.effect, "end")
+
+
+async def cancelled_call(ctx: kept.Context, world: World) -> Any:
+    waiting = asyncio.ensure_future(ctx.call("nobody.has.this"))
+    await ctx.run(world.effect, "first")
+    waiting.cancel()
+    return await ctx.run(world.effect, "second")
+
+
+async def left_behind(ctx: kept.Context, world: World) -> Any:
+    """Work that nobody awaits is finished before the workflow ends."""
+    ctx.run(world.effect, "unawaited", 0.02)
+    ctx.call(world.job, "unawaited job")
+    return await ctx.run(world.effect, "awaited")
+
+
+async def consumer(ctx: kept.Context, world: World) -> Any:
+    """A branch that waits for ever is cancelled when the rest is done."""
+    queue: asyncio.Queue[str] = asyncio.Queue()
+    found: list[str] = []
+
+    async def consume() -> None:
+        while True:
+            found.append(await ctx.run(world.effect, await queue.get()))
+
+    asyncio.create_task(consume())
+    await queue.put("one")
+    await ctx.run(world.effect, "other")
+    return "done"
+
+
+BODIES: list[Body] = [
+    linear,
+    gathered,
+    grouped,
+    timed_out,
+    raced,
+    called,
+    recursive,
+    retried,
+    excepted,
+    napping,
+    cancelled_branch,
+    cancelled_call,
+    left_behind,
+    consumer,
+]
