@@ -3,8 +3,9 @@
 - A Python block is written to a file and run, unless its first line says `# not run`. A first line
   `# shop.py` names the file; it is run as well, unless the line says `# shop.py, a module`.
 - In a block of the kind `console` each line that begins with `$ ` is a command, and the lines after
-  it are what it prints; `…` in them stands for anything. One that ends with ` &` runs on until the
-  end of the document.
+  it are what it prints; `…` stands for anything, on a line of its own for any lines. A command that
+  ends with ` &` runs on until the end of the document.
+- The ports 8420 to 8429 are replaced by free ones.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from tests.tidy.sources import ROOT
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMED = re.compile(r"# (\w+\.py)(, a module)?$")
 NOT_RUN = "# not run"
-PORT = "8420"
+GAP = "…"
+PORT = re.compile(r"\b842\d\b")
 
 COMMAND_SECONDS = 30
 START_SECONDS = 20
@@ -64,7 +66,7 @@ class Reader:
     def __init__(self, directory: Path, patience: float = PATIENCE_SECONDS) -> None:
         self._directory = directory
         self._patience = patience
-        self._port = str(free_port())
+        self._ports: dict[str, str] = {}
         self._running: list[subprocess.Popen[str]] = []
         tools = directory / "bin"
         tools.mkdir()
@@ -85,7 +87,7 @@ class Reader:
         """Does all that the document says; what went otherwise."""
         for block in blocks_of(text):
             run = self._python if block.kind == "python" else self._console
-            for problem in run(block.text.replace(PORT, self._port)):
+            for problem in run(PORT.sub(self._port, block.text)):
                 yield f"line {block.line}: {problem}"
 
     def close(self) -> None:
@@ -94,6 +96,9 @@ class Reader:
             os.killpg(process.pid, signal.SIGTERM)
         for process in self._running:
             process.wait(START_SECONDS)
+
+    def _port(self, shown: re.Match[str]) -> str:
+        return self._ports.setdefault(shown[0], str(free_port()))
 
     def _python(self, code: str) -> Iterator[str]:
         first, _, _ = code.partition("\n")
@@ -170,9 +175,15 @@ def fits(expected: str, printed: str) -> bool:
     """Whether a command printed what a document shows; nothing shown means anything."""
     if not expected.strip():
         return True
-    lines = [_squeezed(line) for line in expected.strip().splitlines()]
-    pattern = "\n".join(".*".join(re.escape(part) for part in line.split("…")) for line in lines)
-    return re.fullmatch(pattern, "\n".join(map(_squeezed, printed.strip().splitlines()))) is not None
+    pattern = "".join(_pattern(_squeezed(line)) for line in expected.strip().splitlines())
+    lines = [_squeezed(line) + "\n" for line in printed.strip().splitlines()]
+    return re.fullmatch(pattern, "".join(lines)) is not None
+
+
+def _pattern(line: str) -> str:
+    if line == GAP:
+        return "(.*\n)*"
+    return ".*".join(re.escape(part) for part in line.split(GAP)) + "\n"
 
 
 def _squeezed(line: str) -> str:

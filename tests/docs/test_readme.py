@@ -41,3 +41,6 @@ def test_output_is_compared_but_for_widths_and_gaps() -> None:
     assert fits("id  order-42\ncreated  …\n", "id      order-42\ncreated   2026-01-01")
     assert not fits("id  order-42\n", "id  order-43\n")
     assert not fits("id  order-42\n", "id  order-42\nmore\n")
+    assert fits("first\n…\nlast\n", "first\nlast\n")
+    assert fits("first\n…\nlast\n", "first\nsecond\nthird\nlast\n")
+    assert not fits("first\n…\nlast\n", "first\nsecond\n")

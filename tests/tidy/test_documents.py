@@ -13,7 +13,9 @@ from tests.tidy.sources import ROOT, label
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
 # A file of this checkout, named in backticks by its path.
 FILE = re.compile(r"`((?:src|tests|docs|examples|benchmarks|scripts)/[\w./-]*\w)`")
-ROOM = re.compile(r"`((?:machine|engine|stores|sdk|server|client|transports|check|protocol|cli)/[\w/]+\.\w+)`")
+ROOM = re.compile(
+    r"`((?:machine|engine|stores|sdk|server|client|transports|check|protocol|cli)/[\w/]+\.\w+)`"
+)
 TARGET = re.compile(r"`make ([a-z0-9]+)")
 
 # What the code of a change still has to bring; the changelog may name what is gone.
@@ -50,7 +52,9 @@ def test_files_that_are_named_exist() -> None:
     missing = []
     for path in documents():
         text = path.read_text(encoding="utf-8")
-        missing += [f"{label(path)}: {name}" for name in FILE.findall(text) if not (ROOT / name).exists()]
+        missing += [
+            f"{label(path)}: {name}" for name in FILE.findall(text) if not (ROOT / name).exists()
+        ]
         missing += [
             f"{label(path)}: {name}"
             for name in ROOM.findall(text)
