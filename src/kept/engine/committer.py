@@ -41,7 +41,7 @@ Outcome: TypeAlias = Response | OutboxEntry | None
 class Item:
     """Something to be applied: a request or a background step, and where its outcome goes."""
 
-    __slots__ = ("changed", "fixed_now", "outcome", "request_id", "tenant", "work")
+    __slots__ = ("changed", "done", "fixed_now", "last", "outcome", "request_id", "tenant", "work")
 
     def __init__(
         self,
@@ -56,8 +56,18 @@ class Item:
         self.fixed_now = fixed_now
         self.request_id = request_id
         self.outcome: Outcome = None
+        # Shared by those that were submitted together; set with the last of them.
+        self.done: asyncio.Future[None] | None = None
+        self.last = False
         # Of a background step: whether it did anything.
         self.changed = False
+
+    @property
+    def given_up(self) -> bool:
+        """Whether this is a claim whose caller no longer waits for the answer."""
+        return (
+            isinstance(self.work, TaskClaim) and self.done is not None and self.done.cancelled()
+        )
 
     @property
     def refused(self) -> bool:
@@ -68,17 +78,6 @@ class Item:
     def progressed(self) -> bool:
         """Whether a background step was enabled, and is committed."""
         return self.changed and not self.refused
-
-
-class _Group:
-    """Items that were submitted together and are answered together."""
-
-    __slots__ = ("done", "items", "left")
-
-    def __init__(self, items: Sequence[Item], done: asyncio.Future[None]) -> None:
-        self.items = items
-        self.done = done
-        self.left = len(items)
 
 
 class Committer:
@@ -99,7 +98,7 @@ class Committer:
         self._statistics = statistics
         self._on_commit = on_commit
         self._observer = observer
-        self._queue: deque[tuple[Item, _Group]] = deque()
+        self._queue: deque[Item] = deque()
         self._alarm = Alarm()
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
@@ -136,11 +135,13 @@ class Committer:
         if len(self._queue) + len(items) > MAX_QUEUED_ITEMS:
             self._refuse(items, SHED, "too many requests are waiting; ask again later")
             return
-        group = _Group(items, asyncio.get_running_loop().create_future())
+        done = asyncio.get_running_loop().create_future()
         for item in items:
-            self._queue.append((item, group))
+            item.done = done
+            self._queue.append(item)
+        items[-1].last = True
         self._alarm.ring()
-        await group.done
+        await done
 
     async def reset(self, tenant: str) -> None:
         """Forgets everything of a tenant (debug.reset)."""
@@ -165,21 +166,20 @@ class Committer:
             size = min(len(self._queue), MAX_COMMIT_ITEMS)
             batch = [self._queue.popleft() for _ in range(size)]
             self._statistics.queued = len(self._queue)
-            batch = [entry for entry in batch if not _is_given_up(*entry)]
+            batch = [item for item in batch if not item.given_up]
             if not batch:
                 continue
-            notice = await self._commit([item for item, _ in batch])
+            notice = await self._commit(batch)
             self._answer(batch)
             if notice:
                 self._on_commit(notice)
 
-    def _answer(self, batch: list[tuple[Item, _Group]]) -> None:
-        for item, group in batch:
-            group.left -= 1
-            if _is_given_up(item, group):
+    def _answer(self, batch: list[Item]) -> None:
+        for item in batch:
+            if item.given_up:
                 self._hand_back(item)
-            elif group.left == 0 and not group.done.done():
-                group.done.set_result(None)
+            elif item.last and item.done is not None and not item.done.done():
+                item.done.set_result(None)
 
     def _hand_back(self, item: Item) -> None:
         """Releases what a claim got that was given up during its commit: nobody will work on it."""
@@ -190,10 +190,9 @@ class Committer:
             Item(item.tenant, r.TaskRelease(lease.task.id, lease.task.version), item.fixed_now)
             for lease in leases
         ]
-        group = _Group(releases, asyncio.get_running_loop().create_future())
         # First of all: a repetition of the claim may be queued already, and must not be answered
         # with leases that are then taken away.
-        self._queue.extendleft((release, group) for release in reversed(releases))
+        self._queue.extendleft(reversed(releases))
 
     async def _commit(self, items: list[Item]) -> Notice:
         """One batch. A failed commit fails every item with a retryable error (B1)."""
@@ -230,11 +229,6 @@ class Committer:
 
     def new_batch_id(self) -> str:
         return self._runtime.entropy(16).hex()
-
-
-def _is_given_up(item: Item, group: _Group) -> bool:
-    """Whether this is a claim whose caller no longer waits for the answer."""
-    return group.done.cancelled() and isinstance(item.work, TaskClaim)
 
 
 class _Batch:

@@ -27,8 +27,9 @@ from kept.transports.base import DeliveryFailedError, Transport
 
 log = logging.getLogger("kept.engine")
 
-# A try that has not come to an end by then is made again, perhaps by another process.
-TRY_MS: Final = 60_000
+# A try that has not come to an end by then, longer than a keep-alive, is made again, perhaps by
+# another process.
+TRY_MS: Final = 30_000
 FIRST_BACKOFF_MS: Final = 500
 MAX_BACKOFF_MS: Final = 60_000
 
@@ -129,7 +130,9 @@ class Outbox:
             await self._hand_over(entry, promise)
         except DeliveryFailedError as error:
             self._statistics.messages_failed += 1
-            log.info("no delivery to %s, try %d: %s", entry.address, entry.tries, error)
+            # Whenever a worker leaves, many messages fail once: that is its everyday life.
+            level = logging.DEBUG if entry.tries == 1 else logging.INFO
+            log.log(level, "no delivery to %s, try %d: %s", entry.address, entry.tries, error)
             due_at = self._committer.now_ms() + backoff_ms(entry.tries)
             step = FailedMessage(entry.key, entry.version, due_at)
         else:
