@@ -174,9 +174,10 @@ class QueueCases(Opens):
         entries = [
             execute("p", NOW + 2),
             unblock("p", NOW + 1),
-            unblock("p", NOW + 3, "poll://uni@g/id"),
+            unblock("p", NOW + 3, "poll://any@g/id"),
             unblock("p", NOW + 1, "http://host/"),
             unblock("q", NOW + 1, "poll://any@other"),
+            unblock("q", NOW + 1, "poll://uni@g/id"),
         ]
         changes = births(promise("p"), promise("q"))
         changes.outbox = {entry.key: entry for entry in entries}
@@ -191,7 +192,10 @@ class QueueCases(Opens):
             assert len(await store.scan_outbox(NOW + 3, 1, ["poll:g"])) == 1
             both = await store.scan_outbox(NOW + 9, 10, ["http", "poll:other"])
             assert [entry for _, entry, _ in both] == [entries[3], entries[4]]
-            assert await store.scan_outbox(NOW + 9, 10, ["poll:nobody"]) == []
+            assert await store.scan_outbox(NOW + 9, 10, ["poll:nobody", "poll:g/other"]) == []
+            member = await store.scan_outbox(NOW + 9, 10, ["poll:g/id"])
+            assert [entry for _, entry, _ in member] == [entries[5]]
+            assert await store.next_message(["poll:g/other", "poll:g/id"]) == NOW + 1
             assert await store.next_message(["poll:g", "poll:nobody"]) == NOW + 1
             assert await store.next_message([]) is None
             await write(store, Changes(outbox={entries[1].key: None}))

@@ -43,11 +43,14 @@ def parse_poll(address: str) -> PollAddress | None:
 
 
 def channel_of(address: str) -> str:
-    """What has to be open for a message to an address: the poll group, else the scheme."""
+    """What has to be open for a message to an address: the poll connection that alone may have it,
+    the poll group, else the scheme."""
     poll = parse_poll(address)
-    if poll is not None:
-        return f"poll:{poll.group}"
-    return scheme_of(address) or ""
+    if poll is None:
+        return scheme_of(address) or ""
+    if poll.unicast and poll.id is not None:
+        return f"poll:{poll.group}/{poll.id}"
+    return f"poll:{poll.group}"
 
 
 def queue_of(address: str) -> str | None:

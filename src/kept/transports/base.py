@@ -16,8 +16,8 @@ class Transport(Protocol):
     schemes: frozenset[str]
 
     def channels(self) -> Iterable[str]:
-        """The channels (addresses.channel_of) that are open now: schemes, or poll groups with a
-        connection. Messages on others stay in the outbox untouched."""
+        """The channels (addresses.channel_of) that are open now: schemes, or poll connections and
+        their groups. Messages on others stay in the outbox untouched."""
 
     def reachable(self, address: str) -> bool:
         """Whether somebody at this very address can be tried now."""

@@ -209,8 +209,12 @@ class PollTransport:
         connection.close()
 
     def channels(self) -> Iterable[str]:
-        """The groups that have a connection here."""
-        return [f"poll:{group}" for group in self._groups]
+        """The groups that have a connection here, and those connections: what waits for one that
+        is gone is left alone, however long it waits."""
+        for group, members in self._groups.items():
+            yield f"poll:{group}"
+            for id in members:
+                yield f"poll:{group}/{id}"
 
     def reachable(self, address: str) -> bool:
         """Whether a connection that this address may use is open here."""

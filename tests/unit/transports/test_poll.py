@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kept.protocol.addresses import channel_of
 from kept.transports import poll as module
 from kept.transports.base import DeliveryFailedError
 from kept.transports.poll import (
@@ -273,3 +274,15 @@ def test_a_frame_is_one_ascii_line_with_the_same_meaning(value: object) -> None:
 def test_a_pretty_printed_message_becomes_one_line() -> None:
     """Line ends between tokens would end the event early."""
     assert event_frame(b'{\r\n"a": 1\n}') == b'data: {  "a": 1 }\n\n'
+
+
+async def test_channels_are_the_groups_and_their_members() -> None:
+    """What is open is told by the names under which the store keeps messages."""
+    async with stage() as made:
+        made.listen("g", "a/1")
+        listener = made.listen("g", "b")
+        for address in ("poll://any@g", "poll://any@g/b", "poll://uni@g/b", "poll://uni@g/a/1"):
+            assert channel_of(address) in made.transport.channels()
+        made.transport.disconnect(listener.connection)
+        assert channel_of("poll://uni@g/b") not in made.transport.channels()
+        assert channel_of("poll://any@g/b") in made.transport.channels()

@@ -65,6 +65,11 @@ _NEXT_DUE: Final = (
     "UNION ALL SELECT min(next_run_at) FROM schedules WHERE paused = 0 "
     "UNION ALL SELECT 0 WHERE EXISTS (SELECT 1 FROM promises WHERE undrained = 1))"
 )
+# Of many open channels, few have something to send.
+_DUE_CHANNELS: Final = (
+    "SELECT value FROM json_each(?) WHERE EXISTS "
+    "(SELECT 1 FROM outbox WHERE channel = value AND due_at <= ?)"
+)
 _MESSAGE_KEYS: Final = (
     "SELECT due_at, tenant, kind, id, key_address FROM outbox WHERE channel = ? AND due_at <= ? "
     "ORDER BY due_at, tenant, kind, id, key_address LIMIT ?"
@@ -199,7 +204,7 @@ def outbox(
     with _snapshot(connection):
         keys = [
             key
-            for channel in channels
+            for (channel,) in connection.execute(_DUE_CHANNELS, (_names(channels), now)).fetchall()
             for key in connection.execute(_MESSAGE_KEYS, (channel, now, limit))
         ]
         found: list[tuple[str, OutboxEntry, Promise]] = []
@@ -211,10 +216,13 @@ def outbox(
     return found
 
 
+def _names(channels: Collection[str]) -> str:
+    return msgspec.json.encode(sorted(channels)).decode()
+
+
 def next_message(connection: sqlite3.Connection, channels: Collection[str]) -> int | None:
     """The earliest instant at which a message on these channels is due."""
-    names = msgspec.json.encode(sorted(channels)).decode()
-    (at,) = connection.execute(_NEXT_MESSAGE, (names,)).fetchone()
+    (at,) = connection.execute(_NEXT_MESSAGE, (_names(channels),)).fetchone()
     assert at is None or isinstance(at, int)
     return at
 
