@@ -64,8 +64,9 @@ class Machine:
             if isinstance(due, b.FireSchedule):
                 self._fire(due, now)
             elif isinstance(due, b.DrainEdges):
-                left = self._drain_promise(due.id, now)
-                self.records.put_undrained(due.id, undrained=left)
+                if self.records.promise(due.id) is not None:
+                    left = self._drain_promise(due.id, now)
+                    self.records.put_undrained(due.id, undrained=left)
             else:
                 mark = self.records.mark()
                 name, handler = _INTERNAL[type(due)]
