@@ -106,7 +106,7 @@ class Reader:
             return
         named = NAMED.match(first)
         file = self.place / (named[1] if named else "program.py")
-        file.write_text(code)
+        file.write_text(code, encoding="utf-8")
         if named is None or not named[2]:
             done = self._run(f"python {file.name}")
             if done.returncode:
@@ -141,7 +141,7 @@ class Reader:
             env=self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             timeout=COMMAND_SECONDS,
             check=False,
         )
@@ -156,14 +156,14 @@ class Reader:
                 env=self._environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                text=True,
+                encoding="utf-8",
                 start_new_session=True,
             )
         self._running.append(process)
         give_up_at = time.monotonic() + START_SECONDS
-        while expected.strip() and not fits(expected, log.read_text()):
+        while expected.strip() and not fits(expected, log.read_text(encoding="utf-8")):
             if process.poll() is not None or time.monotonic() > give_up_at:
-                yield f"{command}: expected\n{expected}\nbut it printed\n{log.read_text()}"
+                yield f"{command}: expected\n{expected}\nbut it printed\n{log.read_text(encoding='utf-8')}"
                 return
             try:
                 process.wait(PAUSE_SECONDS)

@@ -11,6 +11,8 @@ from tests.tidy.sources import ROOT, label
 
 # [text](target), without targets on other machines.
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
+ANCHOR = re.compile(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 # A file of this checkout, named in backticks by its path.
 FILE = re.compile(r"`((?:src|tests|docs|examples|benchmarks|scripts)/[\w./-]*\w)`")
 ROOM = re.compile(
@@ -43,6 +45,23 @@ def test_links_lead_somewhere() -> None:
         for path in documents()
         for target in LINK.findall(path.read_text(encoding="utf-8"))
         if not (path.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link may name within a document: its headings, as GitHub writes them in links."""
+    headings = HEADING.findall(path.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+def test_links_into_documents_lead_somewhere() -> None:
+    """Every link to a section names a heading that is there."""
+    broken = [
+        f"{label(path)}: {target}#{anchor}"
+        for path in documents()
+        for target, anchor in ANCHOR.findall(path.read_text(encoding="utf-8"))
+        if anchor not in anchors(path.parent / target if target else path)
     ]
     assert broken == []
 
