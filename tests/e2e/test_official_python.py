@@ -45,7 +45,10 @@ def interpreter(
     unavailable: Callable[[str], NoReturn],
 ) -> str:
     """The Python of an environment with one version of the SDK, made once for a test run."""
-    base = next(_new_enough_pythons(), None) or unavailable("Python 3.12 or newer")
+    base = next(_new_enough_pythons(), None)
+    if base is None:
+        # Not a server that CI could start: a machine may have one Python, and it may be 3.11.
+        pytest.skip("Python 3.12 or newer is not here, and the SDK needs it")
     package = f"resonate-sdk=={request.param}"
     with shared(tmp_path_factory, f"official-python-{request.param}") as (directory, empty):
         python = directory / "bin" / "python"
