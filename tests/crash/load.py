@@ -53,8 +53,14 @@ class Client:
         try:
             while not self.stopping:
                 step = self.random.choice(
-                    (self._create_job, self._create_job, self._work, self._work, self._settle,
-                     self._settle_shared)
+                    (
+                        self._create_job,
+                        self._create_job,
+                        self._work,
+                        self._work,
+                        self._settle,
+                        self._settle_shared,
+                    )
                 )
                 try:
                     await step()

@@ -121,7 +121,5 @@ def items_of(due: Due, fixed_now: int | None = None) -> list[Item]:
         (list(due.ready), steps.ReadyTask),
     )
     return [
-        Item(tenant, step(id), fixed_now)
-        for keys, step in kinds
-        for tenant, id in sorted(keys)
+        Item(tenant, step(id), fixed_now) for keys, step in kinds for tenant, id in sorted(keys)
     ]

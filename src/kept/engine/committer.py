@@ -65,9 +65,7 @@ class Item:
     @property
     def given_up(self) -> bool:
         """Whether this is a claim whose caller no longer waits for the answer."""
-        return (
-            isinstance(self.work, TaskClaim) and self.done is not None and self.done.cancelled()
-        )
+        return isinstance(self.work, TaskClaim) and self.done is not None and self.done.cancelled()
 
     @property
     def refused(self) -> bool:

@@ -61,9 +61,7 @@ class Engine:
         self._committer = Committer(
             store, runtime, machine_config, self.statistics, self._committed, observer
         )
-        self._background = Background(
-            store, runtime, self._committer, self.config, self.statistics
-        )
+        self._background = Background(store, runtime, self._committer, self.config, self.statistics)
         self._outbox = Outbox(
             store, runtime, self._committer, transports, self.config, self.statistics
         )

@@ -22,9 +22,7 @@ from kept.protocol.responses import (
 )
 from kept.stores.base import Store
 
-SearchRequest = (
-    r.PromiseSearch | r.TaskSearch | r.ScheduleSearch | r.DeadList | r.PromiseChildren
-)
+SearchRequest = r.PromiseSearch | r.TaskSearch | r.ScheduleSearch | r.DeadList | r.PromiseChildren
 Row = TypeVar("Row")
 Found = TypeVar("Found")
 

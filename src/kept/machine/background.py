@@ -106,9 +106,7 @@ def drain_listener(step: Step, id: str, address: str) -> None:
     promise = step.records.promise(id)
     assert promise is not None and not promise.pending, id
     step.records.remove_listener(id, address)
-    step.records.put_message(
-        OutboxEntry(MessageKey.unblock(id, address), address, due_at=step.now)
-    )
+    step.records.put_message(OutboxEntry(MessageKey.unblock(id, address), address, due_at=step.now))
 
 
 def drain_callback(step: Step, id: str, awaiter: str) -> None:
@@ -207,8 +205,6 @@ def delivered_message(step: Step, delivered: DeliveredMessage) -> None:
     entry = step.records.message(delivered.key)
     if entry is not None and entry.version == delivered.version:
         step.records.remove_message(delivered.key)
-
-
 
 
 def failed_message(step: Step, failed: FailedMessage) -> None:

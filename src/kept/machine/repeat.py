@@ -41,12 +41,7 @@ REPEATABLE: Final = (
     r.TaskRecordStep,
 )
 Repeatable = (
-    r.TaskAcquire
-    | r.TaskRelease
-    | r.TaskFulfill
-    | r.TaskSuspend
-    | r.TaskNack
-    | r.TaskRecordStep
+    r.TaskAcquire | r.TaskRelease | r.TaskFulfill | r.TaskSuspend | r.TaskNack | r.TaskRecordStep
 )
 
 

@@ -123,9 +123,7 @@ def acquired_task(step: Step, task: Task, promise: Promise, preload: int | None)
     )
 
 
-def _acquired_response(
-    step: Step, task: Task, promise: Promise, preload: int | None
-) -> Response:
+def _acquired_response(step: Step, task: Task, promise: Promise, preload: int | None) -> Response:
     return Response(OK, acquired_task(step, task, promise, preload))
 
 

@@ -149,7 +149,7 @@ async def ok(engine: Engine, request: r.Request, kind: type[ResultT], **head: An
 async def eventually(check: Callable[[], bool], *, within: float = LIMIT_S) -> None:
     """Returns once `check` holds; fails after `within` seconds."""
     async with asyncio.timeout(within):
-        while not check():
+        while not check():  # noqa: ASYNC110 - whatever it is, nobody signals it
             await asyncio.sleep(0)
 
 
@@ -168,9 +168,7 @@ def beside(work: Coroutine[Any, Any, ResultT]) -> asyncio.Task[ResultT]:
     return asyncio.get_running_loop().create_task(work)
 
 
-def waiting_claim(
-    *queues: str, wait: int = 30_000, limit: int = 1, **fields: Any
-) -> r.TaskClaim:
+def waiting_claim(*queues: str, wait: int = 30_000, limit: int = 1, **fields: Any) -> r.TaskClaim:
     defaults: dict[str, Any] = {"pid": "w", "ttl": 60_000}
     return r.TaskClaim(queues=list(queues), wait=wait, limit=limit, **{**defaults, **fields})
 

@@ -56,8 +56,9 @@ async def test_settlements_drain_while_paused() -> None:
         await ok(engine, r.DebugStart(), Nothing)
         await engine.submit(create("p", external="true"))
         await engine.submit(r.PromiseRegisterListener("p", LISTENER))
-        await ok(engine, r.TaskCreate("w", 9, r.CreateAction(create("t", target=PUSHED))),
-                 AcquiredTask)
+        await ok(
+            engine, r.TaskCreate("w", 9, r.CreateAction(create("t", target=PUSHED))), AcquiredTask
+        )
         await engine.submit(suspend("t", 1, "p"))
         await engine.submit(r.PromiseSettle("p", PromiseState.RESOLVED))
         assert store.task("t").state is TaskState.PENDING

@@ -171,9 +171,7 @@ async def test_more_messages_than_may_be_in_flight_go_out_without_a_scan(
 async def test_messages_go_out_though_the_wall_clock_was_set_back() -> None:
     """Messages are due by the clock of the commits, which a step back of the wall's does not move."""
     store, transport, runtime = WatchedStore(), ScriptedTransport(HTTP), ShiftedRuntime()
-    async with running(
-        store, transports=[transport], runtime=runtime, repair_ms=60_000
-    ) as engine:
+    async with running(store, transports=[transport], runtime=runtime, repair_ms=60_000) as engine:
         await engine.submit(create("before"))
         runtime.shift_ms = -3_600_000
         await engine.submit(create("t", target=PUSHED))

@@ -111,7 +111,10 @@ async def test_a_search_shows_what_is_seen_now() -> None:
         await engine.submit(r.DebugStart())
         now = r.RequestHead(debug_time=1_000)
         await engine.submit(create("p", queue="q", timeout_at=2_000), now)
-        for at, states in ((1_999, ("pending", "pending")), (2_000, ("rejected_timedout", "fulfilled"))):
+        for at, states in (
+            (1_999, ("pending", "pending")),
+            (2_000, ("rejected_timedout", "fulfilled")),
+        ):
             page = await ok(engine, r.PromiseSearch(), PromisePage, debug_time=at)
             tasks = await ok(engine, r.TaskSearch(), TaskPage, debug_time=at)
             assert (page.promises[0].state.value, tasks.tasks[0].state.value) == states

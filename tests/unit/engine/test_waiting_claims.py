@@ -78,7 +78,7 @@ async def _by_settlement(engine: Engine, store: WatchedStore) -> None:
 
 @pytest.mark.parametrize("wake", [_by_create, _by_delay])
 async def test_a_new_job_wakes_a_waiting_claim(
-    wake: Callable[[Engine, WatchedStore], "asyncio.Future[None]"],
+    wake: Callable[[Engine, WatchedStore], asyncio.Future[None]],
 ) -> None:
     """A claim that found nothing is answered when a job is created, or when its delay is over."""
     store = WatchedStore()
@@ -89,11 +89,9 @@ async def test_a_new_job_wakes_a_waiting_claim(
         assert claimed(await claim) == ["j"]
 
 
-@pytest.mark.parametrize(
-    "wake", [_by_release, _by_nack, _by_continue, _by_replay, _by_settlement]
-)
+@pytest.mark.parametrize("wake", [_by_release, _by_nack, _by_continue, _by_replay, _by_settlement])
 async def test_a_job_that_comes_back_wakes_a_waiting_claim(
-    wake: Callable[[Engine, WatchedStore], "asyncio.Future[None]"],
+    wake: Callable[[Engine, WatchedStore], asyncio.Future[None]],
 ) -> None:
     """Whatever makes a held job due again answers the claim that waits for it."""
     store = WatchedStore()

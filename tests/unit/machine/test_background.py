@@ -224,7 +224,10 @@ def test_a_schedule_with_any_delay_fires_or_is_refused(delay: str) -> None:
     instant is a 400 at create, and what is beyond the deadline does not delay."""
     world = World()
     request = r.ScheduleCreate(
-        "s", "* * * * * *", "{{.timestamp}}", 5_000,
+        "s",
+        "* * * * * *",
+        "{{.timestamp}}",
+        5_000,
         promise_tags={"resonate:target": PUSHED, "resonate:delay": delay},
     )
     if world.status(request) == 200:

@@ -210,7 +210,10 @@ def test_an_expired_lease_of_queued_work_waits_its_backoff() -> None:
     for id, retry_at in (("pulled", world.now + 50), ("pushed", world.now)):
         task = world.task(id)
         assert (task.state, task.version, task.retry_at, task.failures) == (
-            TaskState.PENDING, 1, retry_at, 1,
+            TaskState.PENDING,
+            1,
+            retry_at,
+            1,
         )
 
 
@@ -236,7 +239,9 @@ def test_backoff_policies() -> None:
     assert all(wait <= 900_000 for wait in _backoffs("", 100))
 
 
-@pytest.mark.parametrize("policy", [f"fixed:{MAX_INTEGER}", f"exponential:{MAX_INTEGER}:{MAX_INTEGER}"])
+@pytest.mark.parametrize(
+    "policy", [f"fixed:{MAX_INTEGER}", f"exponential:{MAX_INTEGER}:{MAX_INTEGER}"]
+)
 def test_no_instant_is_beyond_what_travels(policy: str) -> None:
     """The longest backoff ends at the largest number that clients can read."""
     world = World()

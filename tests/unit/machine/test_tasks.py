@@ -279,12 +279,21 @@ def test_a_fence_does_its_action_under_the_lease() -> None:
     for action, kind, status in (
         (r.CreateAction(CHILD, {"corrId": "7"}), "promise.create", 200),
         (r.CreateAction(create("bad", target="nowhere"), {"corrId": "7"}), "promise.create", 400),
-        (r.SettleAction(r.PromiseSettle("none", PromiseState.RESOLVED), {"corrId": "7"}),
-         "promise.settle", 404),
-        (r.SettleAction(r.PromiseSettle("child", PromiseState.PENDING), {"corrId": "7"}),
-         "promise.settle", 400),
-        (r.SettleAction(r.PromiseSettle("child", PromiseState.REJECTED), {"corrId": "7"}),
-         "promise.settle", 200),
+        (
+            r.SettleAction(r.PromiseSettle("none", PromiseState.RESOLVED), {"corrId": "7"}),
+            "promise.settle",
+            404,
+        ),
+        (
+            r.SettleAction(r.PromiseSettle("child", PromiseState.PENDING), {"corrId": "7"}),
+            "promise.settle",
+            400,
+        ),
+        (
+            r.SettleAction(r.PromiseSettle("child", PromiseState.REJECTED), {"corrId": "7"}),
+            "promise.settle",
+            200,
+        ),
     ):
         result = world.ok(r.TaskFence("t", 1, action), FenceResult)
         assert (result.action.kind, result.action.head.status) == (kind, status)
@@ -302,7 +311,9 @@ def test_record_is_a_finished_step() -> None:
     world.started("t")
     made = world.ok(record("t", 1, "new"), PromiseResult).promise
     assert (made.state, made.created_at, made.settled_at) == (
-        PromiseState.RESOLVED, START_MS, START_MS,
+        PromiseState.RESOLVED,
+        START_MS,
+        START_MS,
     )
     world.create("open", external="true", parent="t")
     rejected = world.ok(record("t", 1, "open", state=PromiseState.REJECTED), PromiseResult).promise
@@ -354,7 +365,10 @@ def test_halt_and_continue(state: str) -> None:
         assert world.status(r.TaskHalt("t")) == 200
     task = world.task("t")
     assert (task.state, task.pid, task.expires_at, task.retry_at) == (
-        TaskState.HALTED, None, None, None,
+        TaskState.HALTED,
+        None,
+        None,
+        None,
     )
     if state == "suspended":
         world.settle("awaited")
@@ -376,5 +390,9 @@ def test_settling_a_promise_fulfils_its_task(state: str) -> None:
     task = world.task("t")
     assert (task.state, task.version) == (TaskState.FULFILLED, version)
     assert (task.pid, task.ttl, task.expires_at, task.retry_at, task.resumes) == (
-        None, None, None, None, 0,
+        None,
+        None,
+        None,
+        None,
+        0,
     )

@@ -133,9 +133,7 @@ def test_no_cause_moves_a_task_otherwise(state: TaskState, cause: str) -> None:
         world.settle("t")
     TASK_CAUSES[cause](world)
     after = world.task("t").state
-    listed = {
-        (each.before, each.after) for each in TASK_TRANSITIONS if cause in each.causes
-    }
+    listed = {(each.before, each.after) for each in TASK_TRANSITIONS if cause in each.causes}
     assert after is state or (state, after) in listed
 
 

@@ -153,7 +153,9 @@ class World:
     def settle(self, id: str, state: PromiseState = PromiseState.RESOLVED) -> Response:
         return self.ask(r.PromiseSettle(id, state))
 
-    def started(self, id: str, *, ttl: int = 10_000, pid: str = "w", **options: Any) -> AcquiredTask:
+    def started(
+        self, id: str, *, ttl: int = 10_000, pid: str = "w", **options: Any
+    ) -> AcquiredTask:
         """A new task that `pid` holds at version 1."""
         action = r.CreateAction(create(id, **{"target": PUSHED, **options}))
         return self.ok(r.TaskCreate(pid, ttl, action), AcquiredTask)
