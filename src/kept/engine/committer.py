@@ -139,7 +139,15 @@ class Committer:
             self._queue.append(item)
         items[-1].last = True
         self._alarm.ring()
-        await done
+        try:
+            await done
+        except asyncio.CancelledError:
+            if not done.cancelled():
+                # Given up after the commit, before the answer was read.
+                for item in items:
+                    self._hand_back(item)
+                self._alarm.ring()
+            raise
 
     async def reset(self, tenant: str) -> None:
         """Forgets everything of a tenant (debug.reset)."""
