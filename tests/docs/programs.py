@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from tests.tidy.sources import ROOT
 
@@ -43,6 +43,13 @@ class Block(NamedTuple):
     kind: str
     text: str
     line: int
+
+
+class Done(NamedTuple):
+    """How a command ended, and all that it printed."""
+
+    returncode: int
+    stdout: str
 
 
 def blocks_of(text: str) -> list[Block]:
@@ -134,31 +141,33 @@ class Reader:
             f"but it ended with {done.returncode} and printed\n{done.stdout}"
         )
 
-    def _run(self, command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+    def _run(self, command: str) -> Done:
+        """Runs a command to its end; one that does not come to an end in time is ended."""
+        process = self._spawn(command, subprocess.PIPE)
+        try:
+            printed, _ = process.communicate(timeout=COMMAND_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            printed, _ = process.communicate()
+            printed += f"(ended after {COMMAND_SECONDS} s)\n"
+        return Done(process.returncode, printed)
+
+    def _spawn(self, command: str, output: int | IO[str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             ["bash", "-c", command],
             cwd=self.place,
             env=self._environment,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
-            timeout=COMMAND_SECONDS,
-            check=False,
+            start_new_session=True,
         )
 
     def _start(self, command: str, expected: str) -> Iterator[str]:
         """Starts a command; with output expected, waits until it is there."""
         log = self._directory / f"log-{len(self._running)}"
         with log.open("w") as output:
-            process = subprocess.Popen(
-                ["bash", "-c", f"exec {command}"],
-                cwd=self.place,
-                env=self._environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                encoding="utf-8",
-                start_new_session=True,
-            )
+            process = self._spawn(f"exec {command}", output)
         self._running.append(process)
         give_up_at = time.monotonic() + START_SECONDS
         while expected.strip() and not fits(expected, log.read_text(encoding="utf-8")):
