@@ -126,7 +126,10 @@ def decode_data(envelope: Envelope) -> Request:
 def _with_whole_deadline(envelope: Envelope) -> Request | None:
     """A client in the field computes deadlines as floats: such a one is rounded up, once the
     plain decoding has refused it."""
-    data = _any_decoder.decode(envelope.data)
+    try:
+        data = _any_decoder.decode(envelope.data)
+    except _UNDECODABLE:
+        return None
     create = data
     for field in ("action", "data"):
         create = create[field] if isinstance(create.get(field), dict) else create

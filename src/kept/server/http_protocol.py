@@ -10,7 +10,7 @@ import socket
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from kept.protocol.codec import UNKNOWN_CORRELATION, UNKNOWN_KIND, encode_response
 from kept.protocol.responses import BAD_REQUEST, TOO_LARGE, UNAVAILABLE, Response
@@ -82,6 +82,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._overflow = False
         self._write_paused_since: float | None = None
         self._closing_since: float | None = None
+        # What is being answered; `cycle`, uvicorn's, is what came last.
+        self._answering: RequestResponseCycle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -102,7 +104,33 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._guard.connections.discard(self)
+        self._part()
         super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        # Half of a connection is none to us: a client that is gone looks the same.
+        self._part()
+        super().eof_received()
+
+    def _abort(self) -> None:
+        self._part()
+        self.transport.abort()
+
+    def _part(self) -> None:
+        """The client is gone: nothing is written to it any more, and whoever watches is told.
+
+        uvicorn tells the last request only, and only when the connection is lost, which is a
+        moment later; to write in that moment is an error.
+        """
+        for cycle in (self._answering, self.cycle):
+            # uvicorn declares it without None, but before the first request it is.
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -122,7 +150,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._in_head and self._incoming_bytes > MAX_HEAD_BYTES:
             self.refuse(TOO_LARGE, f"the request's head is larger than {MAX_HEAD_BYTES} bytes")
         elif self._incoming_bytes > MAX_REQUEST_BYTES:
-            self.transport.abort()
+            self._abort()
 
     def _feed(self, data: bytes) -> None:
         """Parses. Some clients (Java's) offer another protocol on their first request, and the
@@ -180,11 +208,11 @@ class GuardedProtocol(HttpToolsProtocol):
             if self._closing_since is None:
                 self._closing_since = now
             elif now - self._closing_since > CLOSE_TIMEOUT_SECONDS:
-                self.transport.abort()
+                self._abort()
             return
         paused = self._write_paused_since
         if paused is not None and now - paused > limits.write_timeout:
-            self.transport.abort()
+            self._abort()
             return
         since = self._incoming_since
         if since is None:

@@ -55,3 +55,26 @@ async def test_a_waiting_request_is_answered_and_its_connection_goes_on() -> Non
                 for _ in range(2):
                     status, headers, body = await read_answer(reader)
                     assert (status, b'"tasks":[]' in body) == (200, True), headers
+
+
+async def test_each_request_of_a_lost_connection_learns_of_it() -> None:
+    """The one that is being answered is told too, when another one is queued behind it."""
+    events: list[str] = []
+
+    async def wait(request: r.Request) -> Response:
+        events.append("began")
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            events.append("given up")
+            raise
+        raise AssertionError("nobody left")
+
+    async with running_door() as door:
+        door.engine.answer = wait
+        async with door.connect() as (_, writer):
+            writer.write(post_bytes(CLAIM) * 2)
+            await eventually(lambda: events == ["began"])
+            (connection,) = door.guard.connections
+            connection.transport.abort()
+            await eventually(lambda: events == ["began", "given up"])
