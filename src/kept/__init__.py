@@ -14,6 +14,7 @@ import typing
 
 from kept.errors import (
     BadRequestError,
+    CommitUnknownError,
     ConfigurationError,
     ConflictError,
     ConnectionFailedError,
@@ -71,6 +72,7 @@ _FROM_SDK = {
 __all__ = [
     "App",
     "BadRequestError",
+    "CommitUnknownError",
     "ConfigurationError",
     "ConflictError",
     "ConnectionFailedError",

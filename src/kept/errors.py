@@ -16,7 +16,8 @@ KeptError
 ├── StoreError                the store cannot be used
 │   ├── StoreVersionError     it was written by a newer kept
 │   ├── StoreBusyError        it stays locked by another process
-│   └── StoreFailedError      reading, writing or committing failed
+│   ├── StoreFailedError      reading, writing or committing failed, and nothing was applied
+│   └── CommitUnknownError    a commit may or may not have happened
 ├── ConfigurationError        a setting or an argument is wrong, or an extra is missing
 ├── NotDurableError           durable code tried what cannot be replayed; it belongs in a step
 ├── NondeterminismError       a replay asked for something else than was recorded
@@ -120,6 +121,10 @@ class StoreBusyError(StoreError):
 
 class StoreFailedError(StoreError):
     code: ClassVar[str] = "store_failed"
+
+
+class CommitUnknownError(StoreError):
+    code: ClassVar[str] = "commit_unknown"
 
 
 class ConfigurationError(KeptError):

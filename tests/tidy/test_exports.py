@@ -10,6 +10,7 @@ import kept
 PUBLIC = [
     "App",
     "BadRequestError",
+    "CommitUnknownError",
     "ConfigurationError",
     "ConflictError",
     "ConnectionFailedError",

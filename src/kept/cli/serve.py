@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser, _everywhere: argparse.Argumen
         "--store",
         default=os.environ.get("KEPT_STORE", DEFAULT_STORE_URL),
         metavar="URL",
-        help=f"memory://, sqlite:///FILE or postgresql://… (KEPT_STORE; {DEFAULT_STORE_URL})",
+        help=f"memory:// or sqlite:///FILE (KEPT_STORE; {DEFAULT_STORE_URL})",
     )
     parser.add_argument(
         "--server-url", metavar="URL", help="what workers that get pushed messages answer to"

@@ -19,10 +19,10 @@ async def connect(
 ) -> Connection:
     """A connection to the engine at `url`.
 
-    `http://…` and `https://…` name a server, and `token` is sent to it. `memory://`,
-    `sqlite:///file` and `postgresql://…` name a store: an engine over it starts in this process
-    and stops when the connection is closed. `retry` says how patiently to ask again. Raises
-    `ConfigurationError` for any other URL, and `StoreError` where the store cannot be opened.
+    `http://…` and `https://…` name a server, and `token` is sent to it. `memory://` and
+    `sqlite:///file` name a store: an engine over it starts in this process and stops when the
+    connection is closed. `retry` says how patiently to ask again. Raises `ConfigurationError` for
+    any other URL, and `StoreError` where the store cannot be opened.
     """
     scheme = urlsplit(url).scheme
     if scheme in HTTP_SCHEMES:
@@ -35,7 +35,7 @@ async def connect(
         return await _embedded(url, runtime, retry)
     raise ConfigurationError(
         f"{url!r} is not a URL that kept can connect to; "
-        "use http://HOST:PORT, sqlite:///FILE, postgresql://… or memory://"
+        "use http://HOST:PORT, sqlite:///FILE or memory://"
     )
 
 

@@ -16,7 +16,7 @@ from kept.engine.alarm import Alarm
 from kept.engine.config import MAX_COMMIT_ITEMS, MAX_QUEUED_ITEMS
 from kept.engine.notices import notice_of
 from kept.engine.statistics import Statistics
-from kept.errors import StoreError
+from kept.errors import CommitUnknownError, StoreError
 from kept.machine.background import InternalStep, RetryTask
 from kept.machine.dispatch import Machine
 from kept.machine.not_loaded import NotLoaded
@@ -212,6 +212,14 @@ class Committer:
                 now = self._latest = max(self.now_ms(), transaction.clock_floor)
                 batch = _Batch(self, transaction, now)
                 notice = await batch.run(items)
+        except CommitUnknownError as error:
+            # Not the answer that promises that nothing happened: a client must look, not repeat.
+            log.error("the outcome of a commit is unknown, of %d requests: %s", len(items), error)
+            self._failed(undo_point)
+            self._refuse(
+                items, INTERNAL, f"it may have been applied, look before you repeat: {error}"
+            )
+            return Notice(everything=True)
         except StoreError as error:
             log.error("a commit failed, %d requests with it: %s", len(items), error)
             self._failed(undo_point)

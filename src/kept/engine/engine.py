@@ -59,7 +59,7 @@ class Engine:
         machine_config = MachineConfig(self.config.retry_timeout_ms, BASE_SCHEMES | installed)
         self._schemes = machine_config.schemes
         self._committer = Committer(
-            store, runtime, machine_config, self.statistics, self._committed, observer
+            store, runtime, machine_config, self.statistics, self._noticed, observer
         )
         self._background = Background(store, runtime, self._committer, self.config, self.statistics)
         self._outbox = Outbox(
@@ -203,14 +203,14 @@ class Engine:
         return Item(tenant, request, self._debug.fixed_now(head), head.request_id)
 
     def _committed(self, notice: Notice) -> None:
-        """A commit of this process: wake who waits for what it did."""
+        """Wakes who waits for what a commit did."""
         self.statistics.wakeups += self._waiters.wake(notice)
         self._background.expect(notice.due_at)
         if notice.messages:
             self._outbox.look()
 
     def _noticed(self, notice: Notice) -> None:
-        """The same for a commit of another process."""
+        """A commit of this process or another: who should look again."""
         if notice.everything:
             self._waiters.wake_all()
             self._background.expect(0)

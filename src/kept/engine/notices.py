@@ -7,7 +7,6 @@ from typing import Final
 from kept.protocol.records import Delivery, Promise, Task, TaskState
 from kept.protocol.storage import Changes, Notice
 
-
 # An enum's attribute takes longer to find than a name of the module, and these are on the hot path.
 _PENDING: Final = TaskState.PENDING
 _ACQUIRED: Final = TaskState.ACQUIRED

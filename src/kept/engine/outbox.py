@@ -30,6 +30,8 @@ log = logging.getLogger("kept.engine")
 # A try that has not come to an end by then, longer than a keep-alive, is made again, perhaps by
 # another process.
 TRY_MS: Final = 30_000
+# Whenever a worker or a server leaves, thousands of messages fail for once; that is no news.
+REPORTED_TRIES: Final = 4
 FIRST_BACKOFF_MS: Final = 500
 MAX_BACKOFF_MS: Final = 60_000
 
@@ -130,8 +132,7 @@ class Outbox:
             await self._hand_over(entry, promise)
         except DeliveryFailedError as error:
             self._statistics.messages_failed += 1
-            # Whenever a worker leaves, many messages fail once: that is its everyday life.
-            level = logging.DEBUG if entry.tries == 1 else logging.INFO
+            level = logging.INFO if entry.tries >= REPORTED_TRIES else logging.DEBUG
             log.log(level, "no delivery to %s, try %d: %s", entry.address, entry.tries, error)
             due_at = self._committer.now_ms() + backoff_ms(entry.tries)
             step = FailedMessage(entry.key, entry.version, due_at)

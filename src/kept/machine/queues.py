@@ -45,7 +45,9 @@ def task_claim(step: Step, request: r.TaskClaim) -> Response:
     taken: list[AcquiredTask] = []
     due = [_due_tasks(step, head) for head in heads_of(request)]
     empty: set[int] = set()
-    for index in cycle(range(len(due))):
+    # Where the turn begins changes with time, so that small claims starve none of their queues.
+    first = step.now % len(due)
+    for index in cycle((*range(first, len(due)), *range(first))):
         if len(taken) == request.limit or len(empty) == len(due):
             break
         if index in empty:

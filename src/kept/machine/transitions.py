@@ -32,7 +32,11 @@ _P, _T = PromiseState, TaskState
 
 PROMISE_TRANSITIONS: Final = (
     PromiseTransition(_P.PENDING, _P.RESOLVED, (*_SETTLING, "deadline of a timer")),
-    PromiseTransition(_P.PENDING, _P.REJECTED, (*_SETTLING, "task.nack exhausted")),
+    PromiseTransition(
+        _P.PENDING,
+        _P.REJECTED,
+        (*_SETTLING, "task.nack exhausted", "lease expired for the last time"),
+    ),
     PromiseTransition(_P.PENDING, _P.REJECTED_CANCELED, _SETTLING),
     PromiseTransition(_P.PENDING, _P.REJECTED_TIMEDOUT, ("deadline",)),
 )

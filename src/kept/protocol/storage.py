@@ -201,7 +201,14 @@ class StepObserver(Protocol):
     An observer that raises from `step` undoes the request whose step it was.
     """
 
-    def step(self, tenant: str, now: int, name: str, internal: bool, changes: Changes) -> None:
+    def step(
+        self,
+        tenant: str,
+        now: int,
+        name: str,
+        internal: bool,  # noqa: FBT001 - whoever calls it passes all five in order
+        changes: Changes,
+    ) -> None:
         """One step was taken: `changes` holds what it changed, `internal` that nobody asked."""
 
     def mark(self) -> int:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from kept.engine import committer
+from kept.errors import CommitUnknownError
 from kept.machine import dispatch, promises
 from kept.machine.step import Step
 from kept.protocol import requests as r
@@ -91,7 +92,13 @@ async def test_a_request_that_raises_fails_alone(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("failure", "status"), [(None, 503), (RuntimeError("not a store's error"), 500)]
+    ("failure", "status"),
+    [
+        (None, 503),
+        # Whoever hears that nothing was applied repeats the request, and here that may be twice.
+        (CommitUnknownError("the disk went away"), 500),
+        (RuntimeError("not a store's error"), 500),
+    ],
 )
 async def test_a_failed_commit_fails_all_and_leaves_no_trace(
     failure: Exception | None, status: int

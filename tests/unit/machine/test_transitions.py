@@ -48,6 +48,11 @@ def _settle_by(cause: str) -> Callable[[World, PromiseState], None]:
         world.started("mine", timeout_at=DEADLINE, attempts="1")
         world.ask(r.TaskNack("mine", 1))
 
+    def by_last_expiry(world: World, state: PromiseState) -> None:
+        world.started("mine", timeout_at=DEADLINE, ttl=10, attempts="1")
+        world.pass_time(10)
+        world.fire(ExpireLease("mine"))
+
     def by_fence(world: World, state: PromiseState) -> None:
         world.started("holder")
         world.ask(r.TaskFence("holder", 1, r.SettleAction(r.PromiseSettle("p", state))))
@@ -66,12 +71,18 @@ def _settle_by(cause: str) -> Callable[[World, PromiseState], None]:
         "task.fence": by_fence,
         "task.record": by_record,
         "task.nack exhausted": by_nack,
+        "lease expired for the last time": by_last_expiry,
         "deadline": by_deadline,
         "deadline of a timer": by_deadline,
     }[cause]  # type: ignore[return-value]
 
 
-OWN = {"task.fulfill": "mine", "task.nack exhausted": "mine", "deadline of a timer": "timer"}
+OWN = {
+    "task.fulfill": "mine",
+    "task.nack exhausted": "mine",
+    "lease expired for the last time": "mine",
+    "deadline of a timer": "timer",
+}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final
 
-from kept.errors import StoreError, StoreFailedError
+from kept.errors import CommitUnknownError, StoreError, StoreFailedError
 from kept.protocol.storage import Changes, Loaded, Notice, Reads
 from kept.runtime import Runtime
 from kept.stores.sqlite.connection import connect_reader
@@ -172,6 +172,6 @@ class SqliteTransaction:
                     connection.close()
             except sqlite3.Error:
                 await self._runtime.sleep(OUTCOME_PAUSE_S)
-        raise StoreError(
+        raise CommitUnknownError(
             f"{failure}; whether batch {batch_id} was committed is unknown"
         ) from failure
