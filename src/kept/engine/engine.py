@@ -13,6 +13,7 @@ from kept.engine.committer import Committer, Item
 from kept.engine.config import MAX_WAITERS, EngineConfig
 from kept.engine.debug import Debug
 from kept.engine.outbox import Outbox
+from kept.engine.returns import WATCHED, Returns
 from kept.engine.searching import Searching
 from kept.engine.statistics import Statistics
 from kept.engine.waiters import Waiters
@@ -62,8 +63,15 @@ class Engine:
             store, runtime, machine_config, self.statistics, self._noticed, observer
         )
         self._background = Background(store, runtime, self._committer, self.config, self.statistics)
+        self._returns = Returns()
         self._outbox = Outbox(
-            store, runtime, self._committer, transports, self.config, self.statistics
+            store,
+            runtime,
+            self._committer,
+            transports,
+            self.config,
+            self.statistics,
+            self._returns,
         )
         self._waiting = Waiting(self._waiters, runtime, lambda: self._stopping)
         self._searching = Searching(store)
@@ -120,8 +128,7 @@ class Engine:
             response = await self._answer(request, head, tenant, prefix)
         else:
             response = await self._look(request, head, tenant)
-        self.statistics.requests[request.kind, response.status] += 1
-        return response
+        return self._counted(request, response, tenant)
 
     async def submit_batch(
         self, items: Sequence[tuple[r.Request, r.RequestHead]], tenant: str = DEFAULT_TENANT
@@ -132,9 +139,9 @@ class Engine:
         for index, (request, head) in enumerate(items):
             if _waits(request):
                 text = "a request that waits travels alone, not in a batch"
-                answers[index] = self._counted(request, Response(BAD_REQUEST, text))
+                answers[index] = self._counted(request, Response(BAD_REQUEST, text), tenant)
             elif problem := problem_with(request, self._schemes):
-                answers[index] = self._counted(request, Response(BAD_REQUEST, problem))
+                answers[index] = self._counted(request, Response(BAD_REQUEST, problem), tenant)
             elif type(request) in _NOT_PLAIN and not isinstance(request, _MAY_WAIT):
                 await self._apply(gathered, answers, items)
                 answers[index] = await self.submit(request, head, tenant)
@@ -152,11 +159,13 @@ class Engine:
         await self._committer.apply([item for _, item in gathered])
         for index, item in gathered:
             assert isinstance(item.outcome, Response)
-            answers[index] = self._counted(items[index][0], item.outcome)
+            answers[index] = self._counted(items[index][0], item.outcome, item.tenant)
         gathered.clear()
 
-    def _counted(self, request: r.Request, response: Response) -> Response:
+    def _counted(self, request: r.Request, response: Response, tenant: str) -> Response:
         self.statistics.requests[request.kind, response.status] += 1
+        if type(request) in WATCHED:
+            self._returns.note(tenant, request, response)
         return response
 
     async def _answer(

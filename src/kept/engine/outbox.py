@@ -14,6 +14,7 @@ from kept.engine.config import (
     MAX_MESSAGES_PER_LOOK,
     EngineConfig,
 )
+from kept.engine.returns import Returns
 from kept.engine.statistics import Statistics
 from kept.errors import StoreError
 from kept.machine.background import DeliveredMessage, FailedMessage, TakeMessage
@@ -47,6 +48,7 @@ class Outbox:
         transports: Sequence[Transport],
         config: EngineConfig,
         statistics: Statistics,
+        returns: Returns,
     ) -> None:
         self._store = store
         self._runtime = runtime
@@ -55,6 +57,7 @@ class Outbox:
         self._transports = transports
         self._config = config
         self._statistics = statistics
+        self._returns = returns
         self._alarm = Alarm()
         self._task: asyncio.Task[None] | None = None
         self._deliveries: dict[asyncio.Task[None], None] = {}
@@ -128,6 +131,10 @@ class Outbox:
 
     async def _deliver(self, tenant: str, entry: OutboxEntry, promise: Promise) -> None:
         step: DeliveredMessage | FailedMessage
+        if entry.key.kind is MessageKind.EXECUTE:
+            pause = self._returns.pause_seconds(tenant, entry.key.id)
+            if pause > 0:
+                await self._runtime.sleep(pause)
         try:
             await self._hand_over(entry, promise)
         except DeliveryFailedError as error:
