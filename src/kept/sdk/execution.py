@@ -82,6 +82,7 @@ class Execution:
         self._new_asks: list[Ask] = []
         self._timers: dict[str, float] = {}
         self._abandoned: list[Ask] = []
+        self._held_back: list[Ask] = []
         self._history = History()
         self._releases = Releases()
         self._released_count = 0
@@ -147,6 +148,8 @@ class Execution:
                 self._loop.run_ready()
                 if self._released_count % RELEASES_PER_TURN == 0:
                     await asyncio.sleep(0)
+            elif self._held_back:
+                await self._start_steps()
             elif self._is_stuck():
                 self._loop.run_ready()
             elif len(self._steps):
@@ -322,11 +325,21 @@ class Execution:
                 creates.append(ask)
         await self._create_all(creates)
         await self._cancel_abandoned()
+        self._held_back += steps
+        if not self._history.is_followed:
+            await self._start_steps()
+
+    async def _start_steps(self) -> None:
+        """Begins steps, as far as the code still waits for them.
+
+        Not while a replay follows the recorded order, because what comes next in it may cancel them.
+        """
+        steps, self._held_back = self._held_back, []
+        steps = [ask for ask in steps if self._loop.waits_for(ask.step)]
         if steps and self._releases.ambiguous:
             await self._store_releases()
         for ask in steps:
-            if self._loop.waits_for(ask.step):
-                self._steps.start(ask)
+            self._steps.start(ask)
 
     async def _create_all(self, asks: list[Ask]) -> None:
         remaining = iter(asks)

@@ -49,6 +49,11 @@ class History:
         """Whether its place in the order is recorded."""
         return id in self._numbered
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether the order that was recorded has not ended yet."""
+        return bool(self._order)
+
     def next(
         self, asks: Mapping[str, Ask], waiting: Callable[[], list[str]]
     ) -> PromiseRecord | None:

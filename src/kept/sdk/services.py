@@ -32,6 +32,9 @@ MAX_REMEMBERED: Final = 1_000
 # that its retry policy allows a job, and altogether for durable code, which then is halted.
 MAX_JOB_LOSSES: Final = 10
 MAX_DURABLE_LOSSES: Final = 100
+# A workflow whose worker died goes on elsewhere soon after the lease; only one that makes workers die
+# again and again waits longer.
+DURABLE_BACKOFF: Final = "full_jitter:200:10000"
 
 # How the engine refuses a payload for good.
 NOT_STORABLE: Final = (BAD_REQUEST, TOO_LARGE)
@@ -178,7 +181,11 @@ def _called(function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[st
 def _limits_of(function: Function[..., Any]) -> dict[str, str]:
     """After how many failures the engine gives up by itself, such as when workers die of it."""
     if function.durable:
-        return {tag.ATTEMPTS: str(MAX_DURABLE_LOSSES), tag.EXHAUSTED: "halt"}
+        return {
+            tag.ATTEMPTS: str(MAX_DURABLE_LOSSES),
+            tag.EXHAUSTED: "halt",
+            tag.BACKOFF: DURABLE_BACKOFF,
+        }
     attempts = function.retry.attempts
     if attempts is None:
         return {}

@@ -31,6 +31,11 @@ class World:
             return label
 
         @self.app.function
+        async def napper(label: str, seconds: float) -> str:
+            await asyncio.sleep(seconds)
+            return label
+
+        @self.app.function
         async def fib(ctx: kept.Context, n: int) -> int:
             if n < 2:
                 return n
@@ -48,6 +53,7 @@ class World:
             raise LookupError("gone")
 
         self.job, self.fib, self.child, self.failing = job, fib, child, failing
+        self.napper = napper
 
     async def _effect(self, label: str, seconds: float = 0.0) -> str:
         self.begun[label] += 1
@@ -125,7 +131,24 @@ async def raced(ctx: kept.Context, world: World) -> Any:
     winner = min(task.result() for task in done)
     for task in rest:
         task.cancel()
-    return [winner, await ctx.run(world.effect, f"prize for {winner}")][1:] and "raced"
+    await ctx.run(world.effect, f"prize for {winner}")
+    return "raced"
+
+
+async def raced_calls(ctx: kept.Context, world: World) -> Any:
+    """The call that is asked for last is done first; the other is done while the prize is given."""
+
+    async def wait_for(label: str, seconds: float) -> str:
+        return await ctx.call(world.napper, label, seconds)
+
+    runners = [
+        asyncio.create_task(wait_for("tortoise", 0.06)),
+        asyncio.create_task(wait_for("hare", 0.0)),
+    ]
+    done, _ = await asyncio.wait(runners, return_when=asyncio.FIRST_COMPLETED)
+    (winner,) = (task.result() for task in done)
+    await ctx.run(world.effect, f"prize for {winner}", 0.1)
+    return "raced"
 
 
 async def called(ctx: kept.Context, world: World) -> Any:
@@ -213,6 +236,7 @@ BODIES: list[Body] = [
     grouped,
     timed_out,
     raced,
+    raced_calls,
     called,
     recursive,
     retried,

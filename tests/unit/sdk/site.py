@@ -23,7 +23,7 @@ from kept.stores.open import open_store
 
 T = TypeVar("T")
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 10.0
 RUNTIME = SystemRuntime()
 
 
@@ -50,9 +50,7 @@ class BreakingConnection:
     async def send(self, request: r.Request, *, request_id: str | None = None) -> Response:
         # Heartbeats and claims come at any time; only what one task sends can be numbered.
         if isinstance(request, r.TaskHeartbeat | r.TaskClaim):
-            if self.broken.is_set():
-                await self._revived.wait()
-            return await self._inner.send(request, request_id=request_id)
+            return await self._unless_broken(request, request_id)
         self.sent += 1
         self.requests[request.kind] += 1
         if self._limit is not None and self.sent >= self._limit:
@@ -61,6 +59,21 @@ class BreakingConnection:
             self.broken.set()
             await self._revived.wait()
         return await self._pass(request, request_id)
+
+    async def _unless_broken(self, request: r.Request, request_id: str | None) -> Response:
+        """As from a process that dies: the engine answers no request that still waits."""
+        if not self.broken.is_set():
+            sending = asyncio.ensure_future(self._inner.send(request, request_id=request_id))
+            broken = asyncio.ensure_future(self.broken.wait())
+            try:
+                await asyncio.wait([sending, broken], return_when=asyncio.FIRST_COMPLETED)
+                if sending.done():
+                    return sending.result()
+            finally:
+                sending.cancel()
+                broken.cancel()
+        await self._revived.wait()
+        return await self._inner.send(request, request_id=request_id)
 
     async def _pass(self, request: r.Request, request_id: str | None) -> Response:
         response = await self._inner.send(request, request_id=request_id)

@@ -15,6 +15,7 @@ EXPECTED = {
     "grouped": ["a0", "a1", "a2", "b0", "b1", "b2", "c0", "c1", "c2"],
     "timed_out": ["compensation", "in time"],
     "raced": "raced",
+    "raced_calls": "raced",
     "called": ["x-1x-2", "y", "z"],
     "recursive": 3,
     "retried": "flaky",
