@@ -1,0 +1,353 @@
+"""Is there one order of a history's operations that explains every answer?
+
+The search is Wing and Gong's with Lowe's memoisation: depth first, an operation may come next if no
+other that is still missing returned before it was invoked, and no pair of (operations done, state)
+is looked at twice. Three things are added:
+
+- A history is cut into components, operations that name a record in common, and each is judged
+  alone: linearizability is local.
+- An operation of unknown outcome never has to come, and comes at any time after its invocation. It
+  is tried after all others.
+- An operation that changes nothing, and fits here, is taken at once and nothing else is tried: any
+  order in which it comes later is also one in which it comes now. As the states know a time, this
+  holds only if no other operation could need an earlier instant than it.
+
+The verdict is `linearizable`, `not linearizable`, or `unknown`: the budget of steps ran out, or the
+history holds what the model does not know. A violation in any component makes the whole history not
+linearizable; otherwise one unknown component makes it unknown.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from enum import Enum
+from typing import Any, Final, Generic
+
+import msgspec
+
+from kept.check.history import History, Operation
+from kept.check.sequential import (
+    FOREVER,
+    JsonObject,
+    Part,
+    SequentialModel,
+    Setting,
+    StateT,
+    Undecided,
+)
+
+DEFAULT_BUDGET_STEPS: Final = 2_000_000
+# States beside each other in an explanation of why an operation does not fit.
+MAX_EXPLANATIONS: Final = 4
+
+
+class Verdict(Enum):
+    """What the checker found."""
+
+    LINEARIZABLE = "linearizable"
+    NOT_LINEARIZABLE = "not linearizable"
+    UNKNOWN = "unknown"
+
+
+class ComponentResult(msgspec.Struct, kw_only=True):
+    """The verdict on one component. Operations are named by their place in the history.
+
+    `order` is a linearization: of everything, or where there is none, of the longest prefix that
+    has one, which ends before the return of `first` (the first operation that fits nowhere).
+    `state` is what that order leaves, `reason` what would have fitted or what was not judged.
+    """
+
+    keys: list[str]
+    operations: list[int]
+    verdict: Verdict
+    steps: int = 0
+    order: list[int] = []
+    first: int | None = None
+    state: JsonObject = {}
+    reason: str = ""
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """The verdict on a history. `skipped` counts operations, by kind, that are not judged."""
+
+    verdict: Verdict
+    components: list[ComponentResult]
+    skipped: dict[str, int] = {}
+
+    @property
+    def steps(self) -> int:
+        """Steps of the search, over all components."""
+        return sum(component.steps for component in self.components)
+
+    @property
+    def violations(self) -> list[ComponentResult]:
+        """Components that are not linearizable, the earliest first."""
+        return self._with(Verdict.NOT_LINEARIZABLE)
+
+    @property
+    def undecided(self) -> list[ComponentResult]:
+        """Components about which nothing can be said."""
+        return self._with(Verdict.UNKNOWN)
+
+    def _with(self, verdict: Verdict) -> list[ComponentResult]:
+        found = [component for component in self.components if component.verdict is verdict]
+        return sorted(found, key=lambda component: component.first or 0)
+
+
+def check(
+    history: History,
+    model: SequentialModel[Any],
+    *,
+    budget_steps: int = DEFAULT_BUDGET_STEPS,
+) -> Result:
+    """Judges a history by a model, within `budget_steps` for each component."""
+    parts = list(model.parts(history.operations, history.header.clock_skew_ms))
+    components = [_judge(model, setting, budget_steps) for setting in components_of(parts)]
+    verdicts = {component.verdict for component in components}
+    verdict = next(
+        (each for each in (Verdict.NOT_LINEARIZABLE, Verdict.UNKNOWN) if each in verdicts),
+        Verdict.LINEARIZABLE,
+    )
+    judged = {part.index for part in parts}
+    skipped = Counter(
+        operation.kind for index, operation in enumerate(history.operations) if index not in judged
+    )
+    return Result(verdict=verdict, components=components, skipped=dict(skipped))
+
+
+def components_of(parts: Sequence[Part]) -> list[Setting]:
+    """The parts, gathered by the records that they name in common."""
+    above: dict[str, str] = {}
+
+    def top(key: str) -> str:
+        while above[key] != key:
+            above[key] = above[above[key]]
+            key = above[key]
+        return key
+
+    for part in parts:
+        for key in part.keys:
+            above.setdefault(key, key)
+            above[top(key)] = top(part.keys[0])
+    gathered: defaultdict[str, list[Part]] = defaultdict(list)
+    for part in parts:
+        gathered[top(part.keys[0])].append(part)
+    of_each: defaultdict[str, set[str]] = defaultdict(set)
+    for key in above:
+        of_each[top(key)].add(key)
+    return [Setting(frozenset(of_each[key]), members) for key, members in gathered.items()]
+
+
+def _judge(model: SequentialModel[StateT], setting: Setting, budget_steps: int) -> ComponentResult:
+    operations = sorted({part.index for part in setting.parts})
+    try:
+        limitation = model.limitation(setting)
+        if limitation is not None:
+            raise Undecided(limitation)
+        result = _Search(model, setting, budget_steps).run()
+    except Undecided as why:
+        result = ComponentResult(keys=[], operations=[], verdict=Verdict.UNKNOWN, reason=str(why))
+    result.keys = sorted(setting.keys)
+    result.operations = operations
+    return result
+
+
+class _Node(Generic[StateT]):
+    """A point of the search: what is done, in which order, and the state that it leaves.
+
+    `low` is the first required part that is missing; `done` marks those after it that are not, and
+    `tried` those of unknown outcome.
+    """
+
+    __slots__ = ("above", "done", "low", "part", "state", "tried")
+
+    def __init__(
+        self,
+        low: int,
+        done: int,
+        tried: int,
+        state: StateT,
+        above: _Node[StateT] | None = None,
+        part: Part | None = None,
+    ) -> None:
+        self.low = low
+        self.done = done
+        self.tried = tried
+        self.state = state
+        self.above = above
+        self.part = part
+
+    def key(self) -> Hashable:
+        return self.low, self.done, self.tried, self.state
+
+    def order(self) -> list[int]:
+        """The operations from the start to here."""
+        found: list[int] = []
+        node: _Node[StateT] | None = self
+        while node is not None and node.part is not None:
+            found.append(node.part.index)
+            node = node.above
+        return found[::-1]
+
+
+class _Search(Generic[StateT]):
+    """Depth first over one component."""
+
+    def __init__(self, model: SequentialModel[StateT], setting: Setting, budget_steps: int) -> None:
+        self._model = model
+        self._setting = setting
+        self._budget = budget_steps
+        ordered = sorted(setting.parts, key=lambda part: part.operation.invoked)
+        self._required = [part for part in ordered if part.answer is not None]
+        self._optional = [part for part in ordered if part.answer is None]
+        self._invoked = [part.operation.invoked for part in self._required]
+        self._returned = [_returned(part.operation) for part in self._required]
+        # A likely order: by the instants that answers show, then by return.
+        self._likely = [
+            (_likely_instant(part), _returned(part.operation)) for part in self._required
+        ]
+        # The latest return that had to be waited for, who it was, and the nodes that stopped there.
+        self._furthest = -1
+        self._stopped_by: int | None = None
+        self._stopped: list[_Node[StateT]] = []
+
+    def run(self) -> ComponentResult:
+        """Searches until an order is found, all have been looked at, or the budget is spent."""
+        start = _Node(0, 0, 0, self._model.initial(self._setting))
+        seen: set[Hashable] = set()
+        branches = [self._next(start)]
+        steps = 0
+        if not self._required:
+            return self._result(Verdict.LINEARIZABLE, start, steps)
+        while branches:
+            node = next(branches[-1], None)
+            if node is None:
+                branches.pop()
+                continue
+            if node.low == len(self._required):
+                return self._result(Verdict.LINEARIZABLE, node, steps)
+            steps += 1
+            if steps > self._budget:
+                return self._gave_up(steps)
+            key = node.key()
+            if key not in seen:
+                seen.add(key)
+                branches.append(self._next(node))
+        return self._failed(steps)
+
+    def _next(self, node: _Node[StateT]) -> Iterator[_Node[StateT]]:
+        """The nodes one step on, the likeliest first."""
+        model, state = self._model, node.state
+        enabled, bound = self._enabled(node)
+        before = [
+            number
+            for number, part in enumerate(self._optional)
+            if part.operation.invoked < bound and not node.tried >> number & 1
+        ]
+        for index in enabled:
+            part = self._required[index]
+            for after in model.successors(state, part):
+                following = self._with(node, index, after)
+                yield following
+                if model.is_unchanged(state, after) and self._is_earliest(following, node, before):
+                    return
+        for number in before:
+            part = self._optional[number]
+            for after in model.successors(state, part):
+                if not model.is_unchanged(state, after):
+                    tried = node.tried | 1 << number
+                    yield _Node(node.low, node.done, tried, after, node, part)
+
+    def _enabled(self, node: _Node[StateT]) -> tuple[list[int], float]:
+        """Required parts that may come next, and the first return among those that are missing."""
+        invoked, returned = self._invoked, self._returned
+        bound = FOREVER
+        stop = -1
+        found: list[int] = []
+        done = node.done
+        for index in range(node.low, len(invoked)):
+            if invoked[index] > bound:
+                break
+            if not done >> (index - node.low) & 1:
+                found.append(index)
+                if returned[index] < bound:
+                    bound = returned[index]
+                    stop = index
+        if bound >= self._furthest:
+            if bound > self._furthest:
+                self._furthest, self._stopped_by = bound, stop
+                self._stopped.clear()
+            self._keep(node)
+        if len(found) > 1:
+            found.sort(key=self._likely.__getitem__)
+        return found, bound
+
+    def _keep(self, node: _Node[StateT]) -> None:
+        """Nodes that stopped furthest, those with most done first."""
+        self._stopped.append(node)
+        if len(self._stopped) > MAX_EXPLANATIONS:
+            self._stopped.sort(key=lambda each: each.done.bit_count() + each.low, reverse=True)
+            self._stopped.pop()
+
+    def _with(self, node: _Node[StateT], index: int, after: StateT) -> _Node[StateT]:
+        done = node.done | 1 << (index - node.low)
+        low = node.low
+        while done & 1:
+            done >>= 1
+            low += 1
+        return _Node(low, done, node.tried, after, node, self._required[index])
+
+    def _is_earliest(
+        self, following: _Node[StateT], node: _Node[StateT], before: list[int]
+    ) -> bool:
+        """Whether no part that is missing could need an earlier instant than the step just taken.
+
+        Invocations and earliest instants rise together, so the first required part is all that
+        counts.
+        """
+        assert following.part is not None
+        model, earliest = self._model, following.part.earliest
+        if earliest > self._required[node.low].earliest:
+            return False
+        if model.time(following.state) > max(model.time(node.state), earliest):
+            return False
+        return all(self._optional[number].earliest >= earliest for number in before)
+
+    def _result(self, verdict: Verdict, node: _Node[StateT], steps: int) -> ComponentResult:
+        return ComponentResult(
+            keys=[],
+            operations=[],
+            verdict=verdict,
+            steps=steps,
+            order=node.order(),
+            state=self._model.show(node.state),
+        )
+
+    def _failed(self, steps: int) -> ComponentResult:
+        assert self._stopped_by is not None
+        part = self._required[self._stopped_by]
+        self._stopped.sort(key=lambda each: each.done.bit_count() + each.low, reverse=True)
+        result = self._result(Verdict.NOT_LINEARIZABLE, self._stopped[0], steps)
+        result.first = part.index
+        reasons = [self._model.expected(node.state, part) for node in self._stopped]
+        result.reason = "; or ".join(dict.fromkeys(reasons))
+        return result
+
+    def _gave_up(self, steps: int) -> ComponentResult:
+        best = max(self._stopped, key=lambda each: each.done.bit_count() + each.low)
+        result = self._result(Verdict.UNKNOWN, best, steps)
+        result.reason = f"gave up after {self._budget} steps"
+        return result
+
+
+def _returned(operation: Operation) -> int:
+    return FOREVER if operation.returned is None else operation.returned
+
+
+def _likely_instant(part: Part) -> int:
+    """An instant that the answer shows and that may be its own; else its earliest."""
+    for instant in part.instants:
+        if part.earliest <= instant <= part.latest:
+            return instant
+    return part.earliest

@@ -1,0 +1,278 @@
+"""States of the sequential model as immutable snapshots that share what did not change.
+
+The model changes its records in place. Here it gets a state whose records are copied when they are
+first looked up; what differs afterwards goes into a new snapshot, the rest is shared. What no answer
+can show is left out, so that states which differ only in it are one: listeners, messages, and the
+instant at which a pending task is next dispatched.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from kept.check.model.state import NEVER, State
+
+JsonObject: TypeAlias = dict[str, Any]
+Table: TypeAlias = dict[str, JsonObject]
+
+TABLES: Final = ("promises", "tasks", "schedules")
+_NO_SET: Final[set[str]] = set()
+
+
+class Snapshot:
+    """The records after some step. Nobody changes it, or what it holds.
+
+    `time` is the instant (ms) of the step. `next_instant` is no later than the first instant after
+    `time` at which a deadline passes or a step becomes possible, `next_step` no later than the first
+    instant, passed or not, at which the background may act. `requests` holds for each task its last
+    repeatable request (protocol B1): id, kind and status.
+    """
+
+    __slots__ = (
+        *("promises", "requests", "schedules", "tasks", "time"),
+        *("next_instant", "next_step", "_record_hash", "_hash"),
+    )
+
+    def __init__(self) -> None:
+        self.promises: Table = {}
+        self.tasks: Table = {}
+        self.schedules: Table = {}
+        self.requests: dict[str, tuple[str, str, int]] = {}
+        self.time = 0
+        self.next_instant = NEVER
+        self.next_step = NEVER
+        self._record_hash = 0
+        self._hash = 0
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Snapshot)
+            and self._hash == other._hash
+            and self.time == other.time
+            and self.has_records_of(other)
+        )
+
+    def has_records_of(self, other: Snapshot) -> bool:
+        """Whether all records are the same, at whatever time."""
+        if self._record_hash != other._record_hash:
+            return False
+        return (
+            (self.promises is other.promises or self.promises == other.promises)
+            and (self.tasks is other.tasks or self.tasks == other.tasks)
+            and (self.schedules is other.schedules or self.schedules == other.schedules)
+            and (self.requests is other.requests or self.requests == other.requests)
+        )
+
+    def at(self, time: int) -> Snapshot:
+        """The same records at a later time."""
+        if time <= self.time:
+            return self
+        later = self._copy()
+        later._seal(time)
+        return later
+
+    def remembering(self, task: str, request: tuple[str, str, int]) -> Snapshot:
+        """The same records, with the last repeatable request of a task."""
+        later = self._copy()
+        later.requests = self.requests | {task: request}
+        later._record_hash ^= hash((task, self.requests.get(task))) ^ hash((task, request))
+        later._seal(self.time)
+        return later
+
+    def changed(self, changes: Changes, time: int) -> Snapshot:
+        """The snapshot after a step at `time`; this one where nothing differs, not even the time."""
+        if not any(changes):
+            return self.at(time)
+        later = self._copy()
+        for name, table in zip(TABLES, changes[:3], strict=True):
+            if table:
+                later._replace(name, table)
+        if changes.deleted_schedules:
+            left = later.schedules.items()
+            later.schedules = {
+                id: record for id, record in left if id not in changes.deleted_schedules
+            }
+            for id in changes.deleted_schedules & self.schedules.keys():
+                later._record_hash ^= _hash_of(self.schedules[id])
+        later._seal(max(time, self.time))
+        return later
+
+    def _replace(self, name: str, table: Table) -> None:
+        before: Table = getattr(self, name)
+        setattr(self, name, before | table)
+        for id, record in table.items():
+            if id in before:
+                self._record_hash ^= _hash_of(before[id])
+            self._record_hash ^= _hash_of(record)
+            at, is_step = _instant_of(record)
+            self.next_instant = min(self.next_instant, at)
+            if is_step:
+                self.next_step = min(self.next_step, at)
+
+    def _copy(self) -> Snapshot:
+        other = Snapshot.__new__(Snapshot)
+        other.promises, other.tasks = self.promises, self.tasks
+        other.schedules, other.requests = self.schedules, self.requests
+        other.next_instant, other.next_step = self.next_instant, self.next_step
+        other._record_hash = self._record_hash
+        return other
+
+    def _seal(self, time: int) -> None:
+        self.time = time
+        self._hash = hash((self._record_hash, time))
+        if self.next_instant > time and self.next_step > time:
+            return
+        self.next_instant = self.next_step = NEVER
+        for table in (self.promises, self.tasks, self.schedules):
+            for record in table.values():
+                at, is_step = _instant_of(record)
+                if time < at < self.next_instant:
+                    self.next_instant = at
+                if is_step and at < self.next_step:
+                    self.next_step = at
+
+    def instants(self, after: int, until: int) -> list[int]:
+        """The instants in a span (ms), its end included, at which a deadline passes or a step
+        becomes possible; ascending."""
+        found = {
+            _instant_of(record)[0]
+            for table in (self.promises, self.tasks, self.schedules)
+            for record in table.values()
+        }
+        return sorted(at for at in found if after < at <= until and at != NEVER)
+
+    def as_json(self) -> JsonObject:
+        """For people: the records that are there, sets as sorted lists."""
+        shown: JsonObject = {"time": self.time}
+        for name in TABLES:
+            table: Table = getattr(self, name)
+            if table:
+                shown[name] = {id: _readable(record) for id, record in sorted(table.items())}
+        return shown
+
+
+def _readable(record: JsonObject) -> JsonObject:
+    return {
+        name: sorted(value) if isinstance(value, set) else value
+        for name, value in record.items()
+        if value not in (None, {}, _NO_SET)
+    }
+
+
+class Changes(NamedTuple):
+    """What a step left that differs from before."""
+
+    promises: Table
+    tasks: Table
+    schedules: Table
+    deleted_schedules: frozenset[str]
+
+
+def _instant_of(record: JsonObject) -> tuple[int, bool]:
+    """When something becomes possible by itself, and whether that is a step of the background.
+
+    A deadline passes without one: only a promise that somebody waits for needs the step.
+    """
+    if "timeoutAt" in record:
+        if record["state"] != "pending":
+            return NEVER, False
+        return record["timeoutAt"], bool(record["callbacks"])
+    if "expiresAt" in record:
+        expires_at = record["expiresAt"]
+        return (NEVER, False) if expires_at is None else (expires_at, True)
+    return record["nextRunAt"], True
+
+
+def _hash_of(record: JsonObject) -> int:
+    """Equal records have equal ones; that is enough."""
+    if "timeoutAt" in record:
+        settled_at = record["settledAt"]
+        return hash((record["id"], record["state"], settled_at, len(record["callbacks"])))
+    if "expiresAt" in record:
+        lease = (record["version"], record["expiresAt"], record["pid"])
+        return hash((record["id"], record["state"], lease, len(record["resumes"])))
+    return hash((record["id"], record["createdAt"], record["nextRunAt"]))
+
+
+class Workspace:
+    """A state that the model may change, over a snapshot that stays as it is."""
+
+    def __init__(self, base: Snapshot) -> None:
+        self._base = base
+        self._promises = _CopiedOnUse(base.promises)
+        self._tasks = _CopiedOnUse(base.tasks)
+        self._schedules = _CopiedOnUse(base.schedules)
+        self.state = State(self._promises, self._tasks, self._schedules)
+
+    def snapshot(self, time: int) -> Snapshot:
+        """What the records are now."""
+        changes = Changes(
+            self._promises.changed(),
+            self._tasks.changed(),
+            self._schedules.changed(),
+            frozenset(self._schedules.deleted),
+        )
+        return self._base.changed(changes, time)
+
+
+class _CopiedOnUse(dict[str, JsonObject]):
+    """A table whose records are copied when they are looked up one by one. Iteration is for
+    reading, and copies nothing."""
+
+    __slots__ = ("_base", "deleted")
+
+    def __init__(self, base: Table) -> None:
+        self._base = base
+        self.deleted: set[str] = set()
+
+    def __missing__(self, id: str) -> JsonObject:
+        if id in self.deleted:
+            raise KeyError(id)
+        record = {
+            name: set(value) if isinstance(value, set) else value
+            for name, value in self._base[id].items()
+        }
+        self[id] = record
+        return record
+
+    def __contains__(self, id: object) -> bool:
+        return dict.__contains__(self, id) or (id in self._base and id not in self.deleted)
+
+    def __setitem__(self, id: str, record: JsonObject) -> None:
+        self.deleted.discard(id)
+        super().__setitem__(id, record)
+
+    def __delitem__(self, id: str) -> None:
+        self.pop(id, None)
+        self.deleted.add(id)
+
+    def get(self, id: str, default: Any = None) -> Any:
+        if id not in self:
+            return default
+        return self[id]
+
+    def _all(self) -> Table:
+        merged = self._base | dict(dict.items(self))
+        return {id: record for id, record in merged.items() if id not in self.deleted}
+
+    def values(self) -> Any:
+        return self._all().values()
+
+    def items(self) -> Any:
+        return self._all().items()
+
+    def changed(self) -> Table:
+        """The records that are new or differ, without what no answer shows."""
+        base = self._base
+        found: Table = {}
+        for id, record in dict.items(self):
+            if record.get("listeners"):
+                record["listeners"] = _NO_SET
+            if record.get("retryAt") is not None:
+                record["retryAt"] = 0
+            if base.get(id) != record:
+                found[id] = record
+        return found
