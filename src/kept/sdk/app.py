@@ -144,7 +144,7 @@ class App:
             raise ConfigurationError("the app is open already")
         self._opening = True
         try:
-            connection = await connect(self.url, self._runtime, self._token)
+            connection = await self._connect()
         finally:
             self._opening = False
         self._process = os.getpid()
@@ -158,6 +158,9 @@ class App:
                 cache=self._cache,
             )
             self._worker.start()
+
+    async def _connect(self) -> Connection:
+        return await connect(self.url, self._runtime, self._token)
 
     async def close(self) -> None:
         """Stops the worker, hands back what it holds, and closes the connection; idempotent."""

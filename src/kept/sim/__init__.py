@@ -1,0 +1,1 @@
+"""Floor 7: the real system, everything but sockets, disks and clocks, run from one seed."""

@@ -1,0 +1,130 @@
+"""What happens to a world: the faults of its mix that strike now and then.
+
+Faults of single messages and commits are drawn where those pass (`network.py`, `disk.py`). Here are
+those with a time of their own: crashes, partitions, stalls, clocks that jump, a disk out of order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Final
+
+from kept.sim.mix import PERIODS
+from kept.sim.process import Process
+from kept.sim.world import World
+
+# A process dies after so many more of its callbacks, so at any of its awaits.
+MAX_CALLBACKS_BEFORE_DEATH: Final = 400
+PARTITION_SECONDS: Final = (1.0, 20.0)
+OUTAGE_SECONDS: Final = (0.5, 5.0)
+# In leases: a process that stood still for longer comes back as a zombie.
+STALL_LEASES: Final = (0.2, 3.0)
+CLOCK_JUMPS_MS: Final = (-20_000, -3_000, -200, 200, 3_000, 20_000)
+# The first strike comes early, so that a short run sees it too.
+FIRST_STRIKE_SHARE: Final = 0.4
+
+
+class Faults:
+    """Strikes a world with the faults of its mix until `stop`."""
+
+    def __init__(self, world: World, ticks: int) -> None:
+        self._world = world
+        self._ticks = ticks
+        self._random = world.random("faults")
+        self._strikes: dict[str, Callable[[Random], Awaitable[None]]] = {
+            "server_crash": lambda random: self._crash("server", random),
+            "worker_crash": lambda random: self._crash("worker", random),
+            "client_crash": lambda random: self._crash("client", random),
+            "crash_before_commit": self._crash_before_commit,
+            "crash_after_commit": self._crash_after_commit,
+            "partition": self._partition,
+            "stall": self._stall,
+            "clock_jump": self._clock_jump,
+            "store_outage": self._store_outage,
+        }
+
+    def start(self) -> None:
+        """Each fault goes its own way from now on."""
+        world = self._world
+        for name in PERIODS:
+            if name in world.mix.faults:
+                work = self._strike_always(name, world.mix.faults[name])
+                world.loop.kernel.spawn(world.loop, work, f"fault-{name}")
+
+    def stop(self) -> None:
+        """All is well from now on: links are mended, the disk works, nobody stands still."""
+        world = self._world
+        world.faulty = world.network.faulty = world.disk.faulty = False
+        world.network.mend_all()
+        world.disk.outage = world.disk.crash_before = world.disk.crash_after = False
+        for machine in world.machines.values():
+            if machine.process is not None:
+                machine.process.stalled_until = 0.0
+                machine.process.callbacks_left = None
+        world.trace.note("calm", "world")
+
+    async def _strike_always(self, name: str, period: float) -> None:
+        world, random = self._world, self._world.random(f"fault {name}")
+        await world.loop.pause(random.uniform(1.0, max(1.0, self._ticks * FIRST_STRIKE_SHARE)))
+        while world.faulty:
+            await self._strikes[name](random)
+            await world.loop.pause(random.expovariate(1 / period))
+
+    def _note(self, name: str, who: str, text: str) -> None:
+        self._world.trace.note(f"fault {name}", who, text)
+
+    # -- one each
+
+    async def _crash(self, role: str, random: Random) -> None:
+        victims = self._world.alive(role)
+        if victims:
+            callbacks = random.randrange(MAX_CALLBACKS_BEFORE_DEATH)
+            self._world.kill_next(random.choice(victims), f"{role}_crash", callbacks)
+
+    async def _crash_before_commit(self, random: Random) -> None:
+        self._world.disk.crash_before = True
+
+    async def _crash_after_commit(self, random: Random) -> None:
+        self._world.disk.crash_after = True
+
+    async def _partition(self, random: Random) -> None:
+        world = self._world
+        others = [m.name for m in world.machines.values() if m.role != "server"]
+        servers = [m.name for m in world.machines.values() if m.role == "server"]
+        other, server = random.choice(others), random.choice(servers)
+        links = random.choice((((other, server),), ((server, other),), _both(other, server)))
+        for link in links:
+            world.network.cut(*link)
+        self._note("partition", other, " ".join("->".join(link) for link in links))
+        await world.loop.pause(random.uniform(*PARTITION_SECONDS))
+        for link in links:
+            world.network.mend(*link)
+
+    async def _stall(self, random: Random) -> None:
+        victims: list[Process] = [
+            process
+            for role in ("server", "worker", "client")
+            for process in self._world.alive(role)
+        ]
+        if victims:
+            victim = random.choice(victims)
+            seconds = random.uniform(*STALL_LEASES) * self._world.mix.lease_seconds
+            victim.stalled_until = self._world.loop.time() + seconds
+            self._note("stall", victim.name, f"{seconds:.3f}")
+
+    async def _clock_jump(self, random: Random) -> None:
+        machine = random.choice(list(self._world.machines.values()))
+        jump = random.choice(CLOCK_JUMPS_MS)
+        machine.clock.jump(jump)
+        self._note("clock_jump", machine.name, str(jump))
+
+    async def _store_outage(self, random: Random) -> None:
+        self._world.disk.outage = True
+        self._note("store_outage", "disk", "")
+        await self._world.loop.pause(random.uniform(*OUTAGE_SECONDS))
+        self._world.disk.outage = False
+
+
+def _both(one: str, other: str) -> tuple[tuple[str, str], ...]:
+    return ((one, other), (other, one))

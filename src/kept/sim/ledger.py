@@ -1,0 +1,190 @@
+"""What clients and workers were told, held against what they are told later, and against the store.
+
+These oracles know nothing of the machine: they look at answers, as a user would.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+from kept.client.connection import Connection
+from kept.protocol import requests as r
+from kept.protocol.records import PromiseRecord, PromiseState, TaskState, Value
+from kept.protocol.responses import (
+    AcquiredTask,
+    ClaimResult,
+    FenceResult,
+    PreloadResult,
+    PromiseResult,
+    Response,
+)
+from kept.protocol.storage import Dump
+from kept.sim.process import Process
+from kept.sim.trace import Trace
+
+
+class Broken(AssertionError):
+    """Something that must be true is not. `oracle` names what."""
+
+    def __init__(self, oracle: str, why: str) -> None:
+        super().__init__(f"{oracle}: {why}")
+        self.oracle = oracle
+
+
+class Verdict(NamedTuple):
+    """How a promise was settled."""
+
+    state: PromiseState
+    value: Value
+    settled_at: int | None
+
+
+class Ledger:
+    """Everything that was acknowledged. It raises nothing itself, because what it would raise would
+    reach the code under test: the first thing broken waits in `broken`."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.broken: Broken | None = None
+        # How often each (kind, status) was answered.
+        self.answers: Counter[tuple[str, int]] = Counter()
+        self.checked = 0
+        self._trace = trace
+        # Each question and each answer has a number, so that before and after are known.
+        self._clock = 0
+        self._created: dict[str, int] = {}
+        self._settled: dict[str, tuple[Verdict, int]] = {}
+        # Who got a task under a version, and the latest version of each, with when it was known.
+        self._holders: dict[tuple[str, int], str] = {}
+        self._versions: dict[str, list[tuple[int, int]]] = {}
+
+    def asked(self) -> int:
+        """The number of a question that is asked now."""
+        self._clock += 1
+        return self._clock
+
+    def answered(self, asked: int, who: Process, request: r.Request, response: Response) -> None:
+        """Takes an answer down and compares it with what is known."""
+        self._clock += 1
+        self.answers[request.kind, response.status] += 1
+        self._trace.note("answer", who.name, f"{request.kind} {response.status}")
+        if not response.ok:
+            return
+        data = response.data
+        if isinstance(data, PromiseResult):
+            self._promise(data.promise, asked)
+        elif isinstance(data, FenceResult):
+            if isinstance(data.action.data, PromiseResult):
+                self._promise(data.action.data.promise, asked)
+        elif isinstance(data, PreloadResult):
+            for record in data.preload:
+                self._promise(record, asked)
+        elif isinstance(data, ClaimResult):
+            for acquired in data.tasks:
+                self._acquired(acquired, request, asked)
+        elif isinstance(data, AcquiredTask):
+            self._acquired(data, request, asked)
+        self._under_a_lease(asked, who, request)
+
+    def _promise(self, record: PromiseRecord, asked: int) -> None:
+        self.checked += 1
+        self._created.setdefault(record.id, self._clock)
+        known = self._settled.get(record.id)
+        if record.state is PromiseState.PENDING:
+            if known is not None and known[1] < asked:
+                self.break_off("settled stays settled", f"{record.id} is pending after {known[0]}")
+            return
+        verdict = Verdict(record.state, record.value.normal(), record.settled_at)
+        if known is None:
+            self._settled[record.id] = (verdict, self._clock)
+        elif known[0] != verdict:
+            self.break_off("settled once", f"{record.id}: first {known[0]}, then {verdict}")
+
+    def _acquired(self, acquired: AcquiredTask, request: r.Request, asked: int) -> None:
+        self._promise(acquired.promise, asked)
+        task = acquired.task
+        if task.state is not TaskState.ACQUIRED:
+            return
+        pid = getattr(request, "pid", "")
+        self.checked += 1
+        holder = self._holders.setdefault((task.id, task.version), pid)
+        if holder != pid:
+            why = f"{task.id} at version {task.version} went to {holder} and to {pid}"
+            self.break_off("one holder", why)
+        self._versions.setdefault(task.id, []).append((task.version, self._clock))
+
+    def _under_a_lease(self, asked: int, who: Process, request: r.Request) -> None:
+        """A request under an old version succeeded although a newer one was known before."""
+        held = (r.TaskFulfill, r.TaskSuspend, r.TaskFence, r.TaskRecordStep, r.TaskRelease)
+        if not isinstance(request, held):
+            return
+        self.checked += 1
+        for version, known in self._versions.get(request.id, ()):
+            if version > request.version and known < asked:
+                why = f"{request.kind} of {request.id} at {request.version} by {who.name}"
+                self.break_off("stale holders are refused", f"{why}, after {version} was held")
+
+    def break_off(self, oracle: str, why: str) -> None:
+        """Something is broken; the first is kept."""
+        self.broken = self.broken or Broken(oracle, why)
+
+    def compare(self, dump: Dump) -> None:
+        """Everything acknowledged is in the store."""
+        for id in self._created:
+            if id not in dump.promises:
+                self.break_off("nothing acknowledged is lost", f"{id} is gone")
+        for id, (verdict, _) in self._settled.items():
+            promise = dump.promises.get(id)
+            if promise is None or promise.pending:
+                # Of one that is not external a passed deadline is projected, never stored (A3).
+                if promise is None or verdict.state is not PromiseState.REJECTED_TIMEDOUT:
+                    self.break_off("nothing acknowledged is lost", f"{id} is not {verdict}")
+                continue
+            stored = Verdict(promise.state, promise.value.normal(), promise.settled_at)
+            if stored != verdict:
+                self.break_off("settled once", f"{id}: told {verdict}, stored {stored}")
+
+
+class ObservedConnection:
+    """A `Connection` whose answers are taken down."""
+
+    def __init__(self, inner: Connection, ledger: Ledger, process: Process) -> None:
+        self._inner = inner
+        self._ledger = ledger
+        self._process = process
+
+    async def send(self, request: r.Request, *, request_id: str | None = None) -> Response:
+        asked = self._ledger.asked()
+        response = await self._inner.send(request, request_id=request_id)
+        self._ledger.answered(asked, self._process, request, response)
+        return response
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+class Boundary:
+    """The world outside, where effects happen, once for each key that they name."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._effects: dict[str, str] = {}
+        self.tries: Counter[str] = Counter()
+
+    def apply(self, key: str, text: str) -> None:
+        """An effect with an idempotency key; the same key must always mean the same."""
+        self.tries[key] += 1
+        first = self._effects.setdefault(key, text)
+        if first != text:
+            self._ledger.break_off("effects are the same", f"{key}: first {first}, then {text}")
+
+    def applied(self, key: str) -> bool:
+        return key in self._effects
+
+    @property
+    def repeated(self) -> int:
+        """Effects that were tried more than once."""
+        return sum(count > 1 for count in self.tries.values())
+
+    def __len__(self) -> int:
+        return len(self._effects)

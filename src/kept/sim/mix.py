@@ -1,0 +1,91 @@
+"""Which faults a seed has, and how many: some seeds are gentle, some brutal (swarm testing).
+
+A mix in which everything is possible hides what only a quiet world shows: a lost wake-up is repaired
+by the next crash. So each fault is in about half of the mixes, and each mix draws its own rates.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Final
+
+import msgspec
+
+# Each fault that may be in a mix: the rates (per exchange or per commit) or the mean seconds between
+# two of them, from mild to brutal.
+SHARES: Final = {
+    "refused": (0.002, 0.02, 0.1),
+    "lost": (0.001, 0.01, 0.03),
+    "broken_before": (0.002, 0.02, 0.08),
+    "broken_after": (0.002, 0.02, 0.08),
+    "duplicated": (0.01, 0.05, 0.2),
+    "commit_fails": (0.002, 0.02, 0.1),
+    "scan_fails": (0.002, 0.02),
+    "notice_lost": (0.05, 0.5),
+}
+PERIODS: Final = {
+    "server_crash": (40.0, 15.0, 6.0),
+    "worker_crash": (40.0, 15.0, 6.0),
+    "client_crash": (60.0, 25.0),
+    "crash_before_commit": (50.0, 20.0),
+    "crash_after_commit": (50.0, 20.0),
+    "partition": (50.0, 20.0),
+    "stall": (40.0, 15.0),
+    "clock_jump": (60.0, 20.0),
+    "store_outage": (90.0, 40.0),
+}
+SHARE_OF_FAULTS: Final = 0.5
+# So many seeds have no fault at all: there, a step that runs twice is an error.
+SHARE_OF_CALM: Final = 0.08
+
+
+class Mix(msgspec.Struct, frozen=True, kw_only=True):
+    """What one seed's world is like. Times in seconds; `faults` are rates and periods by name."""
+
+    servers: int
+    workers: int
+    clients: int
+    delay: tuple[float, float]
+    # The share of exchanges that take ten times as long and are overtaken by later ones.
+    overtaken: float
+    commit_seconds: tuple[float, float]
+    # How far clocks are apart, and how much faster or slower each may run.
+    clock_spread_ms: int
+    drift: float
+    # Callbacks of one process in any order, beyond what asyncio promises.
+    shuffled: bool
+    store: str
+    lease_seconds: float
+    faults: dict[str, float]
+
+    @property
+    def calm(self) -> bool:
+        """Whether nothing is meant to go wrong."""
+        return not self.faults
+
+
+def draw_mix(seed: int) -> Mix:
+    """The mix of a seed."""
+    random = Random(f"{seed}/mix")
+    faults: dict[str, float] = {}
+    if random.random() >= SHARE_OF_CALM:
+        for name, choices in (*SHARES.items(), *PERIODS.items()):
+            if random.random() < SHARE_OF_FAULTS:
+                faults[name] = random.choice(choices)
+    servers = random.choice((1, 1, 2, 3))
+    if servers == 1:
+        faults.pop("notice_lost", None)
+    return Mix(
+        servers=servers,
+        workers=random.choice((1, 2, 3)),
+        clients=random.choice((1, 2, 3)),
+        delay=random.choice(((0.0005, 0.002), (0.001, 0.02), (0.01, 0.3))),
+        overtaken=random.choice((0.0, 0.05, 0.2)) if faults else 0.0,
+        commit_seconds=random.choice(((0.0, 0.0), (0.001, 0.005), (0.005, 0.1))),
+        clock_spread_ms=random.choice((0, 50, 2_000)) if faults else 0,
+        drift=random.choice((0.0, 0.001, 0.02)) if faults else 0.0,
+        shuffled=False,
+        store="memory",
+        lease_seconds=random.choice((3.0, 8.0, 15.0)),
+        faults=faults,
+    )

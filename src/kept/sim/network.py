@@ -1,0 +1,273 @@
+"""The network between clients and servers: it delays, loses, doubles, reorders and breaks.
+
+A client posts bytes through `SimulatedExchange`, and the real server application answers them in the
+server's process (ASGI). Each fate is drawn when a request is posted, so it depends on nothing later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, MutableMapping
+from random import Random
+from typing import Any, Final, TypeAlias
+
+from kept.client.exchange import Answer, AnswerLostError, NotSentError
+from kept.protocol.responses import INTERNAL
+from kept.sim.loop import SimulatedLoop
+from kept.sim.mix import Mix
+from kept.sim.process import Process
+from kept.sim.trace import Trace
+
+Message: TypeAlias = MutableMapping[str, Any]
+Application: TypeAlias = Callable[..., Any]
+
+# How many times longer than others an overtaken message takes.
+OVERTAKEN_FACTOR: Final = 10.0
+# After this long a client learns that its connection was reset.
+RESET_SECONDS: Final = 0.05
+
+
+class Flight:
+    """One request on its way, and what comes back. `number` names it in the trace."""
+
+    def __init__(self, number: int, client: Process, future: asyncio.Future[Answer]) -> None:
+        self.number = number
+        self.client = client
+        self.future = future
+        self.server: Process | None = None
+        # In the server: set when the client is gone.
+        self.gone: asyncio.Future[None] | None = None
+
+    def fail(self, error: Exception) -> None:
+        """The client learns that no answer comes."""
+        if not self.future.done():
+            self.future.set_exception(error)
+            # Looked at, even if the client is dead and will not.
+            self.future.exception()
+
+    def hang_up(self) -> None:
+        """The server learns that the client is gone."""
+        if self.gone is not None and not self.gone.done():
+            self.gone.set_result(None)
+
+
+class Listener:
+    """A server that can be reached."""
+
+    def __init__(self, process: Process, application: Application) -> None:
+        self.process = process
+        self.application = application
+        self.flights: dict[int, Flight] = {}
+
+
+class Network:
+    """All links. `calm` stops its faults; what is on its way then still ends as it was drawn."""
+
+    def __init__(self, loop: SimulatedLoop, random: Random, mix: Mix, trace: Trace) -> None:
+        self.loop = loop
+        self._random = random
+        self._mix = mix
+        self._trace = trace
+        self._listeners: dict[str, Listener] = {}
+        self._cut: dict[tuple[str, str], None] = {}
+        self._numbers = 0
+        self.faulty = True
+
+    def listen(self, process: Process, application: Application) -> None:
+        """A server is there from now on, until it dies."""
+        listener = Listener(process, application)
+        self._listeners[process.name] = listener
+        process.on_death.append(lambda: self._died(listener))
+
+    def cut(self, first: str, second: str) -> None:
+        """From now on nothing travels from one machine to the other; the way back is another link."""
+        self._cut[first, second] = None
+
+    def mend(self, first: str, second: str) -> None:
+        """Undoes `cut`."""
+        self._cut.pop((first, second), None)
+
+    def mend_all(self) -> None:
+        self._cut.clear()
+
+    def exchange(self, process: Process, servers: list[str]) -> SimulatedExchange:
+        """How a process reaches any of the servers of these names, as through a load balancer."""
+        return SimulatedExchange(self, process, servers)
+
+    # -- the life of a request
+
+    def post(self, client: Process, server: str, path: str, body: bytes) -> Flight:
+        """Sends a request."""
+        self._numbers += 1
+        flight = Flight(self._numbers, client, self.loop.create_future())
+        fate = self._fate()
+        self._note("post", client.name, f"{flight.number} {server}{path} {fate}", body)
+        delay = self._delay()
+        if fate == "refused":
+            self._later(delay, flight.fail, NotSentError("refused by the simulation"))
+        elif fate == "broken_before":
+            self._later(delay, flight.fail, AnswerLostError("reset by the simulation"))
+        elif fate != "lost":
+            self._later(delay, self._deliver, flight, server, path, body, fate)
+            if fate == "duplicated":
+                again = Flight(flight.number, client, self.loop.create_future())
+                later = delay + self._delay() * OVERTAKEN_FACTOR
+                self._later(later, self._deliver, again, server, path, body, "again")
+        return flight
+
+    def _fate(self) -> str:
+        if not self.faulty:
+            return "sent"
+        draw = self._random.random()
+        for fate in ("refused", "lost", "broken_before", "broken_after", "duplicated"):
+            draw -= self._mix.faults.get(fate, 0.0)
+            if draw < 0:
+                self._trace.counts[f"fault {fate}"] += 1
+                return fate
+        return "sent"
+
+    def _deliver(self, flight: Flight, server: str, path: str, body: bytes, fate: str) -> None:
+        if (flight.client.name, server) in self._cut:
+            self._note("dropped", server, f"{flight.number}")
+            return
+        listener = self._listeners.get(server)
+        if listener is None:
+            flight.fail(NotSentError("nobody listens there"))
+            return
+        self._note("deliver", server, f"{flight.number}")
+        flight.server = listener.process
+        listener.flights[flight.number] = flight
+        work = self._serve(listener, flight, path, body, fate)
+        listener.process.spawn(self.loop, work, f"request-{flight.number}")
+
+    async def _serve(
+        self, listener: Listener, flight: Flight, path: str, body: bytes, fate: str
+    ) -> None:
+        conversation = _Conversation(body, self.loop.create_future())
+        flight.gone = conversation.gone
+        if flight.future.done():
+            flight.hang_up()
+        await listener.application(_scope(path, body), conversation.receive, conversation.send)
+        listener.flights.pop(flight.number, None)
+        self._reply(flight, conversation.answer(), fate)
+
+    def _reply(self, flight: Flight, answer: Answer | None, fate: str) -> None:
+        assert flight.server is not None
+        if answer is None:
+            self._note("left", flight.server.name, f"{flight.number}")
+            return
+        text = f"{flight.number} {answer.status} {len(answer.body)}"
+        self._note("reply", flight.server.name, text, answer.body)
+        if (flight.server.name, flight.client.name) in self._cut:
+            return
+        if fate == "broken_after":
+            self._later(self._delay(), flight.fail, AnswerLostError("reset by the simulation"))
+        elif fate != "again":
+            self._later(self._delay(), _settle, flight.future, answer)
+
+    def left(self, flight: Flight) -> None:
+        """The client waits no longer: the server hears of it, unless the link is cut."""
+        if flight.future.done() and not flight.future.cancelled():
+            return
+        server = flight.server.name if flight.server else ""
+        if (flight.client.name, server) not in self._cut:
+            self._later(self._delay(), flight.hang_up)
+
+    def _died(self, listener: Listener) -> None:
+        name = listener.process.name
+        if self._listeners.get(name) is listener:
+            del self._listeners[name]
+        for flight in listener.flights.values():
+            if (name, flight.client.name) not in self._cut:
+                reset = AnswerLostError("the server is gone")
+                self._later(self._delay() + RESET_SECONDS, flight.fail, reset)
+        listener.flights.clear()
+
+    def _delay(self) -> float:
+        delay = self._random.uniform(*self._mix.delay)
+        if self.faulty and self._random.random() < self._mix.overtaken:
+            delay *= OVERTAKEN_FACTOR
+        return delay
+
+    def _later(self, delay: float, action: Callable[..., None], *args: Any) -> None:
+        self.loop.call_later(delay, action, *args, context=self.loop.kernel.context)
+
+    def _note(self, what: str, who: str, text: str, body: bytes = b"") -> None:
+        self._trace.note(what, who, text, body)
+
+
+class SimulatedExchange:
+    """An `Exchange` of one process. Each post takes one of the servers."""
+
+    def __init__(self, network: Network, process: Process, servers: list[str]) -> None:
+        self._network = network
+        self._process = process
+        self._servers = servers
+        self._turn = 0
+
+    async def post(self, path: str, body: bytes, timeout: float) -> Answer:
+        self._turn += 1
+        server = self._servers[self._turn % len(self._servers)]
+        flight = self._network.post(self._process, server, path, body)
+        try:
+            async with asyncio.timeout(timeout):
+                return await flight.future
+        except TimeoutError as error:
+            raise AnswerLostError(f"no answer within {timeout:g} s") from error
+        finally:
+            self._network.left(flight)
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+
+class _Conversation:
+    """One request as the application sees it."""
+
+    def __init__(self, body: bytes, gone: asyncio.Future[None]) -> None:
+        self._body: bytes | None = body
+        self.gone = gone
+        self._status = INTERNAL
+        self._retry_after: float | None = None
+        self._pieces: list[bytes] = []
+        self._ended = False
+
+    async def receive(self) -> Message:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await asyncio.shield(self.gone)
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            for name, value in message["headers"]:
+                if name == b"retry-after":
+                    self._retry_after = float(value)
+            return
+        self._pieces.append(message.get("body", b""))
+        self._ended = not message.get("more_body", False)
+
+    def answer(self) -> Answer | None:
+        """The whole answer; None where the application gave none because the client left."""
+        if not self._ended:
+            return None
+        return Answer(self._status, b"".join(self._pieces), self._retry_after)
+
+
+def _scope(path: str, body: bytes) -> Message:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    return {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": headers,
+    }
+
+
+def _settle(future: asyncio.Future[Answer], answer: Answer) -> None:
+    if not future.done():
+        future.set_result(answer)

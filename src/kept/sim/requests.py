@@ -1,0 +1,274 @@
+"""Raw requests of the protocol by a client that has no SDK, most of them worth asking.
+
+Clients share a small space of ids, so they race for promises, hold leases that others take over, and
+ask under versions that are stale. What a client believes, it learned from the answers it got.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Final, NamedTuple
+
+from kept.client.connection import Connection
+from kept.protocol import requests as r
+from kept.protocol import tags as tag
+from kept.protocol.records import PromiseState, Value
+from kept.protocol.responses import AcquiredTask, ClaimResult, Response, TaskResult
+from kept.runtime import Runtime
+
+# New ids come as time passes; requests name the latest of them.
+WINDOW_IDS: Final = 8
+SECONDS_PER_NEW_ID: Final = 2.0
+TARGETS: Final = ("poll://any@nobody", "queue://raw", "queue://raw")
+QUEUE: Final = "raw"
+LISTENER: Final = "poll://uni@nobody/listener"
+CRON: Final = "*/30 * * * * *"
+DEADLINE_MS: Final = (500, 5_000, 60_000)
+LEASE_MS: Final = (1_000, 5_000, 30_000)
+STATES: Final = (PromiseState.RESOLVED, PromiseState.REJECTED, PromiseState.REJECTED_CANCELED)
+MAX_LEASES: Final = 16
+
+Builder = Callable[["RawClient"], r.Request]
+
+
+class Held(NamedTuple):
+    """A task as a client believes it to be."""
+
+    id: str
+    version: int
+
+
+class RawClient:
+    """Draws requests and learns from the answers."""
+
+    def __init__(self, pid: str, connection: Connection, runtime: Runtime, random: Random) -> None:
+        self.pid = pid
+        self._connection = connection
+        self._runtime = runtime
+        self._random = random
+        self._leases: list[Held] = []
+        self._seen: dict[str, int] = {}
+        self._halted: list[str] = []
+        self._letters: list[str] = []
+        self._number = 0
+
+    async def ask(self) -> None:
+        """One request, and what its answer teaches. Raises `ConnectionFailedError`."""
+        builder = self._random.choices(_BUILDERS, _WEIGHTS)[0]
+        request = builder(self)
+        response = await self._connection.send(request)
+        self._learn(request, response)
+
+    def _learn(self, request: r.Request, response: Response) -> None:
+        data = response.data
+        acquired = [data] if isinstance(data, AcquiredTask) else []
+        if isinstance(data, ClaimResult):
+            acquired = data.tasks
+        for each in acquired:
+            self._seen[each.task.id] = each.task.version
+            self._leases.append(Held(each.task.id, each.task.version))
+        del self._leases[:-MAX_LEASES]
+        if isinstance(data, TaskResult):
+            self._seen[data.task.id] = data.task.version
+        if isinstance(request, r.TaskHalt) and response.ok:
+            self._halted.append(request.id)
+        if isinstance(request, r.TaskNack) and request.final and response.ok:
+            self._letters.append(request.id)
+        if isinstance(request, _ENDING) and (response.ok or response.status == 409):
+            self._leases = [held for held in self._leases if held.id != request.id]
+
+    # -- what a request names
+
+    def _id(self) -> str:
+        newest = int(self._runtime.now_ms() / 1_000 / SECONDS_PER_NEW_ID)
+        return f"raw-{newest - self._random.randrange(WINDOW_IDS)}"
+
+    def _lease(self) -> Held:
+        if self._leases and self._random.random() < 0.9:
+            return self._random.choice(self._leases[-WINDOW_IDS:])
+        id = self._id()
+        return Held(id, self._seen.get(id, 1))
+
+    def _deadline(self) -> int:
+        return self._runtime.now_ms() + self._random.choice(DEADLINE_MS)
+
+    def _value(self) -> Value:
+        self._number += 1
+        return Value(data=f"{self.pid}-{self._number}")
+
+    def _create(self, targeted: float = 0.6) -> r.PromiseCreate:
+        tags: dict[str, str] = {}
+        if self._random.random() < targeted:
+            tags[tag.TARGET] = self._random.choice(TARGETS)
+        elif self._random.random() < 0.8:
+            tags[tag.EXTERNAL] = "true"
+        return r.PromiseCreate(self._id(), self._deadline(), self._value(), tags)
+
+    def _settle(self, id: str) -> r.PromiseSettle:
+        return r.PromiseSettle(id, self._random.choice(STATES), self._value())
+
+    # -- the requests
+
+    def promise_get(self) -> r.Request:
+        return r.PromiseGet(self._id())
+
+    def promise_create(self) -> r.Request:
+        return self._create()
+
+    def promise_settle(self) -> r.Request:
+        return self._settle(self._id())
+
+    def promise_wait(self) -> r.Request:
+        return r.PromiseWait(self._id(), self._random.choice((0, 500, 5_000)))
+
+    def promise_search(self) -> r.Request:
+        return r.PromiseSearch(limit=5)
+
+    def promise_children(self) -> r.Request:
+        return r.PromiseChildren(self._id())
+
+    def callback(self) -> r.Request:
+        return r.PromiseRegisterCallback(self._id(), self._id() + "x")
+
+    def listener(self) -> r.Request:
+        return r.PromiseRegisterListener(self._id(), LISTENER)
+
+    def callback_between(self) -> r.Request:
+        return r.PromiseRegisterCallback(self._id(), self._lease().id)
+
+    def task_get(self) -> r.Request:
+        return r.TaskGet(self._id())
+
+    def task_create(self) -> r.Request:
+        create = self._create(targeted=1.0)
+        return r.TaskCreate(self.pid, self._random.choice(LEASE_MS), r.CreateAction(create))
+
+    def task_acquire(self) -> r.Request:
+        id = self._random.choice(list(self._seen)[-WINDOW_IDS:]) if self._seen else self._id()
+        ttl = self._random.choice(LEASE_MS)
+        return r.TaskAcquire(id, self._seen.get(id, 0), self.pid, ttl)
+
+    def task_claim(self) -> r.Request:
+        wait = self._random.choice((0, 0, 2_000))
+        limit = self._random.choice((1, 3))
+        return r.TaskClaim([QUEUE], self.pid, self._random.choice(LEASE_MS), limit, wait)
+
+    def task_release(self) -> r.Request:
+        return r.TaskRelease(*self._lease())
+
+    def task_fulfill(self) -> r.Request:
+        held = self._lease()
+        return r.TaskFulfill(held.id, held.version, r.SettleAction(self._settle(held.id)))
+
+    def task_suspend(self) -> r.Request:
+        held = self._lease()
+        awaited = self._id()
+        action = r.CallbackAction(r.PromiseRegisterCallback(awaited, held.id))
+        return r.TaskSuspend(held.id, held.version, [action])
+
+    def task_fence(self) -> r.Request:
+        held = self._lease()
+        action = r.CreateAction(self._create()) if self._random.random() < 0.6 else None
+        return r.TaskFence(
+            held.id, held.version, action or r.SettleAction(self._settle(self._id()))
+        )
+
+    def task_record(self) -> r.Request:
+        held = self._lease()
+        self._number += 1
+        lineage = {tag.PARENT: held.id, tag.BRANCH: held.id, tag.ORIGIN: held.id}
+        id = f"{held.id}.{self._random.randrange(4)}"
+        create = r.PromiseCreate(id, self._deadline(), tags=lineage)
+        return r.TaskRecordStep(held.id, held.version, create, PromiseState.RESOLVED, self._value())
+
+    def task_heartbeat(self) -> r.Request:
+        refs = [r.TaskRef(held.id, held.version) for held in self._leases[-3:]]
+        return r.TaskHeartbeat(self.pid, refs, report=self._random.random() < 0.5)
+
+    def task_nack(self) -> r.Request:
+        held = self._lease()
+        final = self._random.choice((None, "reject", "halt"))
+        return r.TaskNack(held.id, held.version, 500, self._value(), "raw", final)
+
+    def task_halt(self) -> r.Request:
+        return r.TaskHalt(self._lease().id)
+
+    def task_continue(self) -> r.Request:
+        return r.TaskContinue(self._halted.pop() if self._halted else self._id())
+
+    def task_search(self) -> r.Request:
+        return r.TaskSearch(limit=5)
+
+    def schedule_create(self) -> r.Request:
+        id = f"schedule-{self._random.randrange(3)}"
+        return r.ScheduleCreate(id, CRON, "{{.id}}-{{.timestamp}}", 30_000)
+
+    def schedule_get(self) -> r.Request:
+        return r.ScheduleGet(f"schedule-{self._random.randrange(3)}")
+
+    def schedule_delete(self) -> r.Request:
+        return r.ScheduleDelete(f"schedule-{self._random.randrange(3)}")
+
+    def schedule_search(self) -> r.Request:
+        return r.ScheduleSearch()
+
+    def dead_list(self) -> r.Request:
+        return r.DeadList(limit=5)
+
+    def dead_get(self) -> r.Request:
+        return r.DeadGet(self._random.choice(self._letters) if self._letters else self._id())
+
+    def dead_replay(self) -> r.Request:
+        return r.DeadReplay([self._letters.pop() if self._letters else self._id()])
+
+
+_ENDING: Final = (r.TaskFulfill, r.TaskSuspend, r.TaskRelease, r.TaskNack)
+
+_TABLE: Final[tuple[tuple[Builder, float], ...]] = (
+    (RawClient.promise_get, 4),
+    (RawClient.promise_create, 10),
+    (RawClient.promise_settle, 4),
+    (RawClient.promise_wait, 2),
+    (RawClient.promise_search, 1),
+    (RawClient.promise_children, 2),
+    (RawClient.callback, 0.5),
+    (RawClient.callback_between, 4),
+    (RawClient.listener, 3),
+    (RawClient.task_get, 5),
+    (RawClient.task_create, 6),
+    (RawClient.task_acquire, 8),
+    (RawClient.task_claim, 6),
+    (RawClient.task_release, 2),
+    (RawClient.task_fulfill, 3),
+    (RawClient.task_suspend, 5),
+    (RawClient.task_fence, 5),
+    (RawClient.task_record, 5),
+    (RawClient.task_heartbeat, 3),
+    (RawClient.task_nack, 4),
+    (RawClient.task_halt, 2),
+    (RawClient.task_continue, 3),
+    (RawClient.task_search, 1),
+    (RawClient.schedule_create, 1),
+    (RawClient.schedule_get, 1),
+    (RawClient.schedule_delete, 1),
+    (RawClient.schedule_search, 1),
+    (RawClient.dead_list, 1),
+    (RawClient.dead_get, 2),
+    (RawClient.dead_replay, 1),
+)
+_BUILDERS: Final = [builder for builder, _ in _TABLE]
+_WEIGHTS: Final = [weight for _, weight in _TABLE]
+# The kinds of which a run that is long enough must see each succeed.
+RAW_KINDS: Final = tuple(
+    request.kind
+    for request in (
+        *(r.PromiseGet, r.PromiseCreate, r.PromiseSettle, r.PromiseWait, r.PromiseSearch),
+        *(r.PromiseChildren, r.PromiseRegisterCallback, r.PromiseRegisterListener),
+        *(r.TaskGet, r.TaskCreate, r.TaskAcquire, r.TaskClaim, r.TaskRelease, r.TaskFulfill),
+        *(r.TaskSuspend, r.TaskFence, r.TaskRecordStep, r.TaskHeartbeat, r.TaskNack),
+        *(r.TaskHalt, r.TaskContinue, r.TaskSearch),
+        *(r.ScheduleCreate, r.ScheduleGet, r.ScheduleDelete, r.ScheduleSearch),
+        *(r.DeadList, r.DeadGet, r.DeadReplay),
+    )
+)

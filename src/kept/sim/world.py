@@ -1,0 +1,265 @@
+"""The world of one seed: processes on machines, a network between them, and one disk under all.
+
+The world starts processes, starts them again when they died, and looks on at every tick. What runs
+in the processes is the real code; `faults.py` is what happens to them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Final, NamedTuple
+
+from kept.check.liveness import enabled_steps
+from kept.check.monitor import Monitor
+from kept.errors import KeptError
+from kept.protocol.storage import DEFAULT_TENANT
+from kept.sim import roles
+from kept.sim.disk import Disk
+from kept.sim.ledger import Boundary, Broken, Ledger
+from kept.sim.loop import SimulatedLoop
+from kept.sim.mix import Mix
+from kept.sim.network import Network
+from kept.sim.process import Process, current_owner
+from kept.sim.programs import Program
+from kept.sim.runtime import EPOCH_MS, Clock, SimulatedRuntime
+from kept.sim.trace import Trace
+from kept.stores.memory.store import MemoryStore
+
+# What one tick of the command line is.
+TICK_SECONDS: Final = 1.0
+# Seconds from a process's death to its next start.
+DOWN_SECONDS: Final = (0.2, 8.0)
+TICKS_PER_COMPARISON: Final = 20
+# Once faults have stopped, everything pending settles within this, and a background step that is
+# enabled is taken within that.
+SETTLE_SECONDS: Final = 3_600
+OVERDUE_MS: Final = 60_000
+STEPS_PER_WHOLE_CHECK: Final = 5_000
+
+
+class Goal(NamedTuple):
+    """Started work that must come to one of its program's results."""
+
+    id: str
+    program: Program
+
+
+class Machine:
+    """Where a process runs: a name, and a clock that outlives it."""
+
+    def __init__(self, role: str, name: str, clock: Clock) -> None:
+        self.role = role
+        self.name = name
+        self.clock = clock
+        self.incarnations = 0
+        self.process: Process | None = None
+
+
+class World:
+    """One seed's world. `play` runs it and raises what broke; afterwards it can be examined."""
+
+    def __init__(self, seed: int, mix: Mix, loop: SimulatedLoop) -> None:
+        self.seed = seed
+        self.mix = mix
+        self.loop = loop
+        self.faulty = True
+        self.busy = True
+        self.trace = Trace(loop.time)
+        self.ledger = Ledger(self.trace)
+        self.boundary = Boundary(self.ledger)
+        self.monitor = Monitor(whole_every=STEPS_PER_WHOLE_CHECK)
+        self.goals: dict[str, Goal] = {}
+        # What clients wait for now, and nobody may wait for ever.
+        self._waiting: dict[Process, Counter[str]] = {}
+        self.network = Network(loop, self.random("network"), mix, self.trace)
+        clock = Clock(loop)
+        keeper = SimulatedRuntime(loop, loop.kernel, clock, self.random("store"))
+        inner = MemoryStore(keeper)
+        self.disk = Disk(
+            loop, self.random("disk"), mix, self.trace, inner, self.monitor, self.kill_next
+        )
+        self._births = self.random("births")
+        self.machines = self._machines()
+        loop.after_callback = self._after_callback
+
+    def random(self, name: str) -> Random:
+        """A generator of its own for each part, so that one part's draws do not shift another's."""
+        return Random(f"{self.seed}/{name}")
+
+    def _machines(self) -> dict[str, Machine]:
+        machines: dict[str, Machine] = {}
+        counts = {
+            "server": self.mix.servers,
+            "worker": self.mix.workers,
+            "client": self.mix.clients,
+        }
+        random = self.random("clocks")
+        for role, count in counts.items():
+            for number in range(1, count + 1):
+                spread, drift = self.mix.clock_spread_ms, self.mix.drift
+                offset = random.randint(-spread, spread)
+                rate = 1.0 + random.uniform(-drift, drift)
+                name = f"{role}-{number}"
+                machines[name] = Machine(role, name, Clock(self.loop, offset, rate))
+        return machines
+
+    # -- life and death
+
+    def start_all(self) -> None:
+        for machine in self.machines.values():
+            self.start(machine)
+
+    def start(self, machine: Machine) -> None:
+        """Starts a machine's process, unless one runs."""
+        if machine.process is not None and machine.process.alive:
+            return
+        machine.incarnations += 1
+        process = Process(machine.name, machine.incarnations)
+        machine.process = process
+        self.loop.add_process(process)
+        name = f"{machine.name}/{machine.incarnations}"
+        runtime = SimulatedRuntime(self.loop, process, machine.clock, self.random(name))
+        self.trace.note("start", machine.name, str(process.incarnation))
+        process.spawn(self.loop, roles.run(self, machine.role, process, runtime), "main")
+
+    def kill(self, process: Process) -> None:
+        """Ends a process now, between two callbacks; it starts again later while faults last."""
+        if not process.alive:
+            return
+        self.trace.note("kill", process.name, str(process.incarnation))
+        process.kill()
+        self.loop.remove_process(process)
+        machine = self.machines[process.name]
+        delay = self._births.uniform(*DOWN_SECONDS)
+        self.loop.call_later(delay, self.start, machine, context=self.loop.kernel.context)
+
+    def kill_next(self, process: Process, why: str, callbacks: int = 0) -> None:
+        """Ends a process after so many more of its callbacks: at any await."""
+        self.trace.note(f"fault {why}", process.name, str(callbacks))
+        process.callbacks_left = callbacks
+
+    def _after_callback(self, process: Process) -> None:
+        left = process.callbacks_left
+        if left is None or not process.alive:
+            return
+        if left <= 0:
+            self.kill(process)
+        else:
+            process.callbacks_left = left - 1
+
+    def alive(self, role: str) -> list[Process]:
+        """The living processes of a role."""
+        return [
+            m.process
+            for m in self.machines.values()
+            if m.role == role and m.process is not None and m.process.alive
+        ]
+
+    # -- what clients do
+
+    def expect(self, id: str, program: Program) -> None:
+        """Work was started, and that was acknowledged."""
+        self.goals.setdefault(id, Goal(id, program))
+
+    def begin_waiting(self, process: Process, id: str) -> None:
+        """Somebody in a process waits for an outcome."""
+        self._waiting.setdefault(process, Counter())[id] += 1
+
+    def end_waiting(self, process: Process, id: str) -> None:
+        """The outcome came."""
+        self._waiting[process][id] -= 1
+        self.trace.counts["outcome"] += 1
+
+    def pending_goals(self) -> list[Goal]:
+        """Goals that have not been reached."""
+        promises = self.monitor.state().promises
+        return [
+            goal
+            for goal in self.goals.values()
+            if (promise := promises.get(goal.id)) is None or promise.pending
+        ]
+
+    # -- looking on
+
+    def look(self) -> None:
+        """Raises the first thing that broke."""
+        self.monitor.raise_first()
+        if self.ledger.broken is not None:
+            raise self.ledger.broken
+        for context in self.loop.errors:
+            error = context.get("exception")
+            if not isinstance(error, KeptError):
+                text = f"{context.get('message')}: {error!r}"
+                raise Broken("no unexpected exception", text) from error
+        self.loop.errors.clear()
+
+    async def compare(self) -> None:
+        """Holds the store against the steps that were taken, and against what was acknowledged."""
+        if not self.disk.quiet:
+            return
+        dump = await self.disk.inner.dump(DEFAULT_TENANT)
+        self.monitor.compare(dump)
+        self.ledger.compare(dump)
+
+    async def run(self, ticks: int) -> None:
+        """So many ticks with faults."""
+        for tick in range(1, ticks + 1):
+            await self.loop.pause(TICK_SECONDS)
+            self.look()
+            if tick % TICKS_PER_COMPARISON == 0:
+                await self.compare()
+
+    async def settle(self) -> None:
+        """Faults have stopped: everything pending settles, nobody waits, nothing stays enabled."""
+        deadline = self.loop.time() + SETTLE_SECONDS
+        while unsettled := self._unsettled():
+            if self.loop.time() > deadline:
+                raise Broken("liveness", f"{SETTLE_SECONDS} s after the last fault: {unsettled}")
+            await self.loop.pause(TICK_SECONDS)
+            self.look()
+        self.monitor.check_everything()
+        await self.compare()
+        self.ledger_of_goals()
+        self.look()
+
+    def _unsettled(self) -> str:
+        """What is still pending, in words; nothing when all is well."""
+        state = self.monitor.state()
+        for goal in self.pending_goals():
+            return f"{goal.id} is not settled; its task: {state.tasks.get(goal.id)}"
+        for process, ids in self._waiting.items():
+            for id, count in ids.items():
+                if count and process.alive:
+                    return f"{process.name} waits for {id}"
+        overdue = enabled_steps(state, self.disk.inner.clock - OVERDUE_MS)
+        return f"{overdue[0].name} of {overdue[0].id} is overdue" if overdue else ""
+
+    def ledger_of_goals(self) -> None:
+        """Each goal's promise holds a result that is right, and its effects have happened."""
+        for goal in self.goals.values():
+            roles.check_goal(self, goal)
+
+    @property
+    def virtual_ms(self) -> int:
+        """True time, which no process knows."""
+        return EPOCH_MS + int(self.loop.time() * 1_000)
+
+
+class Complaints(logging.Handler):
+    """What the system logs with an exception that is none of its own: a fault of its code."""
+
+    def __init__(self, report: Callable[[str, str], None]) -> None:
+        super().__init__(logging.ERROR)
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        owner = current_owner()
+        if owner is not None and not owner.alive:
+            # What a dead process says while it is buried.
+            return
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and not isinstance(error, KeptError | AssertionError):
+            self._report("no unexpected exception", f"{record.getMessage()}: {error!r}")
