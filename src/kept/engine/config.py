@@ -17,6 +17,9 @@ MAX_WAITERS: Final = 100_000
 # Background steps of each kind that one scan looks for.
 MAX_DUE_ITEMS: Final = 1_000
 MAX_SCAN_ROWS: Final = 1_000
+# The same for rows that carry payloads, and the payloads of one page of a search.
+MAX_PAYLOAD_SCAN_ROWS: Final = 100
+MAX_PAGE_BYTES: Final = 8 * 1_048_576
 # Messages that are on their way at one time. One to a poll connection is for a keep-alive.
 MAX_MESSAGES_IN_FLIGHT: Final = 20_000
 # Messages that one look takes from the outbox.

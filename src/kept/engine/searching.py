@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from kept.engine.config import MAX_SCAN_ROWS
+from kept.engine.config import MAX_PAGE_BYTES, MAX_PAYLOAD_SCAN_ROWS, MAX_SCAN_ROWS
 from kept.machine import search
 from kept.machine.preload import children_cursor, fitting_count
 from kept.protocol import requests as r
 from kept.protocol.limits import DEFAULT_SEARCH_ROWS, MAX_PRELOAD_RECORDS, MAX_SEARCH_SCAN_ROWS
-from kept.protocol.records import Promise
+from kept.protocol.records import DeadLetter, Promise, PromiseRecord, Value
 from kept.protocol.responses import (
     OK,
     DeadLetterPage,
@@ -60,6 +60,7 @@ class Searching:
             lambda promise: promise.id,
             lambda promise: search.found_promise(request, promise, now),
             request,
+            _promise_bytes,
         )
         return Response(OK, PromisePage(found, cursor))
 
@@ -87,6 +88,7 @@ class Searching:
             lambda letter: letter.id,
             lambda letter: letter if letter.id.startswith(prefix) else None,
             request,
+            _letter_bytes,
         )
         return Response(OK, DeadLetterPage(found, cursor))
 
@@ -109,24 +111,42 @@ async def _page(
     id_of: Callable[[Row], str],
     match: Callable[[Row], Found | None],
     request: r.PromiseSearch | r.TaskSearch | r.ScheduleSearch | r.DeadList,
+    bytes_of: Callable[[Found], int] | None = None,
 ) -> tuple[list[Found], str | None]:
-    """Matches in order, and the cursor to go on from where there may be more."""
+    """Matches in order, and the cursor to go on from where there may be more. Of records that
+    carry payloads, fewer are looked at together, and a page ends when they are large."""
     limit = request.limit or DEFAULT_SEARCH_ROWS
+    at_once = MAX_SCAN_ROWS if bytes_of is None else min(MAX_SCAN_ROWS, MAX_PAYLOAD_SCAN_ROWS)
+    size = 0
     found: list[Found] = []
     last_found = after = request.cursor
     scanned = 0
     while scanned < MAX_SEARCH_SCAN_ROWS:
-        rows = await scan(after, MAX_SCAN_ROWS)
+        rows = await scan(after, at_once)
         for row in rows:
             after = id_of(row)
             hit = match(row)
             if hit is None:
                 continue
-            if len(found) == limit:
+            if len(found) == limit or size > MAX_PAGE_BYTES:
                 return found, last_found
             found.append(hit)
+            size += 0 if bytes_of is None else bytes_of(hit)
             last_found = after
         scanned += len(rows)
-        if len(rows) < MAX_SCAN_ROWS:
+        if len(rows) < at_once:
             return found, None
     return found, after
+
+
+def _promise_bytes(promise: PromiseRecord) -> int:
+    return _value_bytes(promise.param) + _value_bytes(promise.value)
+
+
+def _letter_bytes(letter: DeadLetter) -> int:
+    return _value_bytes(letter.param) + _value_bytes(letter.error)
+
+
+def _value_bytes(value: Value) -> int:
+    headers = value.headers or {}
+    return len(value.data or "") + sum(map(len, headers)) + sum(map(len, headers.values()))

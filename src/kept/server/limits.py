@@ -18,6 +18,10 @@ MAX_HEAD_BYTES: Final = 65_536
 # that is still writing when the connection closes would never see its answer.
 MAX_REQUEST_BYTES: Final = 4 * MAX_BODY_BYTES
 
+# Of one batch, together: past it, what can be asked again is left out of the answer. Less than our
+# client accepts by more than any single answer.
+MAX_BATCH_ANSWER_BYTES: Final = 32 * 1_048_576
+
 HEAD_TIMEOUT_SECONDS: Final = 10.0
 BODY_TIMEOUT_SECONDS: Final = 60.0
 # Installed clients keep idle connections for 15 s; whoever closes first may lose a request.

@@ -18,15 +18,31 @@ from kept.protocol.responses import (
     BAD_REQUEST,
     INTERNAL,
     OK,
+    SHED,
     Response,
 )
 from kept.runtime import Runtime
 from kept.server.authority import Authenticator, Authority
+from kept.server.limits import MAX_BATCH_ANSWER_BYTES
 from kept.server.replies import Reply, refusal
 
 logger = logging.getLogger("kept.server")
 
 _SEARCHES: Final = (r.PromiseSearch, r.TaskSearch, r.ScheduleSearch, r.DeadList)
+# One answer may hold thousands of records.
+_PAGES: Final = (*_SEARCHES, r.PromiseChildren, r.DebugSnap)
+# Asked again, they do nothing more and answer the same.
+_REPEATABLE: Final = (
+    r.PromiseGet,
+    r.PromiseCreate,
+    r.PromiseSettle,
+    r.PromiseRegisterCallback,
+    r.PromiseRegisterListener,
+    r.PromiseWait,
+    r.DeadGet,
+    r.ScheduleCreate,
+    r.ScheduleGet,
+)
 INTERNAL_TEXT: Final = "internal error; the server's log has the details"
 
 
@@ -100,10 +116,19 @@ class Reception:
             return refusal(BAD_REQUEST, text)
         items = [self._admit_item(envelope, bearer) for envelope in envelopes]
         answers: list[bytes] = []
-        start = 0
+        size = start = 0
         while start < len(items):
             end = _end_of_run(items, start)
-            answers += await self._run(items[start:end])
+            if size > MAX_BATCH_ANSWER_BYTES:
+                run = [
+                    item if isinstance(item, Reply) else _left_out(item)
+                    for item in items[start:end]
+                ]
+                more = [reply.body for reply in run]
+            else:
+                more = await self._run(items[start:end], MAX_BATCH_ANSWER_BYTES - size)
+            answers += more
+            size += sum(map(len, more))
             start = end
         return Reply(OK, codec.join_batch(answers))
 
@@ -155,8 +180,8 @@ class Reception:
                 task.cancel()
             await asyncio.gather(*both, return_exceptions=True)
 
-    async def _run(self, run: list[_Admitted | Reply]) -> list[bytes]:
-        """The answers to items that go to the engine together."""
+    async def _run(self, run: list[_Admitted | Reply], room: int) -> list[bytes]:
+        """The answers to items that go to the engine together, in about `room` bytes."""
         admitted = [item for item in run if isinstance(item, _Admitted)]
         try:
             if len(admitted) == 1:
@@ -167,29 +192,48 @@ class Reception:
                 responses = await self._engine.submit_batch(pairs, tenant)
             else:
                 responses = []
-            answers = iter(responses)
-            return [
-                item.body if isinstance(item, Reply) else _encoded(item, next(answers)).body
-                for item in run
-            ]
+            return _encoded_run(run, responses, room)
         except Exception:  # noqa: BLE001 - as for a single request; what was applied is unknown
             return [item.body if isinstance(item, Reply) else _failed(item).body for item in run]
 
 
 def _end_of_run(items: list[_Admitted | Reply], start: int) -> int:
     """Where the items from `start` on stop belonging to one call of the engine: all of one tenant,
-    while a search that is limited to a prefix goes alone."""
+    while what is answered with a page of records goes alone."""
     tenant: str | None = None
     for end in range(start, len(items)):
         item = items[end]
         if isinstance(item, Reply):
             continue
-        if item.search_prefix is not None:
+        if isinstance(item.request, _PAGES):
             return end if tenant is not None else end + 1
         if tenant is not None and item.authority.tenant != tenant:
             return end
         tenant = item.authority.tenant
     return len(items)
+
+
+def _encoded_run(
+    run: list[_Admitted | Reply], responses: Sequence[Response], room: int
+) -> list[bytes]:
+    """The answers in order. Where no room is left, one that can be had again is left out."""
+    following = iter(responses)
+    answers: list[bytes] = []
+    for item in run:
+        if isinstance(item, Reply):
+            reply = item
+        else:
+            response = next(following)
+            leave_out = room < 0 and isinstance(item.request, _REPEATABLE)
+            reply = _left_out(item) if leave_out else _encoded(item, response)
+        answers.append(reply.body)
+        room -= len(reply.body)
+    return answers
+
+
+def _left_out(admitted: _Admitted) -> Reply:
+    text = "the answers to this batch are too large together; ask this again"
+    return refusal(SHED, text, admitted.kind, admitted.head.corr_id)
 
 
 def _waits(request: r.Request) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kept.engine import searching
 from kept.engine.engine import Engine
 from kept.protocol import requests as r
-from kept.protocol.records import PromiseState, TaskState
+from kept.protocol.records import PromiseState, TaskState, Value
 from kept.protocol.responses import (
     AcquiredTask,
     DeadLetterPage,
@@ -163,3 +165,18 @@ async def test_a_cursor_that_no_page_gave_is_refused() -> None:
         response = await engine.submit(r.PromiseChildren("w", "bogus"))
         assert response.status == 400
         assert (await engine.submit(r.PromiseSearch(cursor="\0"))).status == 400
+
+
+@pytest.mark.parametrize("payload", [{"data": "x" * 400}, {"headers": {"h" * 200: "v" * 200}}])
+async def test_a_page_of_large_records_ends_early(
+    monkeypatch: pytest.MonkeyPatch, payload: dict[str, Any]
+) -> None:
+    """Payloads bound a page too, and following the cursors still finds each record once."""
+    monkeypatch.setattr(searching, "MAX_PAGE_BYTES", 1_000)
+    async with running(WatchedStore()) as engine:
+        for id in IDS[:20]:
+            await engine.submit(r.PromiseCreate(id, 9_999_999_999_999, Value(**payload)))
+        pages = [page.data for page in await _pages(engine, r.PromiseSearch(limit=1_000))]
+        found = [[p.id for p in page.promises] for page in pages if isinstance(page, PromisePage)]
+        assert [id for page in found for id in page] == IDS[:20]
+        assert {len(page) for page in found[:-1]} == {3}
