@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from kept.engine.config import MAX_PAGE_BYTES, MAX_PAYLOAD_SCAN_ROWS, MAX_SCAN_ROWS
 from kept.machine import search
-from kept.machine.preload import children_cursor, fitting_count
+from kept.machine.preload import children_cursor, fitting_count, payload_size
 from kept.protocol import requests as r
 from kept.protocol.limits import DEFAULT_SEARCH_ROWS, MAX_PRELOAD_RECORDS, MAX_SEARCH_SCAN_ROWS
-from kept.protocol.records import DeadLetter, Promise, PromiseRecord, Value
+from kept.protocol.records import DeadLetter, Promise, PromiseRecord
 from kept.protocol.responses import (
     OK,
     DeadLetterPage,
@@ -140,13 +140,8 @@ async def _page(
 
 
 def _promise_bytes(promise: PromiseRecord) -> int:
-    return _value_bytes(promise.param) + _value_bytes(promise.value)
+    return payload_size(promise.param) + payload_size(promise.value)
 
 
 def _letter_bytes(letter: DeadLetter) -> int:
-    return _value_bytes(letter.param) + _value_bytes(letter.error)
-
-
-def _value_bytes(value: Value) -> int:
-    headers = value.headers or {}
-    return len(value.data or "") + sum(map(len, headers)) + sum(map(len, headers.values()))
+    return payload_size(letter.param) + payload_size(letter.error)

@@ -50,12 +50,16 @@ def fitting_count(promises: Iterable[Promise], limit: int) -> int:
     """How many fit into one answer; at least one, so that paging goes on."""
     size = count = 0
     for promise in promises:
-        size += len(promise.id) + _size(promise.param) + _size(promise.value)
+        size += len(promise.id) + payload_size(promise.param) + payload_size(promise.value)
         if count == limit or (count and size > MAX_PRELOAD_BYTES):
             break
         count += 1
     return count
 
 
-def _size(value: Value) -> int:
-    return len(value.data) if value.data else 0
+def payload_size(value: Value) -> int:
+    """About how much it adds to an answer."""
+    size = len(value.data) if value.data else 0
+    if value.headers:
+        size += sum(map(len, value.headers)) + sum(map(len, value.headers.values()))
+    return size

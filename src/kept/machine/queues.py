@@ -10,11 +10,17 @@ import msgspec
 from msgspec.structs import replace
 
 from kept.machine.effects import put_acquired, put_parked, put_pending, read_promise, settle
+from kept.machine.preload import payload_size
 from kept.machine.step import Step
 from kept.machine.tasks import acquired_task, held
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
-from kept.protocol.limits import DEFAULT_BACKOFF_BASE_MS, DEFAULT_BACKOFF_MAX_MS, MAX_INTEGER
+from kept.protocol.limits import (
+    DEFAULT_BACKOFF_BASE_MS,
+    DEFAULT_BACKOFF_MAX_MS,
+    MAX_CLAIM_BYTES,
+    MAX_INTEGER,
+)
 from kept.protocol.records import (
     EMPTY,
     DeadLetter,
@@ -41,14 +47,16 @@ def heads_of(request: r.TaskClaim) -> list[Head]:
 
 
 def task_claim(step: Step, request: r.TaskClaim) -> Response:
-    """Up to `limit` due tasks, taken from the queues in turn, within each by rank."""
+    """Up to `limit` due tasks, taken from the queues in turn, within each by rank; fewer where
+    they carry so much that the answer would be too large to travel."""
     taken: list[AcquiredTask] = []
+    size = 0
     due = [_due_tasks(step, head) for head in heads_of(request)]
     empty: set[int] = set()
     # Where the turn begins changes with time, so that small claims starve none of their queues.
     first = step.now % len(due)
     for index in cycle((*range(first, len(due)), *range(first))):
-        if len(taken) == request.limit or len(empty) == len(due):
+        if len(taken) == request.limit or len(empty) == len(due) or size > MAX_CLAIM_BYTES:
             break
         if index in empty:
             continue
@@ -58,7 +66,15 @@ def task_claim(step: Step, request: r.TaskClaim) -> Response:
             continue
         task = put_acquired(step, found[0], request.pid, request.ttl)
         taken.append(acquired_task(step, task, found[1], request.preload))
+        size += _payload_size(taken[-1])
     return Response(OK, ClaimResult(taken))
+
+
+def _payload_size(taken: AcquiredTask) -> int:
+    size = payload_size(taken.promise.param)
+    for record in taken.preload:
+        size += payload_size(record.param) + payload_size(record.value)
+    return size
 
 
 def _due_tasks(step: Step, head: Head) -> Iterator[tuple[Task, Promise]]:

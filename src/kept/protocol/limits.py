@@ -22,6 +22,8 @@ MAX_BATCH_REQUESTS: Final = 1_000
 MAX_WAIT_MS: Final = 60_000
 MAX_CLAIM_WAIT_MS: Final = 30_000
 MAX_CLAIM_TASKS: Final = 1_000
+# What the tasks of one claim carry; the task that goes beyond it is the last one.
+MAX_CLAIM_BYTES: Final = 16 * 1_048_576
 MAX_CLAIM_QUEUES: Final = 256
 MAX_ATTEMPTS: Final = 1_000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kept.machine import queues
 from kept.machine.background import ExpireLease
 from kept.machine.queues import backoff_ms
 from kept.protocol import requests as r
@@ -283,3 +284,17 @@ def test_no_instant_is_beyond_what_travels(policy: str) -> None:
 def test_tags_of_jobs_are_checked(tags: dict[str, str]) -> None:
     """What a job's tags may not say is a 400 at create."""
     assert World().status(create("j", queue="q", **tags)) == 400
+
+
+def test_a_claim_of_large_jobs_takes_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes beyond the bound is the last: the answer can travel, and each claim gets on."""
+    monkeypatch.setattr(queues, "MAX_CLAIM_BYTES", 1_000)
+    world = World()
+    for number in range(5):
+        request = create(f"j{number}", queue="q")
+        request.param = Value(data="x" * 600)
+        world.ask(request)
+        world.pass_time(1)
+    assert _claimed(world.claim("q", limit=5)) == ["j0", "j1"]
+    assert _claimed(world.claim("q", limit=5)) == ["j2", "j3"]
+    assert _claimed(world.claim("q", limit=5)) == ["j4"]
