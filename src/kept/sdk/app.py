@@ -24,7 +24,7 @@ from kept.sdk.functions import Function, Registry
 from kept.sdk.handle import Handle
 from kept.sdk.retry import Retry
 from kept.sdk.services import Services, Target
-from kept.sdk.worker import MAX_CACHED, MIN_TTL_SECONDS, Worker
+from kept.sdk.worker import MAX_CACHED, MIN_TTL_SECONDS, STOP_GRACE_SECONDS, Worker
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,7 +43,8 @@ class App:
     `http://host:8420` talks to a server. `queue` is where its work waits. `worker=False` starts
     work and reads results only. `ttl` is how many seconds a crashed worker's work waits before
     another goes on with it; `concurrency` is how many tasks a worker holds at one time, and `cache`
-    how many suspended workflows it keeps in memory, to go on with them without a replay.
+    how many suspended workflows it keeps in memory, to go on with them without a replay. `grace` is
+    how many seconds work may go on when the app is closed; what is left then is handed back.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class App:
         ttl: float = 30.0,
         concurrency: int = 100,
         cache: int = MAX_CACHED,
+        grace: float = STOP_GRACE_SECONDS,
         runtime: Runtime | None = None,
     ) -> None:
         if ttl < MIN_TTL_SECONDS:
@@ -71,6 +73,7 @@ class App:
         self._ttl = ttl
         self._concurrency = concurrency
         self._cache = cache
+        self._grace = grace
         self._runtime = runtime or SystemRuntime()
         self._registry = Registry()
         self._services: Services | None = None
@@ -170,7 +173,7 @@ class App:
             return
         try:
             if worker is not None:
-                await worker.stop()
+                await worker.stop(self._grace)
         finally:
             await services.connection.close()
 

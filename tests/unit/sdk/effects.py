@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import kept
+from tests.unit.sdk.site import RUNTIME
 
 Body = Callable[[kept.Context, "World"], Awaitable[Any]]
 
@@ -20,9 +21,9 @@ class World:
         self.app = kept.App("memory://", worker=False)
         self.effect = self.app.function(name="effect")(self._effect)
         self.slow = self.app.function(name="slow")(self._slow)
-        self.flaky = self.app.function(
-            name="flaky", retry=kept.Constant(attempts=3, delay=0.001)
-        )(self._flaky)
+        self.flaky = self.app.function(name="flaky", retry=kept.Constant(attempts=3, delay=0.001))(
+            self._flaky
+        )
         self.broken = self.app.function(name="broken")(self._broken)
 
         @self.app.function
@@ -32,7 +33,7 @@ class World:
 
         @self.app.function
         async def napper(label: str, seconds: float) -> str:
-            await asyncio.sleep(seconds)
+            await RUNTIME.sleep(seconds)
             return label
 
         @self.app.function
@@ -57,7 +58,7 @@ class World:
 
     async def _effect(self, label: str, seconds: float = 0.0) -> str:
         self.begun[label] += 1
-        await asyncio.sleep(seconds)
+        await RUNTIME.sleep(seconds)
         return label
 
     async def _slow(self, label: str) -> str:
@@ -85,8 +86,7 @@ class World:
 
 
 async def linear(ctx: kept.Context, world: World) -> Any:
-    results = [await ctx.run(world.effect, str(i)) for i in range(4)]
-    return results
+    return [await ctx.run(world.effect, str(i)) for i in range(4)]
 
 
 async def gathered(ctx: kept.Context, world: World) -> Any:
@@ -224,9 +224,10 @@ async def consumer(ctx: kept.Context, world: World) -> Any:
         while True:
             found.append(await ctx.run(world.effect, await queue.get()))
 
-    asyncio.create_task(consume())
+    consuming = asyncio.create_task(consume())
     await queue.put("one")
     await ctx.run(world.effect, "other")
+    assert not consuming.done()
     return "done"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from kept.stores.open import open_store
 T = TypeVar("T")
 
 DEADLINE_SECONDS = 10.0
+LOOK_SECONDS = 0.01
 RUNTIME = SystemRuntime()
 
 
@@ -95,15 +97,18 @@ class Site:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._workers: list[Worker] = []
+        self._connections: list[BreakingConnection] = []
 
     def connection(self, limit: int | None = None, *, applied: bool = False) -> BreakingConnection:
         local = LocalConnection(self.engine, RUNTIME)
-        return BreakingConnection(local, limit, applied=applied)
+        connection = BreakingConnection(local, limit, applied=applied)
+        self._connections.append(connection)
+        return connection
 
     def app(self, app: kept.App, connection: Connection | None = None) -> kept.App:
         """The app, open, without a worker."""
         app._services = self.services(app, connection)
-        app._process = __import__("os").getpid()
+        app._process = os.getpid()
         return app
 
     def services(self, app: kept.App, connection: Connection | None = None) -> Services:
@@ -131,6 +136,8 @@ class Site:
         return worker
 
     async def close(self) -> None:
+        for connection in self._connections:
+            connection.revive()
         await asyncio.gather(*(worker.stop(grace=0) for worker in self._workers))
         await self.engine.stop()
 
@@ -156,4 +163,4 @@ async def eventually(
             found = await look()
             if found:
                 return found
-            await asyncio.wait([asyncio.ensure_future(asyncio.Event().wait())], timeout=0.01)
+            await RUNTIME.sleep(LOOK_SECONDS)

@@ -54,7 +54,7 @@ async def test_outcome(body: Body, cache: int) -> None:
 @bodies
 @pytest.mark.parametrize("applied", [False, True], ids=["lost request", "lost answer"])
 @pytest.mark.timeout(120)
-async def test_crash_at_every_request(body: Body, applied: bool) -> None:
+async def test_crash_at_every_request(body: Body, *, applied: bool) -> None:
     """A worker that falls silent at its n-th request is replaced, for every n, with one outcome.
 
     Steps whose record was committed never run again. The first worker lives on as a zombie, and
@@ -65,7 +65,12 @@ async def test_crash_at_every_request(body: Body, applied: bool) -> None:
     while not finished:
         assert limit < MAX_REQUESTS
         runs = [_crash(body, limit + i, applied=applied) for i in range(IN_PARALLEL)]
-        finished = not all(await asyncio.gather(*runs))
+        # All of them end before any failure is told, so that nothing is left running.
+        crashed = await asyncio.gather(*runs, return_exceptions=True)
+        failures = [failure for failure in crashed if isinstance(failure, BaseException)]
+        if failures:
+            raise failures[0]
+        finished = not all(crashed)
         limit += IN_PARALLEL
 
 
