@@ -328,3 +328,40 @@ async def test_long_steps_keep_their_lease() -> None:
         go_on.set()
         assert await handle == "done"
         assert begun == [1]
+
+
+async def test_forked_process_is_told_to_open_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app that was opened before a fork refuses to work in the child, and closing harms nothing."""
+    app = kept.App("memory://")
+
+    @app.function
+    async def one() -> int:
+        return 1
+
+    async with app:
+        with monkeypatch.context() as patch:
+            patch.setattr("os.getpid", lambda: -1)
+            with pytest.raises(kept.ConfigurationError, match="forked"):
+                await app.start(one)
+        assert await app.run(one) == 1
+
+
+async def test_timeouts_begin_when_they_are_asked_for() -> None:
+    """Work that waited long for a worker still gets the whole of each timeout and sleep."""
+    async with site() as place:
+        app = kept.App("memory://")
+
+        @app.function
+        async def quick() -> str:
+            return "in time"
+
+        @app.function
+        async def flow(ctx: kept.Context) -> str:
+            async with asyncio.timeout(0.3):
+                return await ctx.run(quick)
+
+        handle = await place.app(app).start(flow)
+        with pytest.raises(TimeoutError):
+            await handle.result(0.5)
+        place.worker(app)
+        assert await handle.result(5) == "in time"
