@@ -122,7 +122,7 @@ async def raced(ctx: kept.Context, world: World) -> Any:
         return await ctx.run(world.effect, label, 0.0 if label == "hare" else 0.02)
 
     async def nap() -> str:
-        await asyncio.sleep(0.03)
+        await ctx.sleep(0.03)
         return "nap"
 
     runners = [asyncio.create_task(run("hare")), asyncio.create_task(run("tortoise"))]
@@ -183,7 +183,7 @@ async def excepted(ctx: kept.Context, world: World) -> Any:
 async def napping(ctx: kept.Context, world: World) -> Any:
     await ctx.sleep(0.02)
     first = await ctx.run(world.effect, "awake")
-    await asyncio.gather(ctx.sleep(0.01), asyncio.sleep(0.03))
+    await asyncio.gather(ctx.sleep(0.01), ctx.sleep(0.03))
     return [first, await ctx.run(world.effect, "again")]
 
 

@@ -142,7 +142,7 @@ async def test_mistakes_are_told_at_once() -> None:
     await app.close()
 
 
-async def test_handles_time_out_and_cancel() -> None:
+async def test_handle_gives_up_waiting_and_cancels() -> None:
     """A timeout leaves the work alone; cancelling settles it, and the worker stops it."""
     async with site() as place:
         app = kept.App("memory://")
