@@ -179,7 +179,8 @@ class _Node(Generic[StateT]):
         self.part = part
 
     def key(self) -> Hashable:
-        return self.low, self.done, self.tried, self.state
+        """What is done of the required parts, and the state."""
+        return self.low, self.done, self.state
 
     def order(self) -> list[int]:
         """The operations from the start to here."""
@@ -201,6 +202,7 @@ class _Search(Generic[StateT]):
         ordered = sorted(setting.parts, key=lambda part: part.operation.invoked)
         self._required = [part for part in ordered if part.answer is not None]
         self._optional = [part for part in ordered if part.answer is None]
+        self._keys = [frozenset(part.keys) for part in self._required]
         self._invoked = [part.operation.invoked for part in self._required]
         self._returned = [_returned(part.operation) for part in self._required]
         # A likely order: by the instants that answers show, then by return.
@@ -215,7 +217,7 @@ class _Search(Generic[StateT]):
     def run(self) -> ComponentResult:
         """Searches until an order is found, all have been looked at, or the budget is spent."""
         start = _Node(0, 0, 0, self._model.initial(self._setting))
-        seen: set[Hashable] = set()
+        seen: dict[Hashable, list[int]] = {}
         branches = [self._next(start)]
         steps = 0
         if not self._required:
@@ -230,9 +232,10 @@ class _Search(Generic[StateT]):
             steps += 1
             if steps > self._budget:
                 return self._gave_up(steps)
-            key = node.key()
-            if key not in seen:
-                seen.add(key)
+            before = seen.setdefault(node.key(), [])
+            # With more of the unknown left, everything is possible that is possible with less.
+            if not any(tried & node.tried == tried for tried in before):
+                before.append(node.tried)
                 branches.append(self._next(node))
         return self._failed(steps)
 
@@ -240,11 +243,18 @@ class _Search(Generic[StateT]):
         """The nodes one step on, the likeliest first."""
         model, state = self._model, node.state
         enabled, bound = self._enabled(node)
+        time = model.time(state)
+        if any(time > self._required[index].latest for index in enabled):
+            return  # One that is missing comes too late already.
         before = [
             number
             for number, part in enumerate(self._optional)
             if part.operation.invoked < bound and not node.tried >> number & 1
         ]
+        if before and enabled:
+            # Likelier to matter: what names a record of the one that has to come soonest.
+            awaited = self._keys[min(enabled, key=self._returned.__getitem__)]
+            before.sort(key=lambda number: awaited.isdisjoint(self._optional[number].keys))
         for index in enabled:
             part = self._required[index]
             for after in model.successors(state, part):

@@ -286,9 +286,10 @@ def _task_claim(state: State, data: JsonObject, now: int) -> JsonObject:
 
 def _task_record(state: State, data: JsonObject, now: int) -> JsonObject:
     v.check_lease(data)
+    v.demand(isinstance(data.get("step"), dict), "step: not an object")
     step = data["step"]
     v.check_promise_create(step)
-    v.check_promise_settle({"id": step["id"], "state": data["state"]})
+    v.check_promise_settle({**data, "id": step["id"]})
     v.demand(step["id"] != data["id"], "step: the task itself")
     tasks.held(state, data, now)
     promise = create(state, step, now)

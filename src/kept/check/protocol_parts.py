@@ -123,22 +123,28 @@ def _shares(
     kind, data = operation.kind, operation.data
     refused = answer is not None and answer.status >= 400
     if kind == "task.heartbeat" and not refused:
-        for named in data.get("tasks", ()):
-            own = None if answer is None else Answer(answer.status, {})
+        own = None if answer is None else Answer(answer.status, _without_added(answer.data))
+        for named in _list(data.get("tasks")):
             yield kind, {"pid": data.get("pid"), "tasks": [named]}, own
     elif kind == "task.claim" and not refused:
-        claimed = answer.data.get("tasks", ()) if answer is not None else ()
-        for lease in claimed:
-            share = {**data, "id": lease["task"]["id"]}
-            yield kind, share, Answer(200, _without_added(lease))
+        claimed = answer.data if answer is not None and isinstance(answer.data, dict) else {}
+        for lease in _list(claimed.get("tasks")):
+            yield kind, {**data, "id": _claimed_id(lease)}, Answer(200, _without_added(lease))
         if answer is None:
-            for id in dict.fromkeys(_each(queued.get(name, ()) for name in data["queues"])):
+            names = _list(data.get("queues"))
+            for id in dict.fromkeys(_each(queued.get(str(name), ()) for name in names)):
                 yield kind, {**data, "id": id}, None
     elif kind != "task.claim" and any(True for _ in _keys(kind, data, answer)):
-        own = answer
-        if answer is not None and isinstance(answer.data, dict):
-            own = Answer(answer.status, _without_added(answer.data))
+        own = None if answer is None else Answer(answer.status, _without_added(answer.data))
         yield kind, data, own
+
+
+def _claimed_id(lease: Any) -> str:
+    match lease:
+        case {"task": {"id": str(id)}}:
+            return id
+    # No task has this id, so a lease that names none fits nowhere.
+    return ""
 
 
 def _each(lists: Iterable[Iterable[str]]) -> Iterator[str]:
@@ -146,7 +152,9 @@ def _each(lists: Iterable[Iterable[str]]) -> Iterator[str]:
         yield from one
 
 
-def _without_added(data: JsonObject) -> JsonObject:
+def _without_added(data: Any) -> Any:
+    if not isinstance(data, dict):
+        return data
     return {name: value for name, value in data.items() if name not in ADDED_FIELDS}
 
 
