@@ -33,11 +33,13 @@ NOUNS: Final = {
     "schedule": "create, get, list, delete schedules",
     "dead": "list, get, replay dead letters: work that was given up on",
     "tree": "show the call tree of a promise",
+    "check": "explore small worlds: all interleavings of the machine and its workers",
+    "sim": "run the real system in a simulated world, from one seed, with faults",
     "version": "print the version",
 }
 
 # These connect to nothing by --url, and print no records.
-WITHOUT_CONNECTION: Final = frozenset({"serve", "worker"})
+WITHOUT_CONNECTION: Final = frozenset({"serve", "worker", "check"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
