@@ -48,6 +48,7 @@ class Ledger:
         self.broken: Broken | None = None
         # How often each (kind, status) was answered.
         self.answers: Counter[tuple[str, int]] = Counter()
+        self.succeeded: Counter[str] = Counter()
         self.checked = 0
         self._trace = trace
         # Each question and each answer has a number, so that before and after are known.
@@ -70,6 +71,7 @@ class Ledger:
         self._trace.note("answer", who.name, f"{request.kind} {response.status}")
         if not response.ok:
             return
+        self.succeeded[request.kind] += 1
         data = response.data
         if isinstance(data, PromiseResult):
             self._promise(data.promise, asked)

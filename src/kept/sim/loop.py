@@ -20,6 +20,9 @@ from kept.sim.process import Process, owner_of
 # Callbacks at one instant. More means that something spins: time would never move on.
 MAX_CALLBACKS_PER_INSTANT: Final = 500_000
 MAX_CALLBACKS: Final = 50_000_000
+# Time always passes between setting a timer and its end: code that waits for the rest of a span, and
+# finds that a trillionth of a second is left, would spin otherwise.
+SHORTEST_WAIT_SECONDS: Final = 1e-6
 # Timers that were cancelled leave the heap when they are this many, and half of it.
 MIN_CANCELLED_TIMERS: Final = 200
 
@@ -86,6 +89,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
+        when = max(when, self._now + SHORTEST_WAIT_SECONDS)
         timer = events.TimerHandle(when, callback, args, self, context or copy_context())
         heapq.heappush(self._timers, timer)
         timer._scheduled = True  # type: ignore[attr-defined]

@@ -6,15 +6,23 @@ ask under versions that are stale. What a client believes, it learned from the a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Final, NamedTuple
 
 from kept.client.connection import Connection
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
-from kept.protocol.records import PromiseState, Value
-from kept.protocol.responses import AcquiredTask, ClaimResult, Response, TaskResult
+from kept.protocol.records import PromiseState, TaskState, Value
+from kept.protocol.responses import (
+    AcquiredTask,
+    ClaimResult,
+    DeadLetterPage,
+    Response,
+    TaskPage,
+    TaskResult,
+)
 from kept.runtime import Runtime
 
 # New ids come as time passes; requests name the latest of them.
@@ -23,11 +31,15 @@ SECONDS_PER_NEW_ID: Final = 2.0
 TARGETS: Final = ("poll://any@nobody", "queue://raw", "queue://raw")
 QUEUE: Final = "raw"
 LISTENER: Final = "poll://uni@nobody/listener"
+SCHEDULES: Final = 3
 CRON: Final = "*/30 * * * * *"
 DEADLINE_MS: Final = (500, 5_000, 60_000)
 LEASE_MS: Final = (1_000, 5_000, 30_000)
 STATES: Final = (PromiseState.RESOLVED, PromiseState.REJECTED, PromiseState.REJECTED_CANCELED)
 MAX_LEASES: Final = 16
+MAX_SEEN: Final = 64
+SHARE_OF_RARE: Final = 0.15
+SHARE_OF_KNOWN: Final = 0.8
 
 Builder = Callable[["RawClient"], r.Request]
 
@@ -40,25 +52,51 @@ class Held(NamedTuple):
 
 
 class RawClient:
-    """Draws requests and learns from the answers."""
+    """Draws requests and learns from the answers. `succeeded` says how often each kind has, anywhere."""
 
-    def __init__(self, pid: str, connection: Connection, runtime: Runtime, random: Random) -> None:
+    def __init__(
+        self,
+        pid: str,
+        connection: Connection,
+        runtime: Runtime,
+        random: Random,
+        succeeded: Mapping[str, int],
+    ) -> None:
+        self._succeeded = succeeded
         self.pid = pid
         self._connection = connection
         self._runtime = runtime
         self._random = random
+        self._known: deque[str] = deque(maxlen=WINDOW_IDS)
         self._leases: list[Held] = []
         self._seen: dict[str, int] = {}
         self._halted: list[str] = []
         self._letters: list[str] = []
+        self._schedules: list[str] = []
         self._number = 0
 
     async def ask(self) -> None:
         """One request, and what its answer teaches. Raises `ConnectionFailedError`."""
-        builder = self._random.choices(_BUILDERS, _WEIGHTS)[0]
-        request = builder(self)
+        request = self._builder()(self)
         response = await self._connection.send(request)
         self._learn(request, response)
+
+    def _builder(self) -> Builder:
+        """Any kind by its weight, or the one that has succeeded least so far."""
+        if self._random.random() < SHARE_OF_RARE:
+            kind = min(RAW_KINDS, key=lambda kind: self._succeeded[kind])
+            builder = _BUILDERS[RAW_KINDS.index(kind)]
+        else:
+            builder = self._random.choices(_BUILDERS, _WEIGHTS)[0]
+        if builder in _NEEDS_LETTER and not self._letters:
+            builder = RawClient.task_nack
+        if builder is RawClient.task_continue and not self._halted:
+            builder = RawClient.task_halt
+        if builder in _NEEDS_SCHEDULE and not self._schedules:
+            builder = RawClient.schedule_create
+        if builder in _NEEDS_LEASE and not self._leases:
+            builder = RawClient.task_create
+        return builder
 
     def _learn(self, request: r.Request, response: Response) -> None:
         data = response.data
@@ -69,18 +107,43 @@ class RawClient:
             self._seen[each.task.id] = each.task.version
             self._leases.append(Held(each.task.id, each.task.version))
         del self._leases[:-MAX_LEASES]
+        if isinstance(data, DeadLetterPage):
+            self._letters = [letter.id for letter in data.letters]
+        if isinstance(data, TaskPage):
+            self._halted += [t.id for t in data.tasks if t.state is TaskState.HALTED]
+            del self._halted[:-MAX_LEASES]
         if isinstance(data, TaskResult):
             self._seen[data.task.id] = data.task.version
+        if isinstance(request, r.PromiseCreate) and response.ok and request.id not in self._known:
+            self._known.append(request.id)
+            if tag.TARGET in request.tags:
+                self._seen.setdefault(request.id, 0)
+        while len(self._seen) > MAX_SEEN:
+            del self._seen[next(iter(self._seen))]
         if isinstance(request, r.TaskHalt) and response.ok:
             self._halted.append(request.id)
         if isinstance(request, r.TaskNack) and request.final and response.ok:
             self._letters.append(request.id)
+        if isinstance(request, r.ScheduleCreate) and response.ok:
+            self._schedules = [request.id]
+        if isinstance(request, r.ScheduleDelete):
+            self._schedules = []
         if isinstance(request, _ENDING) and (response.ok or response.status == 409):
             self._leases = [held for held in self._leases if held.id != request.id]
 
     # -- what a request names
 
     def _id(self) -> str:
+        """Mostly one that is there."""
+        if self._known and self._random.random() < SHARE_OF_KNOWN:
+            return self._random.choice(self._known)
+        return self._window_id()
+
+    def _task_id(self) -> str:
+        seen = list(self._seen)[-WINDOW_IDS:]
+        return self._random.choice(seen) if seen else self._window_id()
+
+    def _window_id(self) -> str:
         newest = int(self._runtime.now_ms() / 1_000 / SECONDS_PER_NEW_ID)
         return f"raw-{newest - self._random.randrange(WINDOW_IDS)}"
 
@@ -89,6 +152,12 @@ class RawClient:
             return self._random.choice(self._leases[-WINDOW_IDS:])
         id = self._id()
         return Held(id, self._seen.get(id, 1))
+
+    def _any_schedule(self) -> str:
+        return f"schedule-{self._random.randrange(SCHEDULES)}"
+
+    def _schedule_id(self) -> str:
+        return self._schedules[-1] if self._schedules else self._any_schedule()
 
     def _deadline(self) -> int:
         return self._runtime.now_ms() + self._random.choice(DEADLINE_MS)
@@ -103,7 +172,7 @@ class RawClient:
             tags[tag.TARGET] = self._random.choice(TARGETS)
         elif self._random.random() < 0.8:
             tags[tag.EXTERNAL] = "true"
-        return r.PromiseCreate(self._id(), self._deadline(), self._value(), tags)
+        return r.PromiseCreate(self._window_id(), self._deadline(), self._value(), tags)
 
     def _settle(self, id: str) -> r.PromiseSettle:
         return r.PromiseSettle(id, self._random.choice(STATES), self._value())
@@ -128,24 +197,21 @@ class RawClient:
     def promise_children(self) -> r.Request:
         return r.PromiseChildren(self._id())
 
-    def callback(self) -> r.Request:
-        return r.PromiseRegisterCallback(self._id(), self._id() + "x")
-
     def listener(self) -> r.Request:
         return r.PromiseRegisterListener(self._id(), LISTENER)
 
-    def callback_between(self) -> r.Request:
-        return r.PromiseRegisterCallback(self._id(), self._lease().id)
+    def callback(self) -> r.Request:
+        return r.PromiseRegisterCallback(self._id(), self._task_id())
 
     def task_get(self) -> r.Request:
-        return r.TaskGet(self._id())
+        return r.TaskGet(self._task_id())
 
     def task_create(self) -> r.Request:
         create = self._create(targeted=1.0)
         return r.TaskCreate(self.pid, self._random.choice(LEASE_MS), r.CreateAction(create))
 
     def task_acquire(self) -> r.Request:
-        id = self._random.choice(list(self._seen)[-WINDOW_IDS:]) if self._seen else self._id()
+        id = self._task_id()
         ttl = self._random.choice(LEASE_MS)
         return r.TaskAcquire(id, self._seen.get(id, 0), self.pid, ttl)
 
@@ -188,11 +254,11 @@ class RawClient:
 
     def task_nack(self) -> r.Request:
         held = self._lease()
-        final = self._random.choice((None, "reject", "halt"))
+        final = self._random.choice((None, "reject", "reject", "halt"))
         return r.TaskNack(held.id, held.version, 500, self._value(), "raw", final)
 
     def task_halt(self) -> r.Request:
-        return r.TaskHalt(self._lease().id)
+        return r.TaskHalt(self._task_id())
 
     def task_continue(self) -> r.Request:
         return r.TaskContinue(self._halted.pop() if self._halted else self._id())
@@ -201,14 +267,13 @@ class RawClient:
         return r.TaskSearch(limit=5)
 
     def schedule_create(self) -> r.Request:
-        id = f"schedule-{self._random.randrange(3)}"
-        return r.ScheduleCreate(id, CRON, "{{.id}}-{{.timestamp}}", 30_000)
+        return r.ScheduleCreate(self._any_schedule(), CRON, "{{.id}}-{{.timestamp}}", 30_000)
 
     def schedule_get(self) -> r.Request:
-        return r.ScheduleGet(f"schedule-{self._random.randrange(3)}")
+        return r.ScheduleGet(self._schedule_id())
 
     def schedule_delete(self) -> r.Request:
-        return r.ScheduleDelete(f"schedule-{self._random.randrange(3)}")
+        return r.ScheduleDelete(self._schedule_id())
 
     def schedule_search(self) -> r.Request:
         return r.ScheduleSearch()
@@ -225,50 +290,48 @@ class RawClient:
 
 _ENDING: Final = (r.TaskFulfill, r.TaskSuspend, r.TaskRelease, r.TaskNack)
 
-_TABLE: Final[tuple[tuple[Builder, float], ...]] = (
-    (RawClient.promise_get, 4),
-    (RawClient.promise_create, 10),
-    (RawClient.promise_settle, 4),
-    (RawClient.promise_wait, 2),
-    (RawClient.promise_search, 1),
-    (RawClient.promise_children, 2),
-    (RawClient.callback, 0.5),
-    (RawClient.callback_between, 4),
-    (RawClient.listener, 3),
-    (RawClient.task_get, 5),
-    (RawClient.task_create, 6),
-    (RawClient.task_acquire, 8),
-    (RawClient.task_claim, 6),
-    (RawClient.task_release, 2),
-    (RawClient.task_fulfill, 3),
-    (RawClient.task_suspend, 5),
-    (RawClient.task_fence, 5),
-    (RawClient.task_record, 5),
-    (RawClient.task_heartbeat, 3),
-    (RawClient.task_nack, 4),
-    (RawClient.task_halt, 2),
-    (RawClient.task_continue, 3),
-    (RawClient.task_search, 1),
-    (RawClient.schedule_create, 1),
-    (RawClient.schedule_get, 1),
-    (RawClient.schedule_delete, 1),
-    (RawClient.schedule_search, 1),
-    (RawClient.dead_list, 1),
-    (RawClient.dead_get, 2),
-    (RawClient.dead_replay, 1),
+_TABLE: Final[tuple[tuple[type[r.Request], Builder, float], ...]] = (
+    (r.PromiseGet, RawClient.promise_get, 4),
+    (r.PromiseCreate, RawClient.promise_create, 10),
+    (r.PromiseSettle, RawClient.promise_settle, 4),
+    (r.PromiseWait, RawClient.promise_wait, 2),
+    (r.PromiseSearch, RawClient.promise_search, 1),
+    (r.PromiseChildren, RawClient.promise_children, 2),
+    (r.PromiseRegisterCallback, RawClient.callback, 4),
+    (r.PromiseRegisterListener, RawClient.listener, 3),
+    (r.TaskGet, RawClient.task_get, 5),
+    (r.TaskCreate, RawClient.task_create, 6),
+    (r.TaskAcquire, RawClient.task_acquire, 8),
+    (r.TaskClaim, RawClient.task_claim, 6),
+    (r.TaskRelease, RawClient.task_release, 3),
+    (r.TaskFulfill, RawClient.task_fulfill, 3),
+    (r.TaskSuspend, RawClient.task_suspend, 5),
+    (r.TaskFence, RawClient.task_fence, 5),
+    (r.TaskRecordStep, RawClient.task_record, 5),
+    (r.TaskHeartbeat, RawClient.task_heartbeat, 3),
+    (r.TaskNack, RawClient.task_nack, 4),
+    (r.TaskHalt, RawClient.task_halt, 3),
+    (r.TaskContinue, RawClient.task_continue, 3),
+    (r.TaskSearch, RawClient.task_search, 1),
+    (r.ScheduleCreate, RawClient.schedule_create, 1),
+    (r.ScheduleGet, RawClient.schedule_get, 1),
+    (r.ScheduleDelete, RawClient.schedule_delete, 1),
+    (r.ScheduleSearch, RawClient.schedule_search, 1),
+    (r.DeadList, RawClient.dead_list, 1),
+    (r.DeadGet, RawClient.dead_get, 2),
+    (r.DeadReplay, RawClient.dead_replay, 1),
 )
-_BUILDERS: Final = [builder for builder, _ in _TABLE]
-_WEIGHTS: Final = [weight for _, weight in _TABLE]
 # The kinds of which a run that is long enough must see each succeed.
-RAW_KINDS: Final = tuple(
-    request.kind
-    for request in (
-        *(r.PromiseGet, r.PromiseCreate, r.PromiseSettle, r.PromiseWait, r.PromiseSearch),
-        *(r.PromiseChildren, r.PromiseRegisterCallback, r.PromiseRegisterListener),
-        *(r.TaskGet, r.TaskCreate, r.TaskAcquire, r.TaskClaim, r.TaskRelease, r.TaskFulfill),
-        *(r.TaskSuspend, r.TaskFence, r.TaskRecordStep, r.TaskHeartbeat, r.TaskNack),
-        *(r.TaskHalt, r.TaskContinue, r.TaskSearch),
-        *(r.ScheduleCreate, r.ScheduleGet, r.ScheduleDelete, r.ScheduleSearch),
-        *(r.DeadList, r.DeadGet, r.DeadReplay),
-    )
+RAW_KINDS: Final = tuple(request.kind for request, _, _ in _TABLE)
+_BUILDERS: Final = [builder for _, builder, _ in _TABLE]
+_WEIGHTS: Final = [weight for _, _, weight in _TABLE]
+_NEEDS_LETTER: Final = (RawClient.dead_get, RawClient.dead_replay)
+_NEEDS_SCHEDULE: Final = (RawClient.schedule_get, RawClient.schedule_delete)
+_NEEDS_LEASE: Final = (
+    RawClient.task_release,
+    RawClient.task_fulfill,
+    RawClient.task_suspend,
+    RawClient.task_fence,
+    RawClient.task_record,
+    RawClient.task_nack,
 )

@@ -40,11 +40,13 @@ if TYPE_CHECKING:
 # A load balancer's address: which server answers is the network's choice.
 URL: Final = "http://kept.simulation"
 # Seconds between two things that a client does.
-CLIENT_PAUSE_SECONDS: Final = 1.0
-SHARE_OF_STARTS: Final = 0.2
+CLIENT_PAUSE_SECONDS: Final = 0.4
+SHARE_OF_STARTS: Final = 0.1
 # Work under one id that several clients may start.
 SHARE_OF_RACES: Final = 0.3
 MAX_WAITING_HANDLES: Final = 10
+# Requests of one client that are under way at one time, besides those that wait for outcomes.
+MAX_DOING: Final = 8
 START_AGAIN_SECONDS: Final = 0.5
 LONGEST_APPROVAL_SECONDS: Final = 6.0
 CANCEL_AFTER_SECONDS: Final = 2.0
@@ -127,26 +129,36 @@ class _Client:
         self._runtime = runtime
         self._random = world.random(f"client {process}")
         self._app = _app(world, process, runtime, worker=False)
+        self._raw: RawClient
         self._waiting = 0
+        self._doing = 0
         self._number = 0
 
     async def run(self) -> None:
         await self._app.open()
         pid = f"{self._process.name}-{self._process.incarnation}"
-        raw = RawClient(pid, self._app.connection, self._runtime, self._random)
+        self._raw = RawClient(
+            pid, self._app.connection, self._runtime, self._random, self._world.ledger.succeeded
+        )
         while True:
             pause = self._random.expovariate(1 / CLIENT_PAUSE_SECONDS)
             await self._runtime.sleep(pause)
-            try:
-                if not self._world.busy:
-                    await self._approve_all()
-                    continue
-                if self._random.random() < SHARE_OF_STARTS and self._waiting < MAX_WAITING_HANDLES:
-                    await self._start()
-                else:
-                    await raw.ask()
-            except KeptError as error:
-                self._world.trace.note("failed", self._process.name, type(error).__name__)
+            if not self._world.busy:
+                await self._approve_all()
+            elif self._doing < MAX_DOING:
+                self._doing += 1
+                self._runtime.spawn(self._do_something(), "client-work")
+
+    async def _do_something(self) -> None:
+        try:
+            if self._random.random() < SHARE_OF_STARTS and self._waiting < MAX_WAITING_HANDLES:
+                await self._start()
+            else:
+                await self._raw.ask()
+        except KeptError as error:
+            self._world.trace.note("failed", self._process.name, type(error).__name__)
+        finally:
+            self._doing -= 1
 
     async def _start(self) -> None:
         self._number += 1

@@ -1,0 +1,90 @@
+"""Whole seeds: they hold, they are the same to the byte, and what they claim to do they do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from kept.cli.main import main
+from kept.sim.mix import PERIODS, SHARES, draw_mix
+from kept.sim.requests import RAW_KINDS
+from kept.sim.run import Outcome, run_seed
+from kept.sim.soak import Tally, soak
+
+TICKS = 40
+SEEDS = range(1, 13)
+# Of another process, whose sets and dicts of strings have another order.
+HASH_SEED = "4711"
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> list[Outcome]:
+    return list(soak(SEEDS, TICKS, processes=1))
+
+
+def test_everything_holds(outcomes: list[Outcome]) -> None:
+    """In every seed all oracles are content, and clients got somewhere."""
+    assert [f"seed {o.seed}: {o.broken}" for o in outcomes if not o.ok] == []
+    assert all(outcome.commits for outcome in outcomes)
+    assert sum(outcome.goals for outcome in outcomes) >= len(SEEDS)
+
+
+def test_a_seed_is_the_same_in_another_process(outcomes: list[Outcome]) -> None:
+    """Two processes with different hash seeds write the same trace, to the byte."""
+    program = (
+        "import json; from kept.sim.run import run_seed;"
+        f"print(json.dumps([run_seed(seed, {TICKS}).digest for seed in {list(SEEDS)[:6]}]))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": HASH_SEED}
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, check=True
+    )
+    assert json.loads(run.stdout) == [outcome.digest for outcome in outcomes][:6]
+
+
+def test_seeds_differ(outcomes: list[Outcome]) -> None:
+    """No two seeds play the same."""
+    assert len({outcome.digest for outcome in outcomes}) == len(outcomes)
+
+
+def test_faults_strike(outcomes: list[Outcome]) -> None:
+    """Every fault with a time of its own strikes in each mix that has it; together, all do."""
+    struck: Counter[str] = Counter()
+    for outcome in outcomes:
+        struck.update(outcome.faults)
+        timed = [name for name in outcome.mix.faults if name in PERIODS]
+        # Those that need a commit may find none before the end.
+        timed = [name for name in timed if "commit" not in name]
+        assert [name for name in timed if not outcome.faults.get(name)] == [], outcome.seed
+    assert sorted(struck) == sorted({*SHARES, *PERIODS})
+
+
+def test_every_kind_succeeds(outcomes: list[Outcome]) -> None:
+    """A few seeds together see each kind of request succeed."""
+    tally = Tally()
+    for outcome in outcomes:
+        tally.add(outcome)
+    succeeded = {answer.split()[0] for answer in tally.answers if int(answer.split()[1]) < 400}
+    assert set(RAW_KINDS) - succeeded == set()
+
+
+def test_without_faults_no_effect_is_tried_twice() -> None:
+    """In a calm world every step runs exactly once, whatever the order of things."""
+    seed = next(seed for seed in range(1, 1_000) if draw_mix(seed).calm)
+    outcome = run_seed(seed, TICKS)
+    assert outcome.broken is None
+    assert outcome.effects > 0
+    assert (outcome.repeated, outcome.faults) == (0, {})
+
+
+def test_the_command_prints_the_trace_hash(
+    outcomes: list[Outcome], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`kept sim run` tells of the run in words, with the hash of its trace."""
+    assert main(["sim", "run", "--seed", str(SEEDS[0]), "--ticks", str(TICKS)]) == 0
+    assert outcomes[0].digest in capsys.readouterr().out
