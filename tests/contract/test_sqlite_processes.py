@@ -16,7 +16,7 @@ from kept.contract.store_samples import NOW, acquired, births, fresh_batch, jobs
 from kept.protocol.storage import Notice
 from kept.runtime import SystemRuntime
 from kept.stores.sqlite import SqliteStore
-from kept.stores.sqlite.neighbours import MAX_NOTICE_BYTES
+from kept.stores.sqlite.neighbours import MAX_NOTICE_BYTES, socket_directory
 from tests.contract.sqlite_process import GROUP
 
 
@@ -57,7 +57,9 @@ def _go(process: Process) -> None:
 
 
 def _sockets(path: Path) -> list[Path]:
-    return list(Path(f"{path}-run").glob("*.sock"))
+    directory = socket_directory(f"{path}-run")
+    assert directory is not None
+    return list(Path(directory).glob("*.sock"))
 
 
 async def _committing(store: SqliteStore, notice: Notice) -> None:

@@ -23,6 +23,9 @@ from kept.runtime import Runtime
 SOCKET_SUFFIX: Final = ".sock"
 # What the kernel takes as the path of a socket, with its closing NUL.
 MAX_SOCKET_PATH_BYTES: Final = 104
+# The longest name of a socket. Where sockets are must not hang on the digits of one's own process
+# id: neighbours would look for each other in different places.
+MAX_NAME_BYTES: Final = len("2147483647-00000000.sock")
 MAX_NOTICE_BYTES: Final = 32_768
 MAX_NOTICES_PER_READ: Final = 1_000
 
@@ -54,7 +57,7 @@ class Neighbours:
         """Binds the socket and greets the others. Without Unix sockets there are no neighbours."""
         if not hasattr(socket, "AF_UNIX"):
             return
-        directory = _socket_directory(self._directory, self._name)
+        directory = socket_directory(self._directory)
         if directory is None:
             return
         self._directory = directory
@@ -171,10 +174,14 @@ def merged(notices: list[Notice]) -> Notice:
     return first
 
 
-def _socket_directory(directory: str, name: str) -> str | None:
+def _fits(directory: str) -> bool:
+    return len(os.fsencode(directory)) + 1 + MAX_NAME_BYTES < MAX_SOCKET_PATH_BYTES
+
+
+def socket_directory(directory: str) -> str | None:
     """Where the sockets are: beside the database, or, where that path is too long for a socket, in
     a directory of the temporary one that all processes on the file find in the same way."""
-    if len(os.fsencode(os.path.join(directory, name))) < MAX_SOCKET_PATH_BYTES:
+    if _fits(directory):
         return directory
     identity = os.stat(directory)
     place = os.path.join(tempfile.gettempdir(), f"kept-{identity.st_dev:x}-{identity.st_ino:x}")
@@ -183,5 +190,4 @@ def _socket_directory(directory: str, name: str) -> str | None:
         owner = os.stat(place).st_uid
     except OSError:
         return None
-    too_long = len(os.fsencode(os.path.join(place, name))) >= MAX_SOCKET_PATH_BYTES
-    return None if too_long or owner != os.getuid() else place
+    return place if _fits(place) and owner == os.getuid() else None
