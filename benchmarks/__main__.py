@@ -25,7 +25,9 @@ def cycles(runs: int, scale: int) -> Iterator[Result]:
     for _ in range(runs):
         ours.append(cycle.job_cycle(jobs))
         bare.append(baseline.bare_cycle(jobs))
-    yield Result("job cycle (create, claim, fulfil) in process, SQLite", "jobs/s", ours, 12_000, 6_000)
+    yield Result(
+        "job cycle (create, claim, fulfil) in process, SQLite", "jobs/s", ours, 12_000, 6_000
+    )
     yield Result("the same in bare SQL, batches of 100, no rules", "jobs/s", bare)
     ratios = [mine / theirs for mine, theirs in zip(ours, bare, strict=True)]
     yield Result("ratio of the two", "", ratios)
@@ -63,10 +65,14 @@ def with_a_million(runs: int, scale: int) -> Iterator[Result]:
         for run in range(runs):
             full = stored.cycle_on(path, jobs, f"run-{run}")
             ratios.append(full / stored.cycle_on(folder / f"empty-{run}.db", jobs, f"run-{run}"))
-        yield Result(f"cycle with {MILLION // scale:,} stored, share of empty", "", ratios, 0.8, 0.8)
+        yield Result(
+            f"cycle with {MILLION // scale:,} stored, share of empty", "", ratios, 0.8, 0.8
+        )
         starts = [stored.start_up(path) for _ in range(runs)]
     yield Result("start-up on that file", "s", [one for one, _ in starts], 2, 2, True)
-    yield Result("peak resident memory after it", "MiB", [other for _, other in starts], 300, 300, True)
+    yield Result(
+        "peak resident memory after it", "MiB", [other for _, other in starts], 300, 300, True
+    )
 
 
 PARTS: dict[str, Callable[[int, int], Iterator[Result]]] = {
@@ -81,7 +87,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which (default: all)")
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each (default 5)")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the work, for a first look")
+    parser.add_argument(
+        "--quick", action="store_true", help="a tenth of the work, for a first look"
+    )
     arguments = parser.parse_args()
     print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
           f"{os.cpu_count()} cores, {platform.system()}\n")  # fmt: skip

@@ -10,6 +10,7 @@ its replay could need is stored.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import deque
 from collections.abc import Callable
@@ -47,6 +48,8 @@ from kept.sdk.releases import Releases
 from kept.sdk.services import NOT_STORABLE, Services
 from kept.sdk.steps import Steps
 from kept.sdk.watching import LOOK_SECONDS, Watch
+
+log = logging.getLogger("kept.worker")
 
 MS: Final = 1_000
 
@@ -114,10 +117,26 @@ class Execution:
         """
         args, kwargs = self._function.converted(payload.decode_arguments(self.lease.promise.param))
         if self.lease.version > 1:
+            self._check_numbering()
             await self._history.load(self._services.connection, self.id)
         self._loop.start(self._function.plain(Context(self), *args, **kwargs))
         self._loop.run_ready()
         return await self._drive()
+
+    def _check_numbering(self) -> None:
+        """What a former holder recorded can only be followed by code that names steps as it did."""
+        headers = self.lease.promise.param.headers or {}
+        for name, ours in self._services.root_headers.items():
+            recorded = headers.get(name, ours)
+            if recorded == ours:
+                continue
+            if name == payload.NUMBERING_HEADER:
+                raise NondeterminismError(
+                    f"{self.id} numbers its steps by scheme {recorded}, this version of kept by "
+                    f"{ours}: let a worker of the version that started it finish it"
+                )
+            # Most code names its steps alike on both; what differs is found when it is asked for.
+            log.warning("%s was started on Python %s and goes on on %s", self.id, recorded, ours)
 
     async def go_on(self, lease: Lease) -> bool:
         """Continues in place after a suspension, under the next lease. Raises as `begin` does."""
