@@ -112,7 +112,8 @@ class ProtocolModel:
         reply, _ = _applied(state, part, times[0])
         assert part.answer is not None
         actual = Reply(part.answer.status, part.answer.data)
-        place = difference(part.kind, _as_asked(part, reply), actual)
+        place = _state_difference(reply, actual)
+        place = place or difference(part.kind, _as_asked(part, reply), actual)
         if place is None:
             return f"only an instant outside of {part.earliest} to {part.latest} would fit"
         data = msgspec.json.encode(reply.data).decode()
@@ -249,6 +250,21 @@ def _fits(part: Part, reply: Reply) -> bool:
         return True
     actual = Reply(part.answer.status, part.answer.data)
     return difference(part.kind, _as_asked(part, reply), actual) is None
+
+
+def _state_difference(expected: Reply, actual: Reply) -> str | None:
+    """Where the states of a promise or a task differ: that says more than what follows from it."""
+    if not isinstance(expected.data, dict) or not isinstance(actual.data, dict):
+        return None
+    for name in ("task", "promise"):
+        wanted, got = expected.data.get(name), actual.data.get(name)
+        if (
+            isinstance(wanted, dict)
+            and isinstance(got, dict)
+            and wanted["state"] != got.get("state")
+        ):
+            return f"{name}.state: expected {wanted['state']!r}, got {got.get('state')!r}"
+    return None
 
 
 def _as_asked(part: Part, reply: Reply) -> Reply:

@@ -35,6 +35,7 @@ NOUNS: Final = {
     "tree": "show the call tree of a promise",
     "check": "explore small worlds: all interleavings of the machine and its workers",
     "sim": "run the real system in a simulated world, from one seed, with faults",
+    "history": "check a recorded history, and draw it",
     "version": "print the version",
 }
 
