@@ -10,13 +10,14 @@ from msgspec.structs import replace
 
 from kept.machine import background, effects, queues, tasks
 from kept.machine.dispatch import _INTERNAL, HANDLERS, Machine
+from kept.machine.preload import Preload
 from kept.machine.step import Step
 from kept.machine.working_set import WorkingSet
 from kept.protocol import requests as r
 from kept.protocol.limits import NEVER_MS
 from kept.protocol.records import OutboxEntry, Promise, PromiseState, Task, TaskState
 from kept.protocol.responses import OK, AcquiredTask, PromiseResult, Response
-from kept.sim.explorer import watch
+from kept.sim.explorer import database, watch
 from kept.sim.explorer.explore import Finding, explore
 from kept.sim.explorer.programs import Fulfil
 from kept.sim.explorer.worlds import BY_NAME, Create, World, pushed
@@ -228,7 +229,11 @@ def test_a_lease_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         return Response(OK, AcquiredTask(task.record(), promise.record(), []))
 
     monkeypatch.setitem(HANDLERS, r.TaskAcquire, generous)
-    finding = found(ONE._replace(workers=2))
+    two_workers = ONE._replace(workers=2)
+    assert found(two_workers).name == watch.GIVEN
+    # Even if no record and no answer looked wrong: two workers believe it.
+    monkeypatch.setattr(database, "check_answer", lambda *_: None)
+    finding = found(two_workers)
     assert finding.name == watch.ONE_HOLDER
     assert finding.trace[-1] == "w2 acquires root: 200"
 
@@ -261,6 +266,48 @@ def test_a_settlement_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(HANDLERS, r.PromiseSettle, settle)
     finding = found(BY_NAME["approval"], depth=8)
     assert finding.trace[-1] == "the client resolves root.1"
+
+
+def test_a_settlement_that_tells_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for a promise that settled must be told in the same commit."""
+    monkeypatch.setattr(Machine, "_drain", lambda *_: None)
+    finding = found(BY_NAME["timer"], depth=6)
+    assert finding.name == watch.DRAINED
+    assert finding.trace == lines(
+        """
+        the client creates root: 200
+        the client listens to root: 200
+        time passes: 2000 ms
+        the deadline of root is stored
+        """
+    )
+
+
+def test_a_background_step_that_does_not_look_at_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer that fires too early must do no harm."""
+
+    def expire(step: Step, due: background.ExpireLease) -> None:
+        held = effects.read_task(step, due.id)
+        if held is not None and held[0].state is TaskState.ACQUIRED:
+            effects.put_pending(step, *held, step.now)
+
+    monkeypatch.setitem(_INTERNAL, background.ExpireLease, ("lease.expire", expire))
+    finding = found(ONE)
+    assert finding.name == watch.NOT_EARLY
+    assert finding.trace[-2:] == ("w1 acquires root: 200", "the engine takes a step too early")
+
+
+def test_a_preload_that_leaves_out_what_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who takes work over must learn of all that is done, or it does it again."""
+    preload_of = tasks.preload_of
+
+    def forgetting(step: Step, id: str, limit: int | None) -> Preload:
+        page = preload_of(step, id, limit)
+        pending = [child for child in page.records if child.state is PromiseState.PENDING]
+        return page._replace(records=pending)
+
+    monkeypatch.setattr(tasks, "preload_of", forgetting)
+    assert found(BY_NAME["timer"], depth=9).name == watch.GIVEN
 
 
 def test_a_machine_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:

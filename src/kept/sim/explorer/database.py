@@ -21,10 +21,12 @@ from kept.protocol.storage import DEFAULT_TENANT, Children, Dump, Head, Loaded, 
 from kept.sim.explorer import normal
 from kept.sim.explorer.programs import NOW_MS, TICK_MS
 from kept.sim.explorer.watch import (
+    NOT_EARLY,
     SOUND,
     Broken,
     Watch,
     check_answer,
+    check_commit,
     check_request,
     check_state,
 )
@@ -110,8 +112,9 @@ class Databases:
         machine = Machine(DEFAULT_TENANT, records, self._config, watch)
         try:
             response = _sound(lambda: act(machine))
-            if response is not None:
-                check_answer(state, response)
+            if response is not None and request is not None:
+                check_answer(state, request, response)
+            check_commit(state)
             after = state.dump() if watch.changed else None
         finally:
             watch.rollback(0)
@@ -163,10 +166,14 @@ class Databases:
     # -- what else leads from one to another -----------------------------------------------------
 
     def due(self, database: int) -> tuple[b.InternalStep, ...]:
-        """The background steps that are enabled."""
+        """The background steps that are due. Raises `Broken` where one that is not does something."""
         steps = self._due.get(database)
         if steps is None:
-            steps = self._due[database] = tuple(_due(self._dumps[database]))
+            dump = self._dumps[database]
+            steps = self._due[database] = tuple(_steps(dump, is_due=True))
+            for step in _steps(dump, is_due=False):
+                if self.fire(database, step).database != database:
+                    raise Broken(NOT_EARLY, f"{step}")
         return steps
 
     def later(self, database: int) -> tuple[int, int] | None:
@@ -242,15 +249,17 @@ def _claimable(dump: Dump) -> list[str]:
     return [id for _, id in (*ready, *delayed)]
 
 
-def _due(dump: Dump) -> Iterable[b.InternalStep]:
+def _steps(dump: Dump, *, is_due: bool) -> Iterable[b.InternalStep]:
+    """The background steps of deadlines, leases and retries that are due, or those that lie ahead."""
     for id, promise in dump.promises.items():
         deadline = promise.armed_deadline
-        if deadline is not None and deadline <= NOW_MS:
+        if deadline is not None and (deadline <= NOW_MS) is is_due:
             yield b.TimeoutPromise(id)
     for id, task in dump.tasks.items():
-        if task.state is TaskState.ACQUIRED and task.expires_at == NOW_MS:
-            yield b.ExpireLease(id)
-        elif task.state is TaskState.PENDING and task.retry_at == NOW_MS:
+        if task.state is TaskState.ACQUIRED:
+            if (task.expires_at == NOW_MS) is is_due:
+                yield b.ExpireLease(id)
+        elif task.state is TaskState.PENDING and (task.retry_at == NOW_MS) is is_due:
             if task.delivery is Delivery.PUSH:
                 yield b.RetryTask(id)
             elif task.delivery is Delivery.PULL and not task.ready:

@@ -144,6 +144,7 @@ class Moves:
                 yield found[0], self._after(s._replace(done=s.done | bit), found[1])
 
     def _of_engine(self, s: Situation) -> Iterator[tuple[Move, Situation]]:
+        self.attempt = Move("early", "")
         for step in self.databases.due(s.database):
             key = (s.database, step)
             found = self._fired.get(key)

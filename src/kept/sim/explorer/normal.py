@@ -192,8 +192,8 @@ def fingerprint(dump: Dump) -> bytes:
 
 
 def is_over(dump: Dump) -> bool:
-    """Whether every promise is settled."""
-    return all(promise.project(NOW_MS).state != "pending" for promise in dump.promises.values())
+    """Whether every promise is settled, and stored so."""
+    return not any(promise.pending for promise in dump.promises.values())
 
 
 def next_instant(dump: Dump) -> int | None:

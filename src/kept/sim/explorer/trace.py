@@ -17,6 +17,7 @@ _SENTENCES: Final[dict[str, str]] = {
     "expire": "the lease on {id} expires",
     "dispatch": "the engine offers {id} to its target",
     "ready": "{id} becomes ready in its queue",
+    "early": "the engine takes a step too early",
     "unblock": "the listener is told of {id}",
     "deliver": "{worker} receives the message for {id}",
     "deliver twice": "{worker} receives the message for {id}, which will be sent again",

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar
 
+from msgspec.structs import replace
+
 from kept.check.properties import (
     INTERNAL_STEP_PROPERTIES,
     STATE_PROPERTIES,
@@ -39,6 +41,9 @@ SETTLED_ONCE: Final = "a settlement never changes"
 ONE_HOLDER: Final = "one holder per task and version"
 SAME_ANSWER: Final = "a request that took effect is answered again under its id"
 ATTEMPTS: Final = "a job has no more attempts than it may"
+GIVEN: Final = "a lease that is answered is held, and brings all children"
+DRAINED: Final = "who waits for a settlement is told of it in its commit"
+NOT_EARLY: Final = "a background step that is not due does nothing"
 SOUND: Final = "the machine does not fail"
 CAN_SETTLE: Final = "every promise can still settle"
 DOES_SETTLE: Final = "every promise does settle when nothing enabled is put off for ever"
@@ -49,6 +54,9 @@ RULES: Final = (
     ONE_HOLDER,
     SAME_ANSWER,
     ATTEMPTS,
+    GIVEN,
+    DRAINED,
+    NOT_EARLY,
     SOUND,
     CAN_SETTLE,
     DOES_SETTLE,
@@ -163,12 +171,31 @@ def _holds(state: State, id: str, version: int, pid: str | None = None) -> bool:
     )
 
 
-def check_answer(state: State, response: Response) -> None:
-    """Raises `Broken` where a promise in the answer is not what the state after it holds."""
+def check_answer(state: State, request: r.Request, response: Response) -> None:
+    """Raises `Broken` where the answer is not what the state after it holds."""
     for shown in _shown(response.data):
         stored = state.promises.get(shown.id)
         if stored is None or stored.record() != shown:
             raise Broken(TRUE_ANSWERS, f"shown {shown}, stored {stored}")
+    for lease in _leases(response.data):
+        task = state.tasks.get(lease.task.id)
+        # A child whose deadline the preload found past wakes its awaiter in a step after this one.
+        if task is None or replace(task, resumes=lease.task.resumes).record() != lease.task:
+            raise Broken(TRUE_ANSWERS, f"shown {lease.task}, stored {task}")
+        if task.state is TaskState.FULFILLED and isinstance(request, r.TaskCreate):
+            continue
+        if task.state is not TaskState.ACQUIRED or task.pid != getattr(request, "pid", None):
+            raise Broken(GIVEN, f"{task.id} is {task.state.value}, held by {task.pid}")
+        children = {id for id, promise in state.promises.items() if promise.parent == task.id}
+        if {child.id for child in lease.preload} != children:
+            raise Broken(GIVEN, f"the children of {task.id} are {sorted(children)}")
+
+
+def check_commit(state: State) -> None:
+    """Raises `Broken` where a settled promise still has somebody who waits, once all is done."""
+    for of, to in (*state.callbacks, *state.listeners):
+        if not state.promises[of].pending:
+            raise Broken(DRAINED, f"{to} waits for {of}, which is settled")
 
 
 def _shown(data: Any) -> Iterator[PromiseRecord]:
@@ -184,6 +211,13 @@ def _shown(data: Any) -> Iterator[PromiseRecord]:
     elif isinstance(data, ClaimResult):
         for lease in data.tasks:
             yield from _shown(lease)
+
+
+def _leases(data: Any) -> Iterator[AcquiredTask]:
+    if isinstance(data, AcquiredTask):
+        yield data
+    elif isinstance(data, ClaimResult):
+        yield from data.tasks
 
 
 def _by_part(

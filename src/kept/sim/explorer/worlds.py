@@ -170,7 +170,6 @@ WORLDS: Final = (
         tuple(Create(pushed(id)) for id in ("a", "b", "c")),
         {id: (Fulfil(),) for id in ("a", "b", "c")},
         interchangeable=("a", "b", "c"),
-        hangs=0,
         losses=0,
     ),
     World(
@@ -191,6 +190,7 @@ WORLDS: Final = (
         "a workflow waits for a promise that a client settles, or its deadline",
         (Create(pushed("root")), Settle("root.1"), Halt("root"), Continue("root")),
         {"root": (Call(_APPROVAL), Await(("root.1",)), Fulfil())},
+        losses=0,
     ),
     World(
         "job",
