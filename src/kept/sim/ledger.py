@@ -6,7 +6,7 @@ These oracles know nothing of the machine: they look at answers, as a user would
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from kept.client.connection import Connection
 from kept.protocol import requests as r
@@ -22,6 +22,8 @@ from kept.protocol.responses import (
 from kept.protocol.storage import Dump
 from kept.sim.process import Process
 from kept.sim.trace import Trace
+
+NONDETERMINISTIC: Final = "nondeterministic"
 
 
 class Broken(AssertionError):
@@ -87,6 +89,12 @@ class Ledger:
         elif isinstance(data, AcquiredTask):
             self._acquired(data, request, asked)
         self._under_a_lease(asked, who, request)
+
+    def nacked(self, request: r.Request) -> None:
+        """A worker gives up a workflow whose replay took another way: the programs here do not."""
+        if isinstance(request, r.TaskNack) and request.reason == NONDETERMINISTIC:
+            why = request.error.data if request.error else ""
+            self.break_off("replays are deterministic", f"{request.id}: {why}")
 
     def _promise(self, record: PromiseRecord, asked: int) -> None:
         self.checked += 1
@@ -156,6 +164,7 @@ class ObservedConnection:
         self._process = process
 
     async def send(self, request: r.Request, *, request_id: str | None = None) -> Response:
+        self._ledger.nacked(request)
         asked = self._ledger.asked()
         response = await self._inner.send(request, request_id=request_id)
         self._ledger.answered(asked, self._process, request, response)

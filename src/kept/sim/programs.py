@@ -74,6 +74,11 @@ def _race(random: Random) -> Program:
     return Program("race", (random.choice((1.0, 3.0)),), ("late", "yes"), approved=True)
 
 
+def _podium(random: Random) -> Program:
+    width = random.randint(1, 4)
+    return Program("podium", (width,), ("".join(map(str, range(width + 2))),))
+
+
 def _impatient(random: Random) -> Program:
     return Program("impatient", (random.choice((0.5, 2.0)),), ("nobody came",))
 
@@ -96,6 +101,8 @@ _CHOICES: Final[tuple[Callable[[Random], Program], ...]] = (
     _sleeper,
     _approval,
     _race,
+    _podium,
+    _podium,
     _impatient,
     _canceled,
     _steps,
@@ -107,6 +114,7 @@ def register(
 ) -> dict[str, Function[..., Any]]:
     """Gives an app all functions, as one process has them; by name those that can be started."""
     steps = _Steps(runtime, random, boundary)
+    echo_job = app.function(steps.echo)
     flaky = Constant(attempts=None, delay=0.5)
     jobs: list[Function[..., Any]] = [
         app.function(steps.job),
@@ -146,12 +154,21 @@ def register(
         waiting = asyncio.ensure_future(ctx.promise(APPROVAL, type=str))
         sleeping = asyncio.ensure_future(ctx.sleep(seconds))
         await asyncio.wait((waiting, sleeping), return_when=asyncio.FIRST_COMPLETED)
-        await ctx.run(step, f"{ctx.id}/over")
+        await ctx.run(step, f"{ctx.id}/{'in time' if waiting.done() else 'late'}")
         if waiting.done():
             sleeping.cancel()
             return str(waiting.result())
         waiting.cancel()
         return "late"
+
+    @app.function
+    async def podium(ctx: Context, width: int) -> str:
+        """Who came first is told in steps, so a replay in another order is noticed."""
+        here = [ctx.run(steps.echo, str(number)) for number in range(width)]
+        there = [ctx.call(echo_job, str(number)) for number in range(width, width + 2)]
+        order = [await next_one for next_one in asyncio.as_completed([*here, *there])]
+        await ctx.run(step, f"{ctx.id}/{' '.join(order)}")
+        return "".join(sorted(order))
 
     @app.function
     async def impatient(ctx: Context, seconds: float) -> str:
@@ -162,7 +179,9 @@ def register(
         await ctx.run(step, f"{ctx.id}/{answer}")
         return answer
 
-    durable: list[Function[..., Any]] = [in_turn, fan_out, sleeper, approval, race, impatient]
+    durable: list[Function[..., Any]] = [
+        *(in_turn, fan_out, sleeper, approval, race, podium, impatient)
+    ]
     return {function.name: function for function in (*jobs, *durable)}
 
 
@@ -179,6 +198,10 @@ class _Steps:
         self._boundary.apply(key, key)
         await self._take_time()
         return 1
+
+    async def echo(self, text: str) -> str:
+        await self._take_time()
+        return text
 
     async def job(self) -> str:
         await self._take_time()

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 URL: Final = "http://kept.simulation"
 # Seconds between two things that a client does.
 CLIENT_PAUSE_SECONDS: Final = 0.4
-SHARE_OF_STARTS: Final = 0.1
+SHARE_OF_STARTS: Final = 0.2
 # Work under one id that several clients may start.
 SHARE_OF_RACES: Final = 0.3
 MAX_WAITING_HANDLES: Final = 10
