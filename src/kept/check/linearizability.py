@@ -2,12 +2,13 @@
 
 The search is Wing and Gong's with Lowe's memoisation: depth first, an operation may come next if no
 other that is still missing returned before it was invoked, and no pair of (operations done, state)
-is looked at twice. Three things are added:
+is looked at twice. Added are:
 
 - A history is cut into components, operations that name a record in common, and each is judged
   alone: linearizability is local.
 - An operation of unknown outcome never has to come, and comes at any time after its invocation. It
-  is tried after all others.
+  is tried after all others, and only right before something that could notice it: where two steps
+  do not touch each other, only one of their two orders is looked at.
 - An operation that changes nothing, and fits here, is taken at once and nothing else is tried: any
   order in which it comes later is also one in which it comes now. As the states know a time, this
   holds only if no other operation could need an earlier instant than it.
@@ -157,10 +158,10 @@ class _Node(Generic[StateT]):
     """A point of the search: what is done, in which order, and the state that it leaves.
 
     `low` is the first required part that is missing; `done` marks those after it that are not, and
-    `tried` those of unknown outcome.
+    `tried` those of unknown outcome. `number` is that of the last part, if its outcome is unknown.
     """
 
-    __slots__ = ("above", "done", "low", "part", "state", "tried")
+    __slots__ = ("above", "done", "low", "number", "part", "state", "tried")
 
     def __init__(
         self,
@@ -170,8 +171,10 @@ class _Node(Generic[StateT]):
         state: StateT,
         above: _Node[StateT] | None = None,
         part: Part | None = None,
+        number: int | None = None,
     ) -> None:
         self.low = low
+        self.number = number
         self.done = done
         self.tried = tried
         self.state = state
@@ -209,6 +212,8 @@ class _Search(Generic[StateT]):
         self._likely = [
             (_likely_instant(part), _returned(part.operation)) for part in self._required
         ]
+        # For what is done and the state: the unknown that had been tried, and the time.
+        self._seen: dict[Hashable, list[tuple[int, int]]] = {}
         # The latest return that had to be waited for, who it was, and the nodes that stopped there.
         self._furthest = -1
         self._stopped_by: int | None = None
@@ -217,7 +222,6 @@ class _Search(Generic[StateT]):
     def run(self) -> ComponentResult:
         """Searches until an order is found, all have been looked at, or the budget is spent."""
         start = _Node(0, 0, 0, self._model.initial(self._setting))
-        seen: dict[Hashable, list[int]] = {}
         branches = [self._next(start)]
         steps = 0
         if not self._required:
@@ -232,12 +236,26 @@ class _Search(Generic[StateT]):
             steps += 1
             if steps > self._budget:
                 return self._gave_up(steps)
-            before = seen.setdefault(node.key(), [])
-            # With more of the unknown left, everything is possible that is possible with less.
-            if not any(tried & node.tried == tried for tried in before):
-                before.append(node.tried)
+            if not self._is_seen(node):
                 branches.append(self._next(node))
         return self._failed(steps)
+
+    def _is_seen(self, node: _Node[StateT]) -> bool:
+        """Whether a node was looked at from which everything is possible that is from this one:
+        no later, with no more of the unknown tried, and with no other orders left out because of
+        the last part."""
+        key: Hashable = node.key()
+        time = self._model.time(node.state)
+        if any(tried & node.tried == tried and at <= time for tried, at in self._seen.get(key, ())):
+            return True
+        if node.number is not None:
+            assert node.above is not None
+            above = node.above.state
+            key = (key, node.number, time, above, self._model.time(above))
+            if any(tried & node.tried == tried for tried, _ in self._seen.get(key, ())):
+                return True
+        self._seen.setdefault(key, []).append((node.tried, time))
+        return False
 
     def _next(self, node: _Node[StateT]) -> Iterator[_Node[StateT]]:
         """The nodes one step on, the likeliest first."""
@@ -258,6 +276,8 @@ class _Search(Generic[StateT]):
         for index in enabled:
             part = self._required[index]
             for after in model.successors(state, part):
+                if node.number is not None and self._belongs_before(node, part, after):
+                    continue
                 following = self._with(node, index, after)
                 yield following
                 if model.is_unchanged(state, after) and self._is_earliest(following, node, before):
@@ -265,9 +285,20 @@ class _Search(Generic[StateT]):
         for number in before:
             part = self._optional[number]
             for after in model.successors(state, part):
-                if not model.is_unchanged(state, after):
+                if model.is_unchanged(state, after):
+                    continue
+                is_sorted = node.number is None or node.number < number
+                if is_sorted or not self._belongs_before(node, part, after):
                     tried = node.tried | 1 << number
-                    yield _Node(node.low, node.done, tried, after, node, part)
+                    yield _Node(node.low, node.done, tried, after, node, part, number)
+
+    def _belongs_before(self, node: _Node[StateT], part: Part, after: StateT) -> bool:
+        """Whether the step of unknown outcome that led here may as well come after this one, so
+        that this order need not be looked at beside the other."""
+        assert node.above is not None
+        assert node.part is not None
+        states = (node.above.state, node.state, after)
+        return self._model.may_swap(states, node.part, part)
 
     def _enabled(self, node: _Node[StateT]) -> tuple[list[int], float]:
         """Required parts that may come next, and the first return among those that are missing."""

@@ -60,6 +60,15 @@ REPEATABLE: Final = frozenset(
     f"task.{verb}" for verb in ("acquire", "claim", "release", "fulfill", "suspend", "record")
 )
 RESUMED: Final = 300
+# What these leave depends on their instant only by `createdAt`, `settledAt` and deadlines; others
+# leave a lease, whose end does.
+WITHOUT_LEASE: Final = frozenset(
+    {
+        *("promise.create", "promise.settle", "promise.register_callback", "task.release"),
+        *("task.fulfill", "task.suspend", "task.fence", "task.record", "task.halt"),
+        "task.continue",
+    }
+)
 
 BackgroundStep = Callable[[State], None]
 
@@ -83,7 +92,7 @@ class ProtocolModel:
         return Snapshot()
 
     def is_unchanged(self, before: Snapshot, after: Snapshot) -> bool:
-        return before.has_records_of(after)
+        return before == after
 
     def time(self, state: Snapshot) -> int:
         return state.time
@@ -98,11 +107,33 @@ class ProtocolModel:
                 reply, after = _applied(before, part, time)
                 if part.answer is not None and not _fits(part, reply):
                     continue
-                if not any(
-                    each.time <= after.time and each.has_records_of(after) for each in found
-                ):
+                if not any(each.time <= after.time and each == after for each in found):
                     found.append(after)
                     yield after
+
+    def may_swap(
+        self, states: tuple[Snapshot, Snapshot, Snapshot], first: Part, second: Part
+    ) -> bool:
+        """They may, where neither touches what the other names or touches, and where `first` can
+        be as late as `second` without anybody being able to tell."""
+        before, between, after = states
+        if not set(first.keys).isdisjoint(second.keys):
+            return False
+        ours = before.touched(between).union(first.keys)
+        theirs = between.touched(after).union(second.keys)
+        if not ours.isdisjoint(theirs):
+            return False
+        if after.time == between.time:
+            return True
+        if first.kind not in WITHOUT_LEASE or between.time in first.instants:
+            return False
+        deadlines = (
+            state.promises[id]["timeoutAt"]
+            for state in (before, between)
+            for id in ours
+            if id in state.promises
+        )
+        return not any(between.time < deadline <= after.time for deadline in deadlines)
 
     def expected(self, state: Snapshot, part: Part) -> str:
         times = list(_times(state, part))
@@ -147,7 +178,7 @@ def _with_background(state: Snapshot, part: Part, time: int) -> Iterator[Snapsho
             workspace = Workspace(before)
             step(workspace.state)
             after = workspace.snapshot(time)
-            if any(after.has_records_of(each) for each in seen):
+            if after in seen:
                 continue
             if len(seen) >= MAX_BACKGROUND_STATES:
                 raise Undecided(f"more than {MAX_BACKGROUND_STATES} states by background steps")

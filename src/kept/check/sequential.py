@@ -45,7 +45,7 @@ class Setting(NamedTuple):
 
 class SequentialModel(Protocol[StateT]):
     """A machine that does one thing at a time. Its states are immutable, and equal where nothing
-    that follows could tell them apart."""
+    that follows could tell them apart but their time, of which the earlier is never worse."""
 
     def parts(self, operations: Sequence[Operation], skew_ms: float | None) -> Iterable[Part]:
         """The operations as parts; those that need no judging are left out."""
@@ -65,6 +65,10 @@ class SequentialModel(Protocol[StateT]):
 
     def time(self, state: StateT) -> int:
         """The instant (ms) of the latest step; 0 where time does not matter."""
+
+    def may_swap(self, states: tuple[StateT, StateT, StateT], first: Part, second: Part) -> bool:
+        """Whether `second` and then `first`, whose outcome is unknown, explain everything that
+        `first` and then `second` do. `states` are those before, between and after."""
 
     def expected(self, state: StateT, part: Part) -> str:
         """What the part would have been answered instead, for people."""
@@ -102,6 +106,11 @@ class RegisterModel:
 
     def time(self, state: tuple[Any]) -> int:
         return 0
+
+    def may_swap(
+        self, states: tuple[tuple[Any], tuple[Any], tuple[Any]], first: Part, second: Part
+    ) -> bool:
+        return False
 
     def expected(self, state: tuple[Any], part: Part) -> str:
         answer = self._apply(state, part)[1]

@@ -20,7 +20,8 @@ _NO_SET: Final[set[str]] = set()
 
 
 class Snapshot:
-    """The records after some step. Nobody changes it, or what it holds.
+    """The records after some step. Nobody changes it, or what it holds. Snapshots are equal where
+    their records are, at whatever time.
 
     `time` is the instant (ms) of the step. `next_instant` is no later than the first instant after
     `time` at which a deadline passes or a step becomes possible, `next_step` no later than the first
@@ -30,7 +31,7 @@ class Snapshot:
 
     __slots__ = (
         *("promises", "requests", "schedules", "tasks", "time"),
-        *("next_instant", "next_step", "_record_hash", "_hash"),
+        *("next_instant", "next_step", "_hash"),
     )
 
     def __init__(self) -> None:
@@ -41,23 +42,13 @@ class Snapshot:
         self.time = 0
         self.next_instant = NEVER
         self.next_step = NEVER
-        self._record_hash = 0
         self._hash = 0
 
     def __hash__(self) -> int:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Snapshot)
-            and self._hash == other._hash
-            and self.time == other.time
-            and self.has_records_of(other)
-        )
-
-    def has_records_of(self, other: Snapshot) -> bool:
-        """Whether all records are the same, at whatever time."""
-        if self._record_hash != other._record_hash:
+        if not isinstance(other, Snapshot) or self._hash != other._hash:
             return False
         return (
             (self.promises is other.promises or self.promises == other.promises)
@@ -78,7 +69,7 @@ class Snapshot:
         """The same records, with the last repeatable request of a task."""
         later = self._copy()
         later.requests = self.requests | {task: request}
-        later._record_hash ^= hash((task, self.requests.get(task))) ^ hash((task, request))
+        later._hash ^= hash((task, self.requests.get(task))) ^ hash((task, request))
         later._seal(self.time)
         return later
 
@@ -96,7 +87,7 @@ class Snapshot:
                 id: record for id, record in left if id not in changes.deleted_schedules
             }
             for id in changes.deleted_schedules & self.schedules.keys():
-                later._record_hash ^= _hash_of(self.schedules[id])
+                later._hash ^= _hash_of(self.schedules[id])
         later._seal(max(time, self.time))
         return later
 
@@ -105,8 +96,8 @@ class Snapshot:
         setattr(self, name, before | table)
         for id, record in table.items():
             if id in before:
-                self._record_hash ^= _hash_of(before[id])
-            self._record_hash ^= _hash_of(record)
+                self._hash ^= _hash_of(before[id])
+            self._hash ^= _hash_of(record)
             at, is_step = _instant_of(record)
             self.next_instant = min(self.next_instant, at)
             if is_step:
@@ -117,12 +108,11 @@ class Snapshot:
         other.promises, other.tasks = self.promises, self.tasks
         other.schedules, other.requests = self.schedules, self.requests
         other.next_instant, other.next_step = self.next_instant, self.next_step
-        other._record_hash = self._record_hash
+        other._hash = self._hash
         return other
 
     def _seal(self, time: int) -> None:
         self.time = time
-        self._hash = hash((self._record_hash, time))
         if self.next_instant > time and self.next_step > time:
             return
         self.next_instant = self.next_step = NEVER
@@ -143,6 +133,20 @@ class Snapshot:
             for record in table.values()
         }
         return sorted(at for at in found if after < at <= until and at != NEVER)
+
+    def touched(self, later: Snapshot) -> set[str]:
+        """The ids of the records, of any table, that a later snapshot does not share."""
+        return {
+            id
+            for mine, theirs in (
+                (self.promises, later.promises),
+                (self.tasks, later.tasks),
+                (self.schedules, later.schedules),
+            )
+            if mine is not theirs
+            for id in mine.keys() | theirs.keys()
+            if mine.get(id) is not theirs.get(id)
+        }
 
     def as_json(self) -> JsonObject:
         """For people: the records that are there, sets as sorted lists."""

@@ -216,11 +216,13 @@ def _renumbered(operations: list[Operation]) -> list[Operation]:
 
 def _spoiled(draw: Draw, operations: list[Operation], others: list[Answer]) -> list[Operation]:
     index = draw(st.integers(0, len(operations) - 1))
-    match draw(st.sampled_from(("true", "unknown", "swap", "time", "status", "gone"))):
-        case "unknown":
-            operations[index] = msgspec.structs.replace(
-                operations[index], answer=None, returned=None, returned_at=None
-            )
+    for place in draw(st.sets(st.integers(0, len(operations) - 1), max_size=3)):
+        operations[place] = msgspec.structs.replace(
+            operations[place], answer=None, returned=None, returned_at=None
+        )
+    if operations[index].answer is None:
+        return operations
+    match draw(st.sampled_from(("true", "swap", "time", "status", "gone"))):
         case "swap":
             answer = draw(st.sampled_from(others))
             operations[index] = msgspec.structs.replace(operations[index], answer=answer)
