@@ -61,7 +61,8 @@ class Lanes:
         self._timeout_seconds = timeout_seconds
         self._count = count
         self._queued: deque[Call] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        # In the order in which they began: that of a set of tasks is their place in memory.
+        self._tasks: dict[asyncio.Task[None], None] = {}
         # A lane was spawned and has not yet taken its first batch: it will take this turn's calls.
         self._starting = False
 
@@ -86,11 +87,11 @@ class Lanes:
             return
         self._starting = True
         task = self._runtime.spawn(self._run_lane(), "kept-client-lane")
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._lane_ended)
 
     def _lane_ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and task.exception() is None and self._queued:
             self._start_lane()
 

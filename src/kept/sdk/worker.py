@@ -77,7 +77,8 @@ class Worker:
         self._cache = cache
         self.pid = f"worker-{services.runtime.entropy(8).hex()}"
         self._held: dict[str, tuple[Lease, asyncio.Task[None]]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        # In the order in which they began: that of a set of tasks is their place in memory.
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._cached: OrderedDict[str, Execution] = OrderedDict()
         self._room = asyncio.Event()
         self._stopping = False
@@ -125,7 +126,7 @@ class Worker:
 
     async def _hand_back(self) -> None:
         left = [lease for lease, _ in self._held.values()]
-        tasks = set(self._tasks)
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:
@@ -179,7 +180,7 @@ class Worker:
             lease = Lease(acquired, now)
             task = self._services.runtime.spawn(self._work(lease), f"kept-task-{lease.id}")
             self._held[lease.id] = (lease, task)
-            self._tasks.add(task)
+            self._tasks[task] = None
             task.add_done_callback(self._task_ended)
 
     def _functions(self) -> list[str] | None:
@@ -188,7 +189,7 @@ class Worker:
         return names if 0 < len(names) <= MAX_CLAIMED_FUNCTIONS else None
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         self._room.set()
 
     async def _beat_always(self) -> None:
