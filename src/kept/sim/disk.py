@@ -244,7 +244,8 @@ class SimulatedStore:
         self._disk.check("open")
 
     async def close(self) -> None:
-        """Nothing to end."""
+        """Hears no more of others."""
+        self.on_notice = None
 
     def transaction(self) -> _Begun:
         return _Begun(self)

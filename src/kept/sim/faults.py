@@ -12,7 +12,7 @@ from typing import Final
 
 from kept.sim.mix import PERIODS
 from kept.sim.process import Process
-from kept.sim.world import World
+from kept.sim.world import TICK_SECONDS, World
 
 # A process dies after so many more of its callbacks, so at any of its awaits.
 MAX_CALLBACKS_BEFORE_DEATH: Final = 400
@@ -36,6 +36,8 @@ class Faults:
             "server_crash": lambda random: self._crash("server", random),
             "worker_crash": lambda random: self._crash("worker", random),
             "client_crash": lambda random: self._crash("client", random),
+            "server_stop": lambda random: self._stop("server", random),
+            "worker_stop": lambda random: self._stop("worker", random),
             "crash_before_commit": self._crash_before_commit,
             "crash_after_commit": self._crash_after_commit,
             "partition": self._partition,
@@ -77,10 +79,24 @@ class Faults:
     # -- one each
 
     async def _crash(self, role: str, random: Random) -> None:
-        victims = self._world.alive(role)
-        if victims:
-            callbacks = random.randrange(MAX_CALLBACKS_BEFORE_DEATH)
-            self._world.kill_next(random.choice(victims), f"{role}_crash", callbacks)
+        victim = await self._one_of(role, random)
+        if not self._world.faulty:
+            return
+        callbacks = random.randrange(MAX_CALLBACKS_BEFORE_DEATH)
+        self._world.kill_next(victim, f"{role}_crash", callbacks)
+
+    async def _stop(self, role: str, random: Random) -> None:
+        process = await self._one_of(role, random)
+        if not self._world.faulty:
+            return
+        self._note(f"{role}_stop", process.name, str(process.incarnation))
+        self._world.stop(process)
+
+    async def _one_of(self, role: str, random: Random) -> Process:
+        """A process of a role, as soon as there is one."""
+        while not (living := self._world.alive(role)):
+            await self._world.loop.pause(TICK_SECONDS)
+        return random.choice(living)
 
     async def _crash_before_commit(self, random: Random) -> None:
         self._world.disk.crash_before = True

@@ -30,6 +30,8 @@ PERIODS: Final = {
     "crash_before_commit": (50.0, 20.0),
     "crash_after_commit": (50.0, 20.0),
     "partition": (50.0, 20.0),
+    "server_stop": (60.0, 25.0),
+    "worker_stop": (60.0, 25.0),
     "stall": (40.0, 15.0),
     "clock_jump": (60.0, 20.0),
     "store_outage": (90.0, 40.0),
@@ -37,6 +39,7 @@ PERIODS: Final = {
 SHARE_OF_FAULTS: Final = 0.5
 # So many seeds have no fault at all: there, a step that runs twice is an error.
 SHARE_OF_CALM: Final = 0.08
+SHARE_OF_EMBEDDED: Final = 0.25
 
 
 class Mix(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +58,8 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     # Callbacks of one process in any order, beyond what asyncio promises.
     shuffled: bool
     store: str
+    # Workers have an engine of their own on the disk, and reach no server.
+    embedded: bool
     lease_seconds: float
     faults: dict[str, float]
 
@@ -73,7 +78,8 @@ def draw_mix(seed: int) -> Mix:
             if random.random() < SHARE_OF_FAULTS:
                 faults[name] = random.choice(choices)
     servers = random.choice((1, 1, 2, 3))
-    if servers == 1:
+    embedded = random.random() < SHARE_OF_EMBEDDED
+    if servers == 1 and not embedded:
         faults.pop("notice_lost", None)
     return Mix(
         servers=servers,
@@ -86,6 +92,7 @@ def draw_mix(seed: int) -> Mix:
         drift=random.choice((0.0, 0.001, 0.02)) if faults else 0.0,
         shuffled=False,
         store="memory",
+        embedded=embedded,
         lease_seconds=random.choice((3.0, 8.0, 15.0)),
         faults=faults,
     )

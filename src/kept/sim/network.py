@@ -79,6 +79,12 @@ class Network:
         self._listeners[process.name] = listener
         process.on_death.append(lambda: self._died(listener))
 
+    def unlisten(self, process: Process) -> None:
+        """A server lets nobody new in; requests that are there are answered."""
+        listener = self._listeners.get(process.name)
+        if listener is not None and listener.process is process:
+            del self._listeners[process.name]
+
     def cut(self, first: str, second: str) -> None:
         """From now on nothing travels from one machine to the other; the way back is another link."""
         self._cut[first, second] = None

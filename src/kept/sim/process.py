@@ -33,6 +33,8 @@ class Process:
         self.stalled_until = 0.0
         # Callbacks that it still runs before it dies; None: it is not to die.
         self.callbacks_left: int | None = None
+        # A graceful stop, as by SIGTERM.
+        self.told_to_stop = asyncio.Event()
         self.on_death: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._pruned_at = 0

@@ -114,7 +114,6 @@ def register(
 ) -> dict[str, Function[..., Any]]:
     """Gives an app all functions, as one process has them; by name those that can be started."""
     steps = _Steps(runtime, random, boundary)
-    echo_job = app.function(steps.echo)
     flaky = Constant(attempts=None, delay=0.5)
     jobs: list[Function[..., Any]] = [
         app.function(steps.job),
@@ -124,6 +123,13 @@ def register(
     step: Function[..., Any] = app.function(name="step", retry=Constant(attempts=None, delay=0.2))(
         steps.step
     )
+    durable = [*_working(app, steps, step), *_waiting(app, step)]
+    return {function.name: function for function in (*jobs, *durable)}
+
+
+def _working(app: App, steps: _Steps, step: Function[..., Any]) -> list[Function[..., Any]]:
+    """Functions that do much at one time."""
+    echo_job = app.function(steps.echo)
 
     @app.function
     async def in_turn(ctx: Context, count: int) -> int:
@@ -135,6 +141,21 @@ def register(
         below = [ctx.call(fan_out, width, depth - 1) for _ in range(2 if depth else 0)]
         results: list[int] = await asyncio.gather(*here, *below)
         return sum(results)
+
+    @app.function
+    async def podium(ctx: Context, width: int) -> str:
+        """Who came first is told in steps, so a replay in another order is noticed."""
+        here = [ctx.run(steps.echo, str(number)) for number in range(width)]
+        there = [ctx.call(echo_job, str(number)) for number in range(width, width + 2)]
+        order = [await next_one for next_one in asyncio.as_completed([*here, *there])]
+        await ctx.run(step, f"{ctx.id}/{' '.join(order)}")
+        return "".join(sorted(order))
+
+    return [in_turn, fan_out, podium]
+
+
+def _waiting(app: App, step: Function[..., Any]) -> list[Function[..., Any]]:
+    """Functions that wait, for time or for somebody outside."""
 
     @app.function
     async def sleeper(ctx: Context, seconds: float) -> str:
@@ -162,15 +183,6 @@ def register(
         return "late"
 
     @app.function
-    async def podium(ctx: Context, width: int) -> str:
-        """Who came first is told in steps, so a replay in another order is noticed."""
-        here = [ctx.run(steps.echo, str(number)) for number in range(width)]
-        there = [ctx.call(echo_job, str(number)) for number in range(width, width + 2)]
-        order = [await next_one for next_one in asyncio.as_completed([*here, *there])]
-        await ctx.run(step, f"{ctx.id}/{' '.join(order)}")
-        return "".join(sorted(order))
-
-    @app.function
     async def impatient(ctx: Context, seconds: float) -> str:
         try:
             answer: str = await ctx.promise(APPROVAL, timeout=seconds, type=str)
@@ -179,10 +191,7 @@ def register(
         await ctx.run(step, f"{ctx.id}/{answer}")
         return answer
 
-    durable: list[Function[..., Any]] = [
-        *(in_turn, fan_out, sleeper, approval, race, podium, impatient)
-    ]
-    return {function.name: function for function in (*jobs, *durable)}
+    return [sleeper, approval, race, impatient]
 
 
 class _Steps:

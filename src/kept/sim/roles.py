@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kept.client.connection import Connection
 from kept.client.http import HttpConnection
+from kept.client.local import LocalConnection
 from kept.engine.config import EngineConfig
 from kept.engine.engine import Engine
 from kept.errors import (
@@ -53,11 +54,11 @@ CANCEL_AFTER_SECONDS: Final = 2.0
 
 
 async def run(world: World, role: str, process: Process, runtime: SimulatedRuntime) -> None:
-    """The main program of a process."""
+    """The main program of a process. One that is asked to stop leaves in good order and ends."""
     if role == "server":
         await _serve(world, process, runtime)
     elif role == "worker":
-        await _app(world, process, runtime, worker=True).open()
+        await _work(world, process, runtime)
     else:
         await _Client(world, process, runtime).run()
 
@@ -89,6 +90,11 @@ async def _serve(world: World, process: Process, runtime: Runtime) -> None:
         else:
             break
     world.network.listen(process, door)
+    await process.told_to_stop.wait()
+    world.network.unlisten(process)
+    await poll.close()
+    await engine.stop()
+    world.left(process)
 
 
 async def _no_metrics() -> bytes:
@@ -98,23 +104,48 @@ async def _no_metrics() -> bytes:
 # -- worker and client
 
 
+async def _work(world: World, process: Process, runtime: Runtime) -> None:
+    app = _app(world, process, runtime, worker=True)
+    while True:
+        try:
+            await app.open()
+        except StoreError:
+            await runtime.sleep(START_AGAIN_SECONDS)
+        else:
+            break
+    await process.told_to_stop.wait()
+    await app.close()
+    world.left(process)
+
+
 class SimulatedApp(App):
-    """An `App` whose connection goes over the simulated network."""
+    """An `App` whose connection goes over the simulated network, or to an engine of its own."""
 
     world: World
     process: Process
+    embedded: bool
     functions: dict[str, Function[..., Any]]
 
     async def _connect(self) -> Connection:
+        connection = await (self._embedded() if self.embedded else self._remote())
+        return ObservedConnection(connection, self.world.ledger, self.process)
+
+    async def _embedded(self) -> Connection:
+        store = self.world.disk.store(self.process)
+        engine = Engine(store, self._runtime, EngineConfig(), observer=store)
+        await engine.start()
+        return LocalConnection(engine, self._runtime, owns=True)
+
+    async def _remote(self) -> Connection:
         servers = [m.name for m in self.world.machines.values() if m.role == "server"]
         exchange = self.world.network.exchange(self.process, servers)
-        connection = HttpConnection(self.url, self._runtime, exchange=exchange)
-        return ObservedConnection(connection, self.world.ledger, self.process)
+        return HttpConnection(self.url, self._runtime, exchange=exchange)
 
 
 def _app(world: World, process: Process, runtime: Runtime, *, worker: bool) -> SimulatedApp:
     app = SimulatedApp(URL, worker=worker, ttl=world.mix.lease_seconds, runtime=runtime)
     app.world, app.process = world, process
+    app.embedded = worker and world.mix.embedded
     random = world.random(f"steps of {process}")
     app.functions = programs.register(app, runtime, random, world.boundary)
     return app

@@ -85,6 +85,7 @@ async def _acts(world: World, ticks: int) -> None:
     faults.stop()
     world.busy = False
     await world.settle()
+    await world.stop_all()
     _require_all(world, ticks)
 
 

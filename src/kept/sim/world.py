@@ -32,6 +32,8 @@ from kept.stores.memory.store import MemoryStore
 TICK_SECONDS: Final = 1.0
 # Seconds from a process's death to its next start.
 DOWN_SECONDS: Final = (0.2, 8.0)
+# A graceful stop takes no longer, and under faults it is cut short then.
+LONGEST_STOP_SECONDS: Final = 60.0
 TICKS_PER_COMPARISON: Final = 20
 # Once faults have stopped, everything pending settles within this, and a background step that is
 # enabled is taken within that.
@@ -67,6 +69,7 @@ class World:
         self.loop = loop
         self.faulty = True
         self.busy = True
+        self.restarting = True
         self.trace = Trace(loop.time)
         self.ledger = Ledger(self.trace)
         self.boundary = Boundary(self.ledger)
@@ -132,6 +135,8 @@ class World:
         self.trace.note("kill", process.name, str(process.incarnation))
         process.kill()
         self.loop.remove_process(process)
+        if not self.restarting:
+            return
         machine = self.machines[process.name]
         delay = self._births.uniform(*DOWN_SECONDS)
         self.loop.call_later(delay, self.start, machine, context=self.loop.kernel.context)
@@ -140,6 +145,30 @@ class World:
         """Ends a process after so many more of its callbacks: at any await."""
         self.trace.note(f"fault {why}", process.name, str(callbacks))
         process.callbacks_left = callbacks
+
+    def stop(self, process: Process) -> None:
+        """Asks a process to stop in good order, and kills it if it takes too long."""
+        process.told_to_stop.set()
+        context = self.loop.kernel.context
+        self.loop.call_later(LONGEST_STOP_SECONDS, self.kill, process, context=context)
+
+    def left(self, process: Process) -> None:
+        """A process has stopped in good order."""
+        self.trace.note("left", process.name)
+        process.callbacks_left = 0
+
+    async def stop_all(self) -> None:
+        """Everybody stops in good order, workers first, and soon: there are no faults any more."""
+        self.restarting = False
+        for role in ("worker", "server"):
+            for process in self.alive(role):
+                process.told_to_stop.set()
+            deadline = self.loop.time() + LONGEST_STOP_SECONDS
+            while left := self.alive(role):
+                if self.loop.time() > deadline:
+                    raise Broken("stops in time", f"{left[0]} still runs")
+                await self.loop.pause(TICK_SECONDS)
+        self.look()
 
     def _after_callback(self, process: Process) -> None:
         left = process.callbacks_left
