@@ -124,6 +124,13 @@ def test_symmetry_leaves_out_nothing() -> None:
     assert explore(SMALL, time.monotonic).states == len(least)
 
 
+def test_children_cannot_change_places() -> None:
+    """A program creates one child after the other, so a world that calls them equal is refused."""
+    world = BY_NAME["fan-out"]._replace(interchangeable=("root.1", "root.2"))
+    with pytest.raises(AssertionError, match="cannot change places"):
+        explore(world, time.monotonic, depth=1)
+
+
 def test_without_symmetry_there_are_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Symmetry saves most of the work, and without it the verdict is the same."""
     reduced = explore(SMALL, time.monotonic)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from itertools import permutations
 
 from kept.sim.explorer.moves import Moves, Situation
+from kept.sim.explorer.programs import Call, Record
 
 
 class Symmetry:
@@ -72,6 +73,14 @@ def symmetries(moves: Moves) -> list[Symmetry]:
     world = moves.world
     same = tuple(range(world.workers))
     names = world.interchangeable
+    # A program that creates one after the other tells them apart, and so do its zombies.
+    told_apart = {
+        operation.child.id
+        for program in world.programs.values()
+        for operation in program
+        if isinstance(operation, Record | Call)
+    }
+    assert told_apart.isdisjoint(names), f"{names} cannot change places"
     found = []
     for order in permutations(same):
         for places in permutations(names):

@@ -108,7 +108,7 @@ class World(NamedTuple):
     workers: int = 2
     queue: str | None = None
     started: Birth | None = None
-    # Promises that can change places.
+    # Promises that can change places: the client creates them, and no program names one of them.
     interchangeable: tuple[str, ...] = ()
     crashes: int = 1
     hangs: int = 1
@@ -150,6 +150,10 @@ _CHILD: Final = Birth("root.2", {tag.PARENT: "root", tag.TARGET: PUSHED})
 _LATE_CHILD: Final = Birth("root.2", {tag.PARENT: "root", tag.TARGET: PUSHED}, 2)
 _TIMER: Final = child_of("root", "root.1", 1, **{tag.TIMER: "true"})
 _APPROVAL: Final = child_of("root", "root.1", 2, **{tag.EXTERNAL: "true"})
+_SHARED: Final = Birth("shared", {tag.EXTERNAL: "true"})
+_CHILDREN: Final = tuple(
+    Birth(id, {tag.PARENT: "root", tag.TARGET: PUSHED}) for id in ("root.1", "root.2")
+)
 _JOB: Final = Birth(
     "job", {tag.TARGET: f"queue://{QUEUE}", tag.ATTEMPTS: "2", tag.BACKOFF: "fixed:1000"}
 )
@@ -190,6 +194,30 @@ WORLDS: Final = (
         "a workflow waits for a promise that a client settles, or its deadline",
         (Create(pushed("root")), Settle("root.1"), Halt("root"), Continue("root")),
         {"root": (Call(_APPROVAL), Await(("root.1",)), Fulfil())},
+        losses=0,
+    ),
+    World(
+        "shared",
+        "two workflows wait for one promise",
+        (Create(pushed("a")), Create(pushed("b")), Settle("shared")),
+        {id: (Call(_SHARED), Await(("shared",)), Fulfil()) for id in ("a", "b")},
+        interchangeable=("a", "b"),
+        hangs=0,
+        losses=0,
+    ),
+    World(
+        "fan-out",
+        "a workflow calls two children and waits for both",
+        (Create(pushed("root")),),
+        {
+            "root": (
+                *(Call(child) for child in _CHILDREN),
+                Await(tuple(child.id for child in _CHILDREN)),
+                Fulfil(),
+            ),
+            **{child.id: (Fulfil(),) for child in _CHILDREN},
+        },
+        hangs=0,
         losses=0,
     ),
     World(
