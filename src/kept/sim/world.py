@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from kept.check.liveness import enabled_steps
 from kept.check.monitor import Monitor
+from kept.client.exchange import AnswerLostError, NotSentError
 from kept.errors import KeptError
 from kept.protocol.storage import DEFAULT_TENANT
 from kept.sim import roles
@@ -116,7 +117,9 @@ class World:
             self.start(machine)
 
     def start(self, machine: Machine) -> None:
-        """Starts a machine's process, unless one runs."""
+        """Starts a machine's process, unless one runs, or all are to end."""
+        if not self.restarting:
+            return
         if machine.process is not None and machine.process.alive:
             return
         machine.incarnations += 1
@@ -220,7 +223,8 @@ class World:
             raise self.ledger.broken
         for context in self.loop.errors:
             error = context.get("exception")
-            if not isinstance(error, KeptError):
+            # A process that dies between a failed exchange and whoever asked leaves such a future.
+            if not isinstance(error, KeptError | AnswerLostError | NotSentError):
                 text = f"{context.get('message')}: {error!r}"
                 raise Broken("no unexpected exception", text) from error
         self.loop.errors.clear()
