@@ -9,7 +9,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import baseline, cycle, latency, over_http, stored
+from benchmarks import baseline, cycle, latency, over_http, stored, work
 from benchmarks.folder import fresh_folder
 from benchmarks.measure import HEADER, Result, repeated
 
@@ -40,6 +40,15 @@ def served(runs: int, scale: int) -> Iterator[Result]:
     yield Result("operations over HTTP, our client, 64 in flight", "/s", values, 8_000, 5_000)
     values = repeated(lambda: over_http.foreign_client(operations), runs)
     yield Result("single posts by a plain client, 128 in flight", "/s", values, 5_000, 3_000)
+
+
+def worked(runs: int, scale: int) -> Iterator[Result]:
+    """What a worker gets done through the SDK."""
+    jobs = 10_000 // scale
+    values = repeated(lambda: work.drain(jobs), runs)
+    yield Result("no-op jobs drained by one worker, SDK, SQLite", "jobs/s", values)
+    values = repeated(lambda: work.workflows(jobs // 2), runs)
+    yield Result("workflows with one step, 64 in flight, SDK, SQLite", "/s", values)
 
 
 def latencies(runs: int, scale: int) -> Iterator[Result]:
@@ -78,6 +87,7 @@ def with_a_million(runs: int, scale: int) -> Iterator[Result]:
 PARTS: dict[str, Callable[[int, int], Iterator[Result]]] = {
     "cycle": cycles,
     "http": served,
+    "work": worked,
     "latency": latencies,
     "million": with_a_million,
 }

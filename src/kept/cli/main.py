@@ -17,6 +17,7 @@ from typing import Final
 from kept.cli.failure import (
     EXIT_INTERRUPTED,
     EXIT_OK,
+    EXIT_REFUSED,
     UsageError,
     complain,
     explain,
@@ -57,6 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    except OSError as error:
+        # Mostly of the output, such as a full disk: what nouns read and reach explains itself.
+        complain(f"reading or writing failed: {error}")
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_REFUSED
     except (KeptError, UsageError) as error:
         text, code = explain(error)
         complain(text)

@@ -12,7 +12,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar, overload
 
 from kept.client.connect import connect
 from kept.client.connection import Connection, call
-from kept.errors import ConfigurationError, ConflictError
+from kept.errors import ConfigurationError, ConflictError, InvalidArgumentsError
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.limits import MAX_CLAIM_TASKS, MAX_INTEGER, NEVER_MS
@@ -22,6 +22,7 @@ from kept.sdk import payload
 from kept.sdk.context import Context
 from kept.sdk.functions import Function, Registry
 from kept.sdk.handle import Handle
+from kept.sdk.loop import refuse_in_durable_code
 from kept.sdk.retry import Retry
 from kept.sdk.services import Services, Target
 from kept.sdk.worker import MAX_CACHED, MIN_TTL_SECONDS, STOP_GRACE_SECONDS, Worker
@@ -195,6 +196,7 @@ class App:
         return self._open_services().connection
 
     def _open_services(self) -> Services:
+        refuse_in_durable_code("using the app", "durable code starts work with ctx.call()")
         if self._services is None:
             raise ConfigurationError("the app is not open: use it inside 'async with app:'")
         if self._process != os.getpid():
@@ -241,6 +243,11 @@ class App:
         belongs to work of another function.
         """
         services = self._open_services()
+        if not isinstance(function, Function):
+            raise ConfigurationError(
+                f"{function!r} is not registered: declare it with @app.function, or start it by "
+                "its name with app.enqueue()"
+            )
         target = services.target_of(function)
         target.check(args, kwargs)
         create = self._create(services, target, args, kwargs, id, timeout)
@@ -302,6 +309,8 @@ class App:
         id: str | None,
         timeout: timedelta | float | None,
     ) -> r.PromiseCreate:
+        if id is not None and not isinstance(id, str):
+            raise InvalidArgumentsError(f"id: must be a str, not {type(id).__name__}")
         deadline = NEVER_MS
         if timeout is not None:
             span_ms = int(payload.as_seconds(timeout) * 1_000)

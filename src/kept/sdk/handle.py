@@ -13,6 +13,7 @@ from kept.protocol.records import PromiseRecord, PromiseState
 from kept.protocol.responses import PromiseResult
 from kept.runtime import Runtime
 from kept.sdk import payload
+from kept.sdk.loop import refuse_in_durable_code
 
 T = TypeVar("T")
 
@@ -65,12 +66,14 @@ class Handle(Generic[T]):
 
         The worker learns it with its next heartbeat and stops.
         """
+        refuse_in_durable_code("canceling through a Handle", "cancel what ctx.call() returned")
         request = r.PromiseSettle(self.id, PromiseState.REJECTED_CANCELED)
         response = await call(self._connection, request)
         assert isinstance(response.data, PromiseResult)
         return response.data.promise.state is PromiseState.REJECTED_CANCELED
 
     async def _record(self, wait_ms: int) -> PromiseRecord:
+        refuse_in_durable_code("awaiting a Handle", "durable code awaits what ctx.call() returns")
         response = await call(self._connection, r.PromiseWait(self.id, wait_ms))
         assert isinstance(response.data, PromiseResult)
         return response.data.promise

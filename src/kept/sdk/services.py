@@ -24,6 +24,9 @@ from kept.sdk.loop import NUMBERING
 from kept.sdk.releases import Releases
 from kept.sdk.retry import next_wait
 
+# The task that the running code works for; tasks of asyncio inherit it.
+HOLDER: Final = contextvars.ContextVar[str]("kept-holder", default="")
+
 # Steps and jobs that run at one time in one worker.
 MAX_RUNNING: Final = 1_000
 # Plain functions whose signatures are remembered.
@@ -80,6 +83,7 @@ class Services:
         self.registry = registry
         self.queue = queue
         self._room = asyncio.Semaphore(MAX_RUNNING)
+        self._in_threads: set[tuple[str, object]] = set()
         self._plain: dict[Callable[..., Any], Function[..., Any]] = {}
 
     def as_function(self, function: Callable[..., Any]) -> Function[..., Any]:
@@ -132,10 +136,7 @@ class Services:
             async with self._room:
                 if function.asynchronous:
                     return await function.plain(*args, **kwargs)
-                context = contextvars.copy_context()
-                result = await self.runtime.run_code(
-                    lambda: context.run(_called, function, args, kwargs)
-                )
+                result = await self._call_in_thread(function, args, kwargs)
                 return await result if inspect.isawaitable(result) else result
         except SystemExit as error:
             raise RuntimeError(f"{function.name} called sys.exit({error.code!r})") from error
@@ -144,6 +145,31 @@ class Services:
             if task is None or task.cancelling():
                 raise
             raise RuntimeError(f"{function.name} was cancelled from within") from error
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            # Not recorded, it would be tried for ever.
+            raise RuntimeError(f"{function.name} raised {type(error).__name__}: {error}") from error
+
+    async def _call_in_thread(
+        self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        context = contextvars.copy_context()
+        token = (HOLDER.get(), object())
+
+        def called() -> Any:
+            try:
+                return context.run(_called, function, args, kwargs)
+            finally:
+                # A cancelled await leaves the thread running: only here it has ended.
+                self._in_threads.discard(token)
+
+        self._in_threads.add(token)
+        return await self.runtime.run_code(called)
+
+    def is_in_thread(self, id: str) -> bool:
+        """Whether code that works for a task still runs in a thread, which nothing can stop."""
+        return any(holder == id for holder, _ in tuple(self._in_threads))
 
     async def fulfill(
         self, lease: Lease, state: PromiseState, value: Value, releases: Releases

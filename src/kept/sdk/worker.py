@@ -32,7 +32,7 @@ from kept.sdk.lease import Lease
 from kept.sdk.loop import DeadlockError, NoProgressError
 from kept.sdk.releases import Releases
 from kept.sdk.retry import next_wait
-from kept.sdk.services import Services
+from kept.sdk.services import HOLDER, Services
 
 log = logging.getLogger("kept.worker")
 
@@ -131,7 +131,11 @@ class Worker:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=HAND_BACK_SECONDS)
-        await self._release(left)
+        stuck = [lease for lease in left if self._services.is_in_thread(lease.id)]
+        for lease in stuck:
+            # Handed back, it would run here and elsewhere at the same time.
+            log.warning("%s: its function still runs in a thread; the lease will expire", lease.id)
+        await self._release([lease for lease in left if lease not in stuck])
 
     async def _release(self, leases: list[Lease]) -> None:
         releases = [r.TaskRelease(lease.id, lease.version) for lease in leases]
@@ -240,6 +244,7 @@ class Worker:
 
     async def _work(self, lease: Lease) -> None:
         """Works on one task until it is finished, suspended, failed or lost."""
+        HOLDER.set(lease.id)
         try:
             await self._run(lease)
         except LeaseLostError as error:

@@ -16,6 +16,7 @@ loop runs inside another, `eviction` for an early end.
 from kept.sdk.loop.diagnosis import Blocked, Unhandled
 from kept.sdk.loop.durable import DurableLoop
 from kept.sdk.loop.errors import DeadlockError, EvictedError, NoProgressError
+from kept.sdk.loop.guard import refuse_in_durable_code
 from kept.sdk.loop.names import NUMBERING
 from kept.sdk.loop.tasks import DurableFuture, DurableTask, ExternalFuture
 from kept.sdk.loop.timers import DurableTimer, TimerHost
@@ -33,4 +34,5 @@ __all__ = [
     "NoProgressError",
     "TimerHost",
     "Unhandled",
+    "refuse_in_durable_code",
 ]

@@ -58,6 +58,7 @@ class SqliteStore:
         self._scanning = asyncio.Lock()
         self._checking: asyncio.Task[None] | None = None
         self._data_version = -1
+        self._identity = (0, 0)
         self._others_committed = False
 
     # -- opening and closing ---------------------------------------------------------------------
@@ -99,6 +100,7 @@ class SqliteStore:
             migrate(writer, self.path, scripts)
             writer.execute("COMMIT")
         self._data_version = _data_version(writer)
+        self._identity = connections.identity_of(self.path)
         self._reader = connections.connect_reader(self.path)
 
     async def close(self) -> None:
@@ -141,6 +143,7 @@ class SqliteStore:
             turns.give_back()
 
     async def _begin(self) -> SqliteTransaction:
+        connections.check_same(self.path, self._identity)
         if self._writer is None:
             self._writer = connections.connect_writer(self.path)
             self._data_version = -1
