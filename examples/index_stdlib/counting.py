@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sysconfig
+import threading
 from pathlib import Path
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
@@ -11,6 +12,9 @@ NOT_THE_LIBRARY = {"site-packages", "dist-packages", "__pycache__"}
 NAMES = ("files", "lines", "functions", "classes", "unreadable")
 
 Counts = dict[str, int]
+
+# Some versions of Python (gh-106905) count the depth of all threads' parsing together, and fail.
+_ONE_PARSES = threading.Lock()
 
 
 def packages() -> dict[str, list[str]]:
@@ -29,7 +33,8 @@ def count_file(name: str) -> Counts:
     source = (LIBRARY / name).read_bytes()
     counts = dict.fromkeys(NAMES, 0) | {"files": 1, "lines": source.count(b"\n"), "deepest": 0}
     try:
-        tree = ast.parse(source)
+        with _ONE_PARSES:
+            tree = ast.parse(source)
     except (SyntaxError, ValueError):
         # The library's own tests hold files that are wrong on purpose.
         counts["unreadable"] = 1
