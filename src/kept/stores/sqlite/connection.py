@@ -37,8 +37,9 @@ NETWORK_FILE_SYSTEMS: Final = frozenset(
 )
 
 
-def connect(path: str, cache_kib: int = READER_CACHE_KIB) -> sqlite3.Connection:
-    """A connection that never waits by itself: a wait would stop the loop."""
+def connect(path: str, *settings: str, cache_kib: int = READER_CACHE_KIB) -> sqlite3.Connection:
+    """A connection that never waits by itself, because a wait would stop the loop; `settings` are
+    PRAGMAs for it."""
     connection = sqlite3.connect(
         path,
         timeout=0,
@@ -46,27 +47,31 @@ def connect(path: str, cache_kib: int = READER_CACHE_KIB) -> sqlite3.Connection:
         check_same_thread=False,
         cached_statements=CACHED_STATEMENTS,
     )
-    connection.execute(f"PRAGMA cache_size = -{cache_kib}")
-    connection.execute("PRAGMA temp_store = MEMORY")
+    try:
+        for setting in (f"cache_size = -{cache_kib}", "temp_store = MEMORY", *settings):
+            connection.execute(f"PRAGMA {setting}")
+    except sqlite3.Error:
+        # A damaged file fails here first, and nobody else can close what is not returned.
+        connection.close()
+        raise
     return connection
 
 
 def connect_reader(path: str) -> sqlite3.Connection:
     """A connection that cannot write."""
-    connection = connect(path)
-    connection.execute("PRAGMA query_only = ON")
-    connection.execute(f"PRAGMA busy_timeout = {READER_WAIT_MS}")
-    return connection
+    return connect(path, "query_only = ON", f"busy_timeout = {READER_WAIT_MS}")
 
 
 def connect_writer(path: str) -> sqlite3.Connection:
     """The connection that writes: each commit is on the disk before it returns."""
-    connection = connect(path, WRITER_CACHE_KIB)
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = OFF")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-    connection.execute(f"PRAGMA journal_size_limit = {MAX_WAL_BYTES_KEPT}")
-    return connection
+    return connect(
+        path,
+        "synchronous = FULL",
+        "foreign_keys = OFF",
+        f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+        f"journal_size_limit = {MAX_WAL_BYTES_KEPT}",
+        cache_kib=WRITER_CACHE_KIB,
+    )
 
 
 def check_place(path: str) -> None:
