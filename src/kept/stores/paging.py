@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from kept.errors import BadRequestError
+from kept.machine.preload import payload_size
 from kept.protocol.limits import MAX_PRELOAD_BYTES
-from kept.protocol.records import Promise, Value
+from kept.protocol.records import Promise
 from kept.protocol.storage import OTHERS_CURSOR, RELEASED_CURSOR, Children
 
 
@@ -57,14 +58,10 @@ class _Room:
         self._empty = True
 
     def take(self, promise: Promise) -> bool:
-        size = len(promise.id) + _size(promise.param) + _size(promise.value)
+        size = len(promise.id) + payload_size(promise.param) + payload_size(promise.value)
         if self._records == 0 or (size > self._bytes and not self._empty):
             return False
         self._records -= 1
         self._bytes -= size
         self._empty = False
         return True
-
-
-def _size(value: Value) -> int:
-    return len(value.data) if value.data else 0
