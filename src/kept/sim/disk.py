@@ -19,10 +19,12 @@ from kept.errors import StoreFailedError
 from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import Changes, Children, Due, Dump, Loaded, Notice, Reads
+from kept.sim.breakage import BrokenStep, broken_step
 from kept.sim.loop import SimulatedLoop
 from kept.sim.mix import Mix
 from kept.sim.process import Process
-from kept.sim.trace import Trace
+from kept.sim.strikes import Strikes
+from kept.sim.trace import BROKEN, Trace
 from kept.stores.memory.store import MemoryStore, MemoryTransaction
 
 T = TypeVar("T")
@@ -44,6 +46,7 @@ class Disk:
         inner: MemoryStore,
         monitor: Monitor,
         kill: Callable[[Process, str], None],
+        strikes: Strikes,
     ) -> None:
         self.loop = loop
         self.inner = inner
@@ -56,9 +59,12 @@ class Disk:
         self.crash_before = False
         self.crash_after = False
         self.commits = 0
+        # The first step that is wrong.
+        self.broken: BrokenStep | None = None
         self._random = random
         self._mix = mix
         self._kill = kill
+        self._counted = strikes
         self._stores: list[SimulatedStore] = []
         self._writer: SimulatedTransaction | None = None
         self._waiting: deque[tuple[Process, asyncio.Future[SimulatedTransaction]]] = deque()
@@ -114,6 +120,8 @@ class Disk:
 
     def _strikes(self, fault: str) -> bool:
         if not self.faulty or self._random.random() >= self._mix.faults.get(fault, 0.0):
+            return False
+        if not self._counted.allow(fault):
             return False
         self.trace.counts[f"fault {fault}"] += 1
         return True
@@ -271,7 +279,14 @@ class SimulatedStore:
 
     def step(self, tenant: str, now: int, name: str, internal: bool, changes: Changes) -> None:  # noqa: FBT001
         self._disk.trace.note("step", self.process.name, f"{name} {now} {_named(changes)}")
-        self._disk.monitor.step(tenant, now, name, internal, changes)
+        try:
+            self._disk.monitor.step(tenant, now, name, internal, changes)
+        except AssertionError as error:
+            if self._disk.broken is None:
+                before = self._disk.monitor.state(tenant)
+                self._disk.broken = broken_step(error, self.process.name, before, name, changes)
+                self._disk.trace.note(BROKEN, self.process.name, str(error))
+            raise
 
     def mark(self) -> int:
         return self._disk.monitor.mark() if self._transaction is not None else -1

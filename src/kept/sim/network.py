@@ -16,6 +16,7 @@ from kept.protocol.responses import INTERNAL
 from kept.sim.loop import SimulatedLoop
 from kept.sim.mix import Mix
 from kept.sim.process import Process
+from kept.sim.strikes import Strikes
 from kept.sim.trace import Trace
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -63,11 +64,14 @@ class Listener:
 class Network:
     """All links. `calm` stops its faults; what is on its way then still ends as it was drawn."""
 
-    def __init__(self, loop: SimulatedLoop, random: Random, mix: Mix, trace: Trace) -> None:
+    def __init__(
+        self, loop: SimulatedLoop, random: Random, mix: Mix, trace: Trace, strikes: Strikes
+    ) -> None:
         self.loop = loop
         self._random = random
         self._mix = mix
         self._trace = trace
+        self._strikes = strikes
         self._listeners: dict[str, Listener] = {}
         self._cut: dict[tuple[str, str], None] = {}
         self._numbers = 0
@@ -128,6 +132,8 @@ class Network:
         for fate in ("refused", "lost", "broken_before", "broken_after", "duplicated"):
             draw -= self._mix.faults.get(fate, 0.0)
             if draw < 0:
+                if not self._strikes.allow(fate):
+                    return "sent"
                 self._trace.counts[f"fault {fate}"] += 1
                 return fate
         return "sent"

@@ -18,15 +18,17 @@ from kept.client.exchange import AnswerLostError, NotSentError
 from kept.errors import KeptError
 from kept.protocol.storage import DEFAULT_TENANT
 from kept.sim import roles
+from kept.sim.breakage import Broken
 from kept.sim.disk import Disk
-from kept.sim.ledger import Boundary, Broken, Ledger
+from kept.sim.ledger import Boundary, Ledger
 from kept.sim.loop import SimulatedLoop
-from kept.sim.mix import Mix
 from kept.sim.network import Network
+from kept.sim.plan import Plan
 from kept.sim.process import Process, current_owner
 from kept.sim.programs import Program
 from kept.sim.runtime import EPOCH_MS, Clock, SimulatedRuntime
-from kept.sim.trace import Trace
+from kept.sim.strikes import Strikes
+from kept.sim.trace import KEPT_EVENTS, Trace
 from kept.stores.memory.store import MemoryStore
 
 # What one tick of the command line is.
@@ -62,28 +64,42 @@ class Machine:
 
 
 class World:
-    """One seed's world. `play` runs it and raises what broke; afterwards it can be examined."""
+    """The world of a plan. `play` runs it and raises what broke; afterwards it can be examined.
+    `kept_events` is how much of its trace it keeps, None all."""
 
-    def __init__(self, seed: int, mix: Mix, loop: SimulatedLoop) -> None:
-        self.seed = seed
-        self.mix = mix
+    def __init__(
+        self, plan: Plan, loop: SimulatedLoop, kept_events: int | None = KEPT_EVENTS
+    ) -> None:
+        self.plan = plan
+        self.seed = plan.seed
+        self.mix = mix = plan.mix
         self.loop = loop
+        self.strikes = Strikes(plan.strikes)
+        # What clients did, by name.
+        self.actions: list[str] = []
         self.faulty = True
         self.busy = True
         self.restarting = True
-        self.trace = Trace(loop.time)
+        self.trace = Trace(loop.time, kept_events)
         self.ledger = Ledger(self.trace)
         self.boundary = Boundary(self.ledger)
         self.monitor = Monitor(whole_every=STEPS_PER_WHOLE_CHECK)
         self.goals: dict[str, Goal] = {}
         # What clients wait for now, and nobody may wait for ever.
         self._waiting: dict[Process, Counter[str]] = {}
-        self.network = Network(loop, self.random("network"), mix, self.trace)
+        self.network = Network(loop, self.random("network"), mix, self.trace, self.strikes)
         clock = Clock(loop)
         keeper = SimulatedRuntime(loop, loop.kernel, clock, self.random("store"))
         inner = MemoryStore(keeper)
         self.disk = Disk(
-            loop, self.random("disk"), mix, self.trace, inner, self.monitor, self.kill_next
+            loop,
+            self.random("disk"),
+            mix,
+            self.trace,
+            inner,
+            self.monitor,
+            self.kill_next,
+            self.strikes,
         )
         self._births = self.random("births")
         self.machines = self._machines()
@@ -195,6 +211,14 @@ class World:
     def expect(self, id: str, program: Program) -> None:
         """Work was started, and that was acknowledged."""
         self.goals.setdefault(id, Goal(id, program))
+
+    def may_act(self, action: str) -> bool:
+        """Whether a client does what it has drawn, which is noted then."""
+        only = self.plan.actions
+        if only is not None and action not in only:
+            return False
+        self.actions.append(action)
+        return True
 
     def begin_waiting(self, process: Process, id: str) -> None:
         """Somebody in a process waits for an outcome."""
