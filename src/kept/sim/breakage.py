@@ -16,6 +16,7 @@ UNNAMED: Final = {
     ShadowDiffersError: "the store holds what the steps wrote",
     MalformedChangesError: "changes are well made",
 }
+LIVENESS: Final = "liveness"
 ASSERTIONS: Final = "assertions hold"
 
 

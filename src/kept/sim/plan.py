@@ -47,6 +47,8 @@ class Plan(
     actions: tuple[str, ...] | None = None
     kinds: tuple[str, ...] | None = None
     programs: tuple[str, ...] | None = None
+    # Within so many virtual seconds everything settles, once faults have stopped.
+    settle_seconds: int | None = None
 
     @property
     def whole(self) -> bool:

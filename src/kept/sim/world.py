@@ -18,7 +18,7 @@ from kept.client.exchange import AnswerLostError, NotSentError
 from kept.errors import KeptError
 from kept.protocol.storage import DEFAULT_TENANT
 from kept.sim import roles
-from kept.sim.breakage import Broken
+from kept.sim.breakage import LIVENESS, Broken
 from kept.sim.disk import Disk
 from kept.sim.ledger import Boundary, Ledger
 from kept.sim.loop import SimulatedLoop
@@ -271,10 +271,11 @@ class World:
 
     async def settle(self) -> None:
         """Faults have stopped: everything pending settles, nobody waits, nothing stays enabled."""
-        deadline = self.loop.time() + SETTLE_SECONDS
+        seconds = self.plan.settle_seconds or SETTLE_SECONDS
+        deadline = self.loop.time() + seconds
         while unsettled := self._unsettled():
             if self.loop.time() > deadline:
-                raise Broken("liveness", f"{SETTLE_SECONDS} s after the last fault: {unsettled}")
+                raise Broken(LIVENESS, f"{seconds} s after the last fault: {unsettled}")
             await self.loop.pause(TICK_SECONDS)
             self.look()
         self.monitor.check_everything()
