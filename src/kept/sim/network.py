@@ -16,6 +16,7 @@ from kept.protocol.responses import INTERNAL
 from kept.sim.loop import SimulatedLoop
 from kept.sim.mix import Mix
 from kept.sim.process import Process
+from kept.sim.recording import Recording
 from kept.sim.trace import Trace
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -63,8 +64,16 @@ class Listener:
 class Network:
     """All links. `calm` stops its faults; what is on its way then still ends as it was drawn."""
 
-    def __init__(self, loop: SimulatedLoop, random: Random, mix: Mix, trace: Trace) -> None:
+    def __init__(
+        self,
+        loop: SimulatedLoop,
+        random: Random,
+        mix: Mix,
+        trace: Trace,
+        recording: Recording,
+    ) -> None:
         self.loop = loop
+        self._recording = recording
         self._random = random
         self._mix = mix
         self._trace = trace
@@ -143,6 +152,7 @@ class Network:
         self._note("deliver", server, f"{flight.number}")
         flight.server = listener.process
         listener.flights[flight.number] = flight
+        self._recording.arrived(flight, flight.client, listener.process, body)
         work = self._serve(listener, flight, path, body, fate)
         listener.process.spawn(self.loop, work, f"request-{flight.number}")
 
@@ -160,8 +170,10 @@ class Network:
     def _reply(self, flight: Flight, answer: Answer | None, fate: str) -> None:
         assert flight.server is not None
         if answer is None:
+            # What it asked may still be under way in the engine.
             self._note("left", flight.server.name, f"{flight.number}")
             return
+        self._recording.over(flight, flight.server)
         text = f"{flight.number} {answer.status} {len(answer.body)}"
         self._note("reply", flight.server.name, text, answer.body)
         if (flight.server.name, flight.client.name) in self._cut:
@@ -181,6 +193,7 @@ class Network:
 
     def _died(self, listener: Listener) -> None:
         name = listener.process.name
+        self._recording.died(listener.process)
         if self._listeners.get(name) is listener:
             del self._listeners[name]
         for flight in listener.flights.values():

@@ -8,10 +8,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
+from kept.check.history import History
 from kept.sim.faults import Faults
 from kept.sim.loop import SimulatedLoop, SimulationStuckError
 from kept.sim.mix import Mix, draw_mix
@@ -51,7 +52,19 @@ class Outcome(msgspec.Struct, kw_only=True):
         return self.broken is None
 
 
+class Played(NamedTuple):
+    """What a run came to, and what was asked and answered in it."""
+
+    outcome: Outcome
+    history: History
+
+
 def run_seed(seed: int, ticks: int, mix: Mix | None = None) -> Outcome:
+    """What a seed comes to (see `play_seed`)."""
+    return play_seed(seed, ticks, mix).outcome
+
+
+def play_seed(seed: int, ticks: int, mix: Mix | None = None) -> Played:
     """Plays a seed for so many ticks (virtual seconds) with faults, then until all has settled."""
     mix = mix or draw_mix(seed)
     kernel = Process("kernel")
@@ -66,7 +79,7 @@ def run_seed(seed: int, ticks: int, mix: Mix | None = None) -> Outcome:
                     machine.process.kill()
             kernel.kill()
         loop.close()
-        return _outcome(world, ticks, broken)
+        return Played(_outcome(world, ticks, broken), world.recording.history())
 
 
 def _play(world: World, ticks: int) -> str | None:
