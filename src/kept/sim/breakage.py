@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from kept.check.incident import Breakage
 from kept.check.monitor import MalformedChangesError, PropertyViolated, ShadowDiffersError
 from kept.check.state import State
 from kept.protocol.storage import Changes
@@ -36,23 +37,6 @@ class BrokenStep(NamedTuple):
     process: str
     name: str
     records: JsonObject
-
-
-class Breakage(msgspec.Struct, frozen=True, kw_only=True):
-    """`oracle` names what must be true and is not; `why` tells the rest. `at` (virtual seconds) and
-    `process` are when and where it was noticed; `ids` the records that the oracle names, `step` and
-    `records` those of a `BrokenStep`."""
-
-    oracle: str
-    why: str
-    at: float
-    process: str = ""
-    ids: tuple[str, ...] = ()
-    step: str = ""
-    records: JsonObject = {}
-
-    def __str__(self) -> str:
-        return f"{self.oracle}: {self.why}"
 
 
 def breakage_of(

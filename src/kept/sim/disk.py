@@ -24,11 +24,12 @@ from kept.sim.loop import SimulatedLoop
 from kept.sim.mix import Mix
 from kept.sim.process import Process
 from kept.sim.strikes import Strikes
-from kept.sim.trace import BROKEN, Trace
+from kept.sim.trace import BROKEN, FAULT, Trace
 from kept.stores.memory.store import MemoryStore, MemoryTransaction
 
 T = TypeVar("T")
 
+DISK: Final = "disk"
 # What other processes are told of a commit arrives by then; what was lost is noticed by then, too.
 NOTICE_SECONDS: Final = 0.02
 REPAIR_SECONDS: Final = 1.0
@@ -87,7 +88,7 @@ class Disk:
         """Raises where an operation is to fail."""
         if self.outage:
             raise StoreFailedError(f"{what}: the simulated disk is out of order")
-        if what == "scan" and self._strikes("scan_fails"):
+        if what == "scan" and self._strikes("scan_fails", DISK):
             raise StoreFailedError("scan: an injected failure")
 
     async def commit(self, transaction: SimulatedTransaction, notice: Notice) -> None:
@@ -95,7 +96,7 @@ class Disk:
         process = transaction.process
         await self.loop.pause(self._random.uniform(*self._mix.commit_seconds))
         self.check("commit")
-        if self._strikes("commit_fails"):
+        if self._strikes("commit_fails", process.name):
             raise StoreFailedError("commit: an injected failure")
         if self.crash_before:
             self.crash_before = False
@@ -118,17 +119,17 @@ class Disk:
         await self.loop.create_future()
         raise AssertionError(f"{process} is dead and runs")
 
-    def _strikes(self, fault: str) -> bool:
+    def _strikes(self, fault: str, who: str) -> bool:
         if not self.faulty or self._random.random() >= self._mix.faults.get(fault, 0.0):
             return False
         if not self._counted.allow(fault):
             return False
-        self.trace.counts[f"fault {fault}"] += 1
+        self.trace.note(f"{FAULT}{fault}", who)
         return True
 
     def _tell(self, store: SimulatedStore, notice: Notice) -> None:
         delay = self._random.uniform(0, NOTICE_SECONDS)
-        if self._strikes("notice_lost"):
+        if self._strikes("notice_lost", store.process.name):
             delay, notice = self._random.uniform(delay, REPAIR_SECONDS), Notice(everything=True)
         self.loop.call_later(delay, store.hear, notice, context=store.process.context.copy())
 

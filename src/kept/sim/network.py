@@ -16,12 +16,14 @@ from kept.protocol.responses import INTERNAL
 from kept.sim.loop import SimulatedLoop
 from kept.sim.mix import Mix
 from kept.sim.process import Process
+from kept.sim.recording import Recording
 from kept.sim.strikes import Strikes
-from kept.sim.trace import Trace
+from kept.sim.trace import FAULT, Trace
 
 Message: TypeAlias = MutableMapping[str, Any]
 Application: TypeAlias = Callable[..., Any]
 
+SENT: Final = "sent"
 # How many times longer than others an overtaken message takes.
 OVERTAKEN_FACTOR: Final = 10.0
 # After this long a client learns that its connection was reset.
@@ -65,9 +67,16 @@ class Network:
     """All links. `calm` stops its faults; what is on its way then still ends as it was drawn."""
 
     def __init__(
-        self, loop: SimulatedLoop, random: Random, mix: Mix, trace: Trace, strikes: Strikes
+        self,
+        loop: SimulatedLoop,
+        random: Random,
+        mix: Mix,
+        trace: Trace,
+        recording: Recording,
+        strikes: Strikes,
     ) -> None:
         self.loop = loop
+        self._recording = recording
         self._random = random
         self._mix = mix
         self._trace = trace
@@ -112,6 +121,8 @@ class Network:
         flight = Flight(self._numbers, client, self.loop.create_future())
         fate = self._fate()
         self._note("post", client.name, f"{flight.number} {server}{path} {fate}", body)
+        if fate != SENT:
+            self._note(f"{FAULT}{fate}", client.name, f"message {flight.number} to {server}")
         delay = self._delay()
         if fate == "refused":
             self._later(delay, flight.fail, NotSentError("refused by the simulation"))
@@ -127,16 +138,15 @@ class Network:
 
     def _fate(self) -> str:
         if not self.faulty:
-            return "sent"
+            return SENT
         draw = self._random.random()
         for fate in ("refused", "lost", "broken_before", "broken_after", "duplicated"):
             draw -= self._mix.faults.get(fate, 0.0)
             if draw < 0:
                 if not self._strikes.allow(fate):
-                    return "sent"
-                self._trace.counts[f"fault {fate}"] += 1
+                    return SENT
                 return fate
-        return "sent"
+        return SENT
 
     def _deliver(self, flight: Flight, server: str, path: str, body: bytes, fate: str) -> None:
         if (flight.client.name, server) in self._cut:
@@ -149,6 +159,7 @@ class Network:
         self._note("deliver", server, f"{flight.number}")
         flight.server = listener.process
         listener.flights[flight.number] = flight
+        self._recording.arrived(flight, flight.client, listener.process, body)
         work = self._serve(listener, flight, path, body, fate)
         listener.process.spawn(self.loop, work, f"request-{flight.number}")
 
@@ -166,8 +177,10 @@ class Network:
     def _reply(self, flight: Flight, answer: Answer | None, fate: str) -> None:
         assert flight.server is not None
         if answer is None:
+            # What it asked may still be under way in the engine.
             self._note("left", flight.server.name, f"{flight.number}")
             return
+        self._recording.over(flight, flight.server)
         text = f"{flight.number} {answer.status} {len(answer.body)}"
         self._note("reply", flight.server.name, text, answer.body)
         if (flight.server.name, flight.client.name) in self._cut:
@@ -187,6 +200,7 @@ class Network:
 
     def _died(self, listener: Listener) -> None:
         name = listener.process.name
+        self._recording.died(listener.process)
         if self._listeners.get(name) is listener:
             del self._listeners[name]
         for flight in listener.flights.values():

@@ -7,10 +7,9 @@ what it does not know, and a figure that is not there was not measured.
 from __future__ import annotations
 
 import subprocess
-from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -21,6 +20,8 @@ ZOO: Final = "zoo.json"
 KILLS: Final = "kills.json"
 COMMIT_CHARACTERS: Final = 12
 
+# How often each of many things happened, by name.
+Counts: TypeAlias = dict[str, int]
 RecordT = TypeVar("RecordT", bound="Measured")
 
 
@@ -51,7 +52,7 @@ class Linearizability(msgspec.Struct, rename="camel", kw_only=True):
     operations: int = 0
     components: int = 0
     steps: int = 0
-    verdicts: Counter[str] = msgspec.field(default_factory=Counter)
+    verdicts: Counts = {}
 
 
 class SoakRecord(Measured, kw_only=True):
@@ -64,11 +65,11 @@ class SoakRecord(Measured, kw_only=True):
     commits: int = 0
     goals: int = 0
     compared: int = 0
-    faults: Counter[str] = msgspec.field(default_factory=Counter)
+    faults: Counts = {}
     # Requests that succeeded, by kind.
-    requests: Counter[str] = msgspec.field(default_factory=Counter)
+    requests: Counts = {}
     # Evaluations of each property whose guard held.
-    properties: Counter[str] = msgspec.field(default_factory=Counter)
+    properties: Counts = {}
     linearizability: Linearizability | None = None
     # Seeds that were played twice, and those of them whose traces differed.
     played_twice: int = 0
@@ -134,12 +135,12 @@ class ZooRecord(Measured, kw_only=True):
 class KillsRecord(Measured, kw_only=True):
     """Real processes that were killed. `kills` counts by kind or named point."""
 
-    kills: Counter[str] = msgspec.field(default_factory=Counter)
+    kills: Counts = {}
     acknowledged: int = 0
     unknown_outcomes: int = 0
     operations_judged: int = 0
     operations_without_verdict: int = 0
-    verdicts: Counter[str] = msgspec.field(default_factory=Counter)
+    verdicts: Counts = {}
     workflows: int = 0
     effects: int = 0
     effects_tried_again: int = 0

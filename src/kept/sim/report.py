@@ -80,9 +80,7 @@ def _glance(
     if soak is None:
         rows.append(("Simulation", NOT_MEASURED, NEVER))
     else:
-        what = (
-            f"{soak.runs:,} runs, {soak.events:,} events, {soak.properties.total():,} evaluations"
-        )
+        what = f"{soak.runs:,} runs, {soak.events:,} events, {sum(soak.properties.values()):,} evaluations"
         rows.append(("Simulation", what, f"{len(soak.failures):,} seeds broke"))
     if soak is None or not soak.played_twice:
         rows.append(("Determinism", NOT_MEASURED, NEVER))
@@ -112,7 +110,7 @@ def _glance(
     if kills is None:
         rows.append(("Killed processes", NOT_MEASURED, NEVER))
     else:
-        what = f"{kills.kills.total():,} kills, {kills.acknowledged:,} acknowledged answers"
+        what = f"{sum(kills.kills.values()):,} kills, {kills.acknowledged:,} acknowledged answers"
         rows.append(
             ("Killed processes", what, f"{kills.lost:,} lost, {kills.twice:,} applied twice")
         )
@@ -136,7 +134,7 @@ def _simulation(record: SoakRecord) -> Lines:
             ("Commits", f"{record.commits:,}"),
             ("Workflows and jobs", f"{record.goals:,}"),
             ("Answers held against earlier ones", f"{record.compared:,}"),
-            ("Property evaluations", f"{record.properties.total():,}"),
+            ("Property evaluations", f"{sum(record.properties.values()):,}"),
             ("Properties evaluated", f"{len(ALL_NAMES) - len(never)} of {len(ALL_NAMES)}"),
             ("Seeds that broke", f"{len(record.failures):,}"),
         ],

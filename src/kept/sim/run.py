@@ -8,11 +8,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
-from kept.sim.breakage import Breakage, Broken, breakage_of
+from kept.check.history import History
+from kept.check.incident import Breakage
+from kept.sim.breakage import Broken, breakage_of
 from kept.sim.faults import Faults
 from kept.sim.loop import SimulatedLoop, SimulationStuckError
 from kept.sim.mix import Mix
@@ -56,18 +58,25 @@ class Outcome(msgspec.Struct, kw_only=True):
         return self.broken is None
 
 
+class Played(NamedTuple):
+    """What a run came to, and the world after its end: to be looked at."""
+
+    outcome: Outcome
+    world: World
+
+    @property
+    def history(self) -> History:
+        """What was asked and answered."""
+        return self.world.recording.history()
+
+
 def run_seed(seed: int, ticks: int, mix: Mix | None = None) -> Outcome:
     """Plays a seed for so many ticks (virtual seconds) with faults, then until all has settled."""
-    return run_plan(draw_plan(seed, ticks, mix))
+    return play_plan(draw_plan(seed, ticks, mix)).outcome
 
 
-def run_plan(plan: Plan) -> Outcome:
-    """Plays a plan."""
-    return play_plan(plan)[0]
-
-
-def play_plan(plan: Plan, kept_events: int | None = KEPT_EVENTS) -> tuple[Outcome, World]:
-    """Plays a plan, and gives the world after its end as well: to be looked at."""
+def play_plan(plan: Plan, kept_events: int | None = KEPT_EVENTS) -> Played:
+    """Plays a plan. Its world keeps so many events of its trace, None all."""
     kernel = Process("kernel")
     loop = SimulatedLoop(Random(f"{plan.seed}/order"), kernel, shuffled=plan.mix.shuffled)
     with _undisturbed():
@@ -80,7 +89,7 @@ def play_plan(plan: Plan, kept_events: int | None = KEPT_EVENTS) -> tuple[Outcom
                     machine.process.kill()
             kernel.kill()
         loop.close()
-        return _outcome(world, error), world
+        return Played(_outcome(world, error), world)
 
 
 def _play(world: World) -> Exception | None:

@@ -11,8 +11,9 @@ import math
 from collections.abc import Callable
 from typing import Final, TypeAlias, TypeVar
 
+from kept.check.incident import Breakage
 from kept.check.minimise import shorter_lists
-from kept.sim.breakage import LIVENESS, Breakage
+from kept.sim.breakage import LIVENESS
 from kept.sim.plan import Plan
 from kept.sim.programs import PROGRAM_NAMES
 from kept.sim.requests import RAW_KINDS

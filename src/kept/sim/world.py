@@ -26,6 +26,7 @@ from kept.sim.network import Network
 from kept.sim.plan import Plan
 from kept.sim.process import Process, current_owner
 from kept.sim.programs import Program
+from kept.sim.recording import Recording, ServerClock
 from kept.sim.runtime import EPOCH_MS, Clock, SimulatedRuntime
 from kept.sim.strikes import Strikes
 from kept.sim.trace import KEPT_EVENTS, Trace
@@ -87,10 +88,17 @@ class World:
         self.goals: dict[str, Goal] = {}
         # What clients wait for now, and nobody may wait for ever.
         self._waiting: dict[Process, Counter[str]] = {}
-        self.network = Network(loop, self.random("network"), mix, self.trace, self.strikes)
         clock = Clock(loop)
         keeper = SimulatedRuntime(loop, loop.kernel, clock, self.random("store"))
         inner = MemoryStore(keeper)
+        self.machines = self._machines()
+        self.server_clock = ServerClock(
+            inner, [m.clock for m in self.machines.values() if m.role != "client"]
+        )
+        self.recording = Recording(loop, plan.seed, self.server_clock)
+        self.network = Network(
+            loop, self.random("network"), mix, self.trace, self.recording, self.strikes
+        )
         self.disk = Disk(
             loop,
             self.random("disk"),
@@ -102,7 +110,6 @@ class World:
             self.strikes,
         )
         self._births = self.random("births")
-        self.machines = self._machines()
         loop.after_callback = self._after_callback
 
     def random(self, name: str) -> Random:
@@ -152,12 +159,15 @@ class World:
         if not process.alive:
             return
         self.trace.note("kill", process.name, str(process.incarnation))
+        kind = "stopped" if process.told_to_stop.is_set() else "crash"
         process.kill()
         self.loop.remove_process(process)
         if not self.restarting:
+            self.recording.fault(kind, process.name)
             return
         machine = self.machines[process.name]
         delay = self._births.uniform(*DOWN_SECONDS)
+        self.recording.fault(kind, process.name, seconds=delay)
         self.loop.call_later(delay, self.start, machine, context=self.loop.kernel.context)
 
     def kill_next(self, process: Process, why: str, callbacks: int = 0) -> None:

@@ -65,9 +65,9 @@ def loaded(path: Path) -> Plan:
 def _play(arguments: argparse.Namespace, plan: Plan, path: Path | None = None) -> int:
     from kept.cli.sim.findings import Planned, tell_failure
     from kept.cli.sim.words import print_outcome
-    from kept.sim.run import run_plan
+    from kept.sim.run import play_plan
 
-    outcome = run_plan(plan)
+    outcome = play_plan(plan).outcome
     if arguments.json:
         import msgspec
 
