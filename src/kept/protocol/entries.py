@@ -16,6 +16,7 @@ import msgspec
 class EntryKind(StrEnum):
     """What an entry is. The value is stored, so it never changes."""
 
+    QUEUE = "queue"
     LOCK = "lock"
 
 
@@ -28,6 +29,33 @@ class EntryKey(msgspec.Struct, frozen=True, gc=False, order=True):
 
 class EntryData(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename="camel"):
     """What every kind's data is."""
+
+
+class RateLimit(EntryData, frozen=True):
+    """At most `limit` starts in each period of `period` ms, periods aligned to the epoch."""
+
+    limit: int
+    period: int
+
+
+class LaneLimits(EntryData, frozen=True):
+    """What holds for each lane of a queue (B2). `weight`: turns that each lane gets in a round."""
+
+    concurrency: int | None = None
+    rate: RateLimit | None = None
+    weight: int | None = None
+
+
+class QueueSettings(EntryData, frozen=True):
+    """What an operator said of a queue (B2). Times in ms."""
+
+    concurrency: int | None = None
+    rate: RateLimit | None = None
+    lane: LaneLimits | None = None
+    max_depth: int | None = None
+    aging: int | None = None
+    paused: bool = False
+    retention: int | None = None
 
 
 class Lock(EntryData, frozen=True):
@@ -49,6 +77,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 DATA_TYPES: Final[dict[EntryKind, type[EntryData]]] = {
+    EntryKind.QUEUE: QueueSettings,
     EntryKind.LOCK: Lock,
 }
 

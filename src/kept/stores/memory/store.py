@@ -118,7 +118,7 @@ class MemoryStore:
         self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""
     ) -> list[Entry]:
         entries = self._of(tenant).entries
-        of_kind = {key.name: entry for key, entry in entries.items() if key.kind == kind}
+        of_kind = {key.name: entry for key, entry in entries.items() if key.kind is kind}
         return reading.beyond(of_kind, after, limit, prefix)
 
     async def scan_children(
