@@ -101,10 +101,10 @@ def test_a_soak_ends_with_its_time(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("_dropped")
 def test_a_soak_tells_of_its_failures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each seed that breaks comes with its command; the first are shrunk and drawn."""
-    argv = ["sim", "soak", "--seeds", "1", "--ticks", TICKS, "--processes", "1"]
+    """Each seed that breaks comes with its command; without --no-shrink the first are shrunk too."""
+    argv = ["sim", "soak", "--seeds", "2", "--ticks", TICKS, "--processes", "1", "--no-shrink"]
     assert main([*argv, "--out", str(tmp_path)]) == 1
     told = capsys.readouterr().out
     assert "kept sim run --seed 1 --ticks 5" in told
-    assert (tmp_path / "kept-sim-1.plan.json").is_file()
-    assert (tmp_path / "kept-sim-1.html").is_file()
+    assert "broken    seeds 1 2" in told
+    assert not list(tmp_path.iterdir())
