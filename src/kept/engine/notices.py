@@ -22,6 +22,9 @@ def notice_of(tenant: str, changes: Changes, now: int, notice: Notice) -> None:
     for schedule in changes.schedules.values():
         if schedule is not None:
             _due(notice, schedule.next_run_at)
+    for kept in changes.entries.values():
+        if kept is not None:
+            _due(notice, kept.due_at)
     if any(changes.undrained.values()):
         _due(notice, now)
     if any(entry is not None for entry in changes.outbox.values()):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kept.machine import background as b
-from kept.machine import dead_letters, promises, queues, schedules, tasks
+from kept.machine import dead_letters, entries, promises, queues, schedules, tasks
 from kept.machine.repeat import REPEATABLE, answered_before, claimed_before, remember
 from kept.machine.step import MachineConfig, Step
 from kept.machine.working_set import WorkingSet
@@ -208,4 +208,5 @@ _INTERNAL: Final[dict[type, tuple[str, Callable[[Step, Any], OutboxEntry | None]
     b.TakeMessage: ("outbox.taken", b.take_message),
     b.DeliveredMessage: ("outbox.delivered", b.delivered_message),
     b.FailedMessage: ("outbox.failed", b.failed_message),
+    b.LookAtEntry: ("entry.due", entries.look_at_entry),
 }

@@ -97,6 +97,10 @@ def _message(request: Any, reads: Reads) -> None:
     reads.objects.add(request.key.id)
 
 
+def _entry(request: b.LookAtEntry, reads: Reads) -> None:
+    reads.entries.add(request.key)
+
+
 _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     r.PromiseGet: _object,
     r.PromiseWait: _object,
@@ -131,4 +135,5 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     b.TakeMessage: _message,
     b.DeliveredMessage: _message,
     b.FailedMessage: _message,
+    b.LookAtEntry: _entry,
 }

@@ -13,6 +13,7 @@ from typing import Any, Final
 from kept.machine.heads import Heads
 from kept.machine.not_loaded import NotLoaded
 from kept.machine.transitions import PROMISE_EDGES, TASK_EDGES
+from kept.protocol.entries import Entry, EntryKey
 from kept.protocol.records import (
     DeadLetter,
     Delivery,
@@ -41,6 +42,7 @@ class WorkingSet:
         self._schedules: dict[str, ScheduleRecord | None] = {}
         self._messages: dict[MessageKey, OutboxEntry | None] = {}
         self._dead_letters: dict[str, DeadLetter | None] = {}
+        self._entries: dict[EntryKey, Entry | None] = {}
         self._callbacks: dict[Edge, bool] = {}
         self._listeners: dict[Edge, bool] = {}
         self._resumes: dict[Edge, bool] = {}
@@ -85,6 +87,8 @@ class WorkingSet:
             self._messages.setdefault(key, message)
         for id, letter in loaded.dead_letters.items():
             self._dead_letters.setdefault(id, letter)
+        for entry_key, entry in loaded.entries.items():
+            self._entries.setdefault(entry_key, entry)
         for id, children in loaded.children.items():
             self._children.setdefault(id, children)
         self._requests.update(loaded.requests)
@@ -158,6 +162,12 @@ class WorkingSet:
             return self._dead_letters[id]
         except KeyError:
             raise NotLoaded(Reads(dead_letters={id})) from None
+
+    def entry(self, key: EntryKey) -> Entry | None:
+        try:
+            return self._entries[key]
+        except KeyError:
+            raise NotLoaded(Reads(entries={key})) from None
 
     def callbacks_of(self, awaited: str) -> list[str]:
         """The awaiting tasks that are loaded; there may be more than one step drains."""
@@ -258,6 +268,12 @@ class WorkingSet:
 
     def put_dead_letter(self, letter: DeadLetter) -> None:
         self._set("dead_letters", self._dead_letters, letter.id, letter)
+
+    def put_entry(self, entry: Entry) -> None:
+        self._set("entries", self._entries, entry.key, entry)
+
+    def remove_entry(self, key: EntryKey) -> None:
+        self._set("entries", self._entries, key, None)
 
     def add_callback(self, awaited: str, awaiter: str) -> None:
         edge = Edge(awaited, awaiter)

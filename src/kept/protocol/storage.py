@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
+from kept.protocol.entries import Entry, EntryKey
 from kept.protocol.records import (
     DeadLetter,
     MessageKey,
@@ -56,6 +57,7 @@ class Reads(msgspec.Struct):
     schedules: set[str] = set()
     messages: set[MessageKey] = set()
     dead_letters: set[str] = set()
+    entries: set[EntryKey] = set()
     # Tasks whose last request had one of these ids: a claim that is asked again (B1).
     requests: set[str] = set()
 
@@ -68,6 +70,7 @@ class Reads(msgspec.Struct):
             or self.schedules
             or self.messages
             or self.dead_letters
+            or self.entries
             or self.requests
         )
 
@@ -99,6 +102,7 @@ class Loaded(msgspec.Struct):
     schedules: dict[str, ScheduleRecord | None] = {}
     messages: dict[MessageKey, OutboxEntry | None] = {}
     dead_letters: dict[str, DeadLetter | None] = {}
+    entries: dict[EntryKey, Entry | None] = {}
     requests: dict[str, list[str]] = {}
 
 
@@ -125,6 +129,7 @@ class Changes(msgspec.Struct):
     schedules: dict[str, ScheduleRecord | None] = {}
     outbox: dict[MessageKey, OutboxEntry | None] = {}
     dead_letters: dict[str, DeadLetter | None] = {}
+    entries: dict[EntryKey, Entry | None] = {}
     # Set by debug.reset only: everything of the tenant goes first.
     reset: bool = False
 
@@ -142,6 +147,13 @@ class Key(NamedTuple):
     id: str
 
 
+class DueEntry(NamedTuple):
+    """An entry of a tenant."""
+
+    tenant: str
+    key: EntryKey
+
+
 class Due(msgspec.Struct):
     """What the background has to do at an instant, each list oldest first and bounded."""
 
@@ -154,6 +166,8 @@ class Due(msgspec.Struct):
     schedules: list[Key] = []
     # Settled promises with edges still to be drained.
     drains: list[Key] = []
+    # Entries at which the background has to look.
+    entries: list[DueEntry] = []
 
     def __bool__(self) -> bool:
         return any(getattr(self, field) for field in self.__struct_fields__)
@@ -195,6 +209,7 @@ class Dump(msgspec.Struct):
     schedules: dict[str, ScheduleRecord] = {}
     outbox: dict[MessageKey, OutboxEntry] = {}
     dead_letters: dict[str, DeadLetter] = {}
+    entries: dict[EntryKey, Entry] = {}
 
 
 class StepObserver(Protocol):

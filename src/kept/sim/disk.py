@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from kept.check.monitor import Monitor
 from kept.errors import StoreFailedError
+from kept.protocol.entries import Entry, EntryKind
 from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import Changes, Children, Due, Dump, Loaded, Notice, Reads
@@ -308,6 +309,12 @@ class SimulatedStore:
     ) -> list[DeadLetter]:
         self._disk.check("scan")
         return await self._disk.inner.scan_dead_letters(tenant, filter, after, limit)
+
+    async def scan_entries(
+        self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""
+    ) -> list[Entry]:
+        self._disk.check("scan")
+        return await self._disk.inner.scan_entries(tenant, kind, after, limit, prefix)
 
     async def scan_children(
         self, tenant: str, task_id: str, cursor: str | None, limit: int

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from kept.protocol.entries import Entry, EntryKind
 from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import Changes, Children, Due, Dump, Loaded, Notice, Reads
@@ -87,6 +88,11 @@ class Store(Protocol):
         self, tenant: str, filter: DeadList, after: str | None, limit: int
     ) -> list[DeadLetter]:
         """Dead letters that match, ordered by id, beyond `after`."""
+
+    async def scan_entries(
+        self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""
+    ) -> list[Entry]:
+        """Entries of a kind, ordered by name, beyond `after`."""
 
     async def scan_children(
         self, tenant: str, task_id: str, cursor: str | None, limit: int

@@ -39,6 +39,8 @@ def load(tables: Tables, reads: Reads, now: int) -> Loaded:
         loaded.messages[key] = tables.outbox.get(key)
     for id in sorted(reads.dead_letters):
         loaded.dead_letters[id] = tables.dead_letters.get(id)
+    for entry_key in sorted(reads.entries):
+        loaded.entries[entry_key] = tables.entries.get(entry_key)
     return loaded
 
 
@@ -139,6 +141,7 @@ def dump(tables: Tables) -> Dump:
         schedules=dict(tables.schedules),
         outbox=dict(tables.outbox),
         dead_letters=dict(tables.dead_letters),
+        entries=dict(tables.entries),
     )
 
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from kept.protocol.addresses import channel_of
+from kept.protocol.entries import Entry, EntryKey
 from kept.protocol.records import (
     DeadLetter,
     Delivery,
@@ -34,6 +35,13 @@ class MessageMoment(NamedTuple):
     key: MessageKey
 
 
+class EntryMoment(NamedTuple):
+    """When the background looks at an entry."""
+
+    at: int
+    key: EntryKey
+
+
 # True where it is there; None and False are one.
 Presence = bool | None
 # Of what to what, in the order in which they came; nothing is kept of what has none.
@@ -49,6 +57,7 @@ class Tables:
         self.schedules: dict[str, ScheduleRecord] = {}
         self.outbox: dict[MessageKey, OutboxEntry] = {}
         self.dead_letters: dict[str, DeadLetter] = {}
+        self.entries: dict[EntryKey, Entry] = {}
         self.callbacks: Edges = {}
         self.listeners: Edges = {}
         self.resumes: Edges = {}
@@ -67,6 +76,7 @@ class Tables:
         self.delayed = Agenda(self._is_delayed)
         self.messages: dict[str, Agenda[MessageMoment]] = {}
         self.instants = Agenda(self._is_instant)
+        self.due_entries = Agenda(self._is_due_entry)
         self.ready: dict[str, dict[str | None, Agenda[Moment]]] = {}
         self.waiting: dict[str, dict[str | None, Agenda[Moment]]] = {}
 
@@ -174,6 +184,14 @@ class Tables:
             self.dead_letters[id] = letter
         return before
 
+    def put_entry(self, key: EntryKey, entry: Entry | None) -> Entry | None:
+        before = self.entries.pop(key, None)
+        if entry is not None:
+            self.entries[key] = entry
+            if entry.due_at is not None:
+                self.due_entries.add(EntryMoment(entry.due_at, key))
+        return before
+
     # -- what is still true ----------------------------------------------------------------------
 
     def _is_deadline(self, moment: Moment) -> bool:
@@ -218,6 +236,10 @@ class Tables:
     def _is_instant(self, moment: Moment) -> bool:
         schedule = self.schedules.get(moment.id)
         return schedule is not None and schedule.next_run_at == moment.at
+
+    def _is_due_entry(self, moment: EntryMoment) -> bool:
+        entry = self.entries.get(moment.key)
+        return entry is not None and entry.due_at == moment.at
 
 
 def _put_edge(edges: Edges, of: str, to: str, present: Presence) -> bool:

@@ -12,12 +12,14 @@ from kept.protocol.limits import MAX_EDGES_PER_STEP, MAX_PRELOAD_RECORDS
 from kept.protocol.storage import Children, Head, Loaded, Reads
 from kept.stores.paging import page_of, position_of
 from kept.stores.sqlite.rows import (
+    ENTRY_COLUMNS,
     LETTER_COLUMNS,
     MESSAGE_COLUMNS,
     OBJECT_COLUMNS,
     OBJECT_JOINS,
     SCHEDULE_COLUMNS,
     Objects,
+    entry_of,
     letter_of,
     message_of,
     schedule_of,
@@ -99,6 +101,7 @@ _MESSAGE: Final = (
     f"SELECT {MESSAGE_COLUMNS} FROM outbox "
     "WHERE tenant = ? AND kind = ? AND id = ? AND key_address = ?"
 )
+_ENTRY: Final = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE tenant = ? AND kind = ? AND name = ?"
 _LETTERS: Final = (
     f"SELECT {LETTER_COLUMNS} FROM dead_letters WHERE tenant = ? "
     "AND id IN (SELECT value FROM json_each(?))"
@@ -257,6 +260,9 @@ class Loader:
         for key in sorted(reads.messages):
             row = execute(_MESSAGE, (tenant, key.kind.value, key.id, key.address)).fetchone()
             loaded.messages[key] = message_of(row) if row else None
+        for entry_key in sorted(reads.entries):
+            row = execute(_ENTRY, (tenant, entry_key.kind.value, entry_key.name)).fetchone()
+            loaded.entries[entry_key] = entry_of(row) if row else None
         if reads.dead_letters:
             ids = sorted(reads.dead_letters)
             loaded.dead_letters.update(dict.fromkeys(ids))

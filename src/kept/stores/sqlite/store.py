@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 from kept.errors import StoreFailedError
+from kept.protocol.entries import Entry, EntryKind
 from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import Children, Due, Dump, Notice
@@ -244,6 +245,11 @@ class SqliteStore:
         self, tenant: str, filter: DeadList, after: str | None, limit: int
     ) -> list[DeadLetter]:
         return await self._scan(lambda c: scan.dead_letters(c, tenant, filter, after, limit))
+
+    async def scan_entries(
+        self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""
+    ) -> list[Entry]:
+        return await self._scan(lambda c: scan.entries(c, tenant, kind, after, limit, prefix))
 
     async def scan_children(
         self, tenant: str, task_id: str, cursor: str | None, limit: int
