@@ -39,9 +39,7 @@ class Trace:
     def note(self, what: str, who: str, text: str = "", body: bytes = b"") -> None:
         """One event; `body` is hashed, and not shown."""
         event = Event(self._now(), what, who, text)
-        self._hash.update(str(event).encode())
-        self._hash.update(body)
-        self._hash.update(b"\n")
+        self._hash.update(b"%b%b\n" % (str(event).encode(), body))
         self.events.append(event)
         self.counts[what] += 1
         if what == BROKEN and self.broken is None:
