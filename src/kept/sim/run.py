@@ -14,6 +14,8 @@ import msgspec
 
 from kept.check.history import History
 from kept.sim.faults import Faults
+from kept.sim.judgement import Judgement, judge
+from kept.sim.ledger import Broken
 from kept.sim.loop import SimulatedLoop, SimulationStuckError
 from kept.sim.mix import Mix, draw_mix
 from kept.sim.process import Process
@@ -23,6 +25,8 @@ from kept.sim.world import Complaints, World
 # From so many ticks on, every kind must have succeeded and every fault must have struck.
 GATED_TICKS: Final = 300
 SHOWN_LINES: Final = 40
+# The oracle of whole histories.
+LINEARIZABLE: Final = "linearizable"
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -46,6 +50,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     faults: dict[str, int]
     answers: dict[str, int]
     properties: dict[str, int]
+    judgement: Judgement
 
     @property
     def ok(self) -> bool:
@@ -79,7 +84,11 @@ def play_seed(seed: int, ticks: int, mix: Mix | None = None) -> Played:
                     machine.process.kill()
             kernel.kill()
         loop.close()
-        return Played(_outcome(world, ticks, broken), world.recording.history())
+    history = world.recording.history()
+    judgement = judge(history)
+    if broken is None and judgement.violation is not None:
+        broken = f"Broken: {Broken(LINEARIZABLE, judgement.violation)}"
+    return Played(_outcome(world, ticks, broken, judgement), history)
 
 
 def _play(world: World, ticks: int) -> str | None:
@@ -146,7 +155,7 @@ def _heard(complaints: Complaints) -> Iterator[None]:
         log.propagate = propagate
 
 
-def _outcome(world: World, ticks: int, broken: str | None) -> Outcome:
+def _outcome(world: World, ticks: int, broken: str | None, judgement: Judgement) -> Outcome:
     counts = world.trace.counts
     faults = {
         name.removeprefix("fault "): count
@@ -174,4 +183,5 @@ def _outcome(world: World, ticks: int, broken: str | None) -> Outcome:
         faults=faults,
         answers=answers,
         properties=world.monitor.reached(),
+        judgement=judgement,
     )

@@ -89,7 +89,14 @@ class World:
         self.recording = Recording(loop, seed, self.server_clock)
         self.network = Network(loop, self.random("network"), mix, self.trace, self.recording)
         self.disk = Disk(
-            loop, self.random("disk"), mix, self.trace, inner, self.monitor, self.kill_next
+            loop,
+            self.random("disk"),
+            mix,
+            self.trace,
+            inner,
+            self.monitor,
+            self.kill_next,
+            self.recording,
         )
         self._births = self.random("births")
         loop.after_callback = self._after_callback
