@@ -28,8 +28,9 @@ class Leases:
                 case {"task": {"id": str(id), "version": int(version), "state": "acquired"}}:
                     if part.kind in ("task.claim", "task.acquire", "task.create"):
                         self._holders[id, version].add(request_id_of(part.operation))
-                    if isinstance(answer.get("attempt"), int):
-                        self._attempts[id, version] = answer["attempt"]
+                    match answer:
+                        case {"attempt": int(attempt)}:
+                            self._attempts[id, version] = attempt
 
     def allow(self, part: Part, before: Snapshot, after: Snapshot) -> bool:
         """Whether a request of unknown outcome may have given out the versions that it would."""

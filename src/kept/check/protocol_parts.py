@@ -47,6 +47,7 @@ SHOWING: Final = {
     "dead.list": ("dead.seen", "letters", "letter"),
 }
 SEEN: Final = frozenset(seen for seen, _, _ in SHOWING.values())
+CLAIM: Final = "task.claim"
 HAND_BACK: Final = "task.claim handed back"
 NOTHING_APPLIED: Final = frozenset({401, 403, 413, 429, 503})
 FIRST_UNCLEAR: Final = 500
@@ -66,33 +67,79 @@ SILENT: Final = frozenset({"task.nack", "dead.replay"})
 
 def parts_of(operations: Sequence[Operation], skew_ms: float | None) -> list[Part]:
     """All parts, in the order of the operations."""
-    earliest = _earliest(operations, skew_ms)
-    shown = shown_instants(operations)
-    queued = _queued(operations)
-    ids = Counter(request_id_of(operation) for operation in operations)
+    cutting = _Cutting(operations, skew_ms)
+    claims: list[int] = []
     found: list[Part] = []
     for index, operation in enumerate(operations):
         answer = _judged_answer(operation)
-        unclear = answer is None
-        if _is_left_out(operation, is_unclear=unclear):
+        if _is_left_out(operation, is_unclear=answer is None):
             continue
-        latest = _latest(operation, skew_ms)
-        for kind, data, own in _shares(operation, answer, queued):
-            keys = tuple(_keys(kind, data, own))
-            part = Part(
-                index=index,
-                operation=operation,
-                kind=kind,
-                data=data,
-                answer=own,
-                keys=keys,
-                earliest=earliest[index],
-                latest=latest,
-                instants=_instants(kind, data, own, shown),
-                request_id=_known_id(operation, ids),
-            )
-            found.append(part)
+        if operation.kind == CLAIM and answer is None:
+            claims.append(index)
+            continue
+        for kind, data, own in _shares(operation, answer):
+            found.append(cutting.part(index, kind, data, own))
+    if claims:
+        jobs = _Jobs(operations, found)
+        for index in claims:
+            data = operations[index].data
+            for id in jobs.within_reach(operations[index]):
+                found.append(cutting.part(index, CLAIM, {**data, "id": id}, None))
+                back = {"id": id, "pid": data.get("pid")}
+                found.append(cutting.part(index, HAND_BACK, back, None))
+        found.sort(key=lambda part: part.index)
     return found
+
+
+class _Cutting:
+    """What every part needs to know of the whole history."""
+
+    def __init__(self, operations: Sequence[Operation], skew_ms: float | None) -> None:
+        self._operations = operations
+        self._skew_ms = skew_ms
+        self._earliest = _earliest(operations, skew_ms)
+        self._shown = shown_instants(operations)
+        self._ids = Counter(request_id_of(operation) for operation in operations)
+
+    def part(self, index: int, kind: str, data: JsonObject, answer: Answer | None) -> Part:
+        """A share of an operation."""
+        operation = self._operations[index]
+        return Part(
+            index=index,
+            operation=operation,
+            kind=kind,
+            data=data,
+            answer=answer,
+            keys=tuple(_keys(kind, data, answer)),
+            earliest=self._earliest[index],
+            latest=_latest(operation, self._skew_ms),
+            instants=_instants(kind, data, answer, self._shown),
+            request_id=_known_id(operation, self._ids),
+        )
+
+
+class _Jobs:
+    """The jobs of each queue, and from when to when anybody named them."""
+
+    def __init__(self, operations: Sequence[Operation], parts: Sequence[Part]) -> None:
+        self._queued = _queued(operations)
+        self._spans: dict[str, tuple[int, int]] = {}
+        for part in parts:
+            invoked = part.operation.invoked
+            returned = part.operation.returned
+            over = FOREVER if returned is None else returned
+            for key in part.keys:
+                first, last = self._spans.get(key, (invoked, over))
+                self._spans[key] = (min(first, invoked), max(last, over))
+
+    def within_reach(self, claim: Operation) -> Iterator[str]:
+        """Those that a claim of unknown outcome may have taken so that anybody could tell."""
+        over = FOREVER if claim.returned is None else claim.returned
+        names = _list(claim.data.get("queues"))
+        for id in dict.fromkeys(_each(self._queued.get(str(name), ()) for name in names)):
+            first, last = self._spans.get(id, (FOREVER, -1))
+            if first < over and claim.invoked < last:
+                yield id
 
 
 def _earliest(operations: Sequence[Operation], skew_ms: float | None) -> list[int]:
@@ -151,7 +198,7 @@ def _is_left_out(operation: Operation, *, is_unclear: bool) -> bool:
 
 
 def _shares(
-    operation: Operation, answer: Answer | None, queued: dict[str, list[str]]
+    operation: Operation, answer: Answer | None
 ) -> Iterator[tuple[str, JsonObject, Answer | None]]:
     """The operation, or the shares into which it is cut."""
     kind, data = operation.kind, operation.data
@@ -163,16 +210,11 @@ def _shares(
             yield kind, {**data, "tasks": [named]}, _beat_of(named, answer)
     elif kind == "dead.replay" and not refused:
         yield from _replays(data, answer)
-    elif kind == "task.claim" and not refused:
+    elif kind == CLAIM and not refused:
         claimed = answer.data if answer is not None and isinstance(answer.data, dict) else {}
         for lease in _list(claimed.get("tasks")):
             yield kind, {**data, "id": _claimed_id(lease)}, Answer(200, _without_added(lease))
-        if answer is None:
-            names = _list(data.get("queues"))
-            for id in dict.fromkeys(_each(queued.get(str(name), ()) for name in names)):
-                yield kind, {**data, "id": id}, None
-                yield HAND_BACK, {"id": id, "pid": data.get("pid")}, None
-    elif kind != "task.claim" and any(True for _ in _keys(kind, data, answer)):
+    elif kind != CLAIM and any(True for _ in _keys(kind, data, answer)):
         own = None if answer is None else Answer(answer.status, _without_added(answer.data))
         if kind == "task.nack" and own is not None and isinstance(own.data, dict):
             data = {**data, **{name: at for name, at in own.data.items() if name == "retryAt"}}
@@ -257,14 +299,25 @@ def _creates(operation: Operation) -> Iterator[JsonObject]:
 
 
 def _queued(operations: Sequence[Operation]) -> dict[str, list[str]]:
-    """The ids of the jobs of each queue."""
-    found: defaultdict[str, list[str]] = defaultdict(list)
+    """The ids of the jobs of each queue: those that anybody created, and those that were shown."""
+    found: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for operation in operations:
-        for create in _creates(operation):
-            target = _tags(create).get("resonate:target", "")
+        for record in (*_creates(operation), *_shown_promises(operation)):
+            target = _tags(record).get("resonate:target", "")
             if isinstance(target, str) and target.startswith(QUEUE):
-                found[target.removeprefix(QUEUE)].append(create.get("id", ""))
-    return found
+                found[target.removeprefix(QUEUE)][str(record.get("id", ""))] = None
+    return {queue: list(ids) for queue, ids in found.items()}
+
+
+def _shown_promises(operation: Operation) -> Iterator[JsonObject]:
+    """Every promise record in the answer to an operation."""
+    if operation.answer is None or not isinstance(operation.answer.data, dict):
+        return
+    yield from promises_in(operation.answer.data)
+    for many in ("tasks", "promises"):
+        for each in _list(operation.answer.data.get(many)):
+            if isinstance(each, dict):
+                yield from promises_in(each if many == "tasks" else {"promise": each})
 
 
 def _tags(record: JsonObject) -> JsonObject:
