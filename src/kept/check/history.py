@@ -16,8 +16,10 @@ data; status, data), and when. Measures of time are kept apart:
 
 An operation without an answer has an unknown outcome: it may have taken effect at any time after
 its invocation, or never. If it has a `returned` all the same, it was known to be over by then, with
-or without an effect. A file written by hand may leave the numbers out; they then follow from the
-instants, and events of one instant count as concurrent.
+or without an effect. `unheard` says of an answer that it was given, and that it reached nobody.
+
+A file written by hand may leave the numbers out; they then follow from the instants, and events of
+one instant count as concurrent.
 """
 
 from __future__ import annotations
@@ -66,6 +68,7 @@ class Operation(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True,
     returned_at: float | None = None
     clock_from: int | None = None
     clock_until: int | None = None
+    unheard: bool = False
 
     @property
     def kind(self) -> str:
@@ -203,11 +206,13 @@ def _numbered_by_instants(operations: list[Operation]) -> list[Operation]:
 
 
 class Moment(NamedTuple):
-    """An event's number, and the recorder's clock then."""
+    """An event's number, the recorder's clock, and between which instants (ms) a server acts that
+    acts then."""
 
     number: int
     at: float
     clock_from: int | None
+    clock_until: int | None
 
 
 class Recorder:
@@ -231,26 +236,23 @@ class Recorder:
         self._faults: list[Fault] = []
 
     def moment(self) -> Moment:
-        """An event that happens now, for `invoke` and `over`."""
-        return Moment(self._event(), self._now_ms(), self._bounds()[0])
+        """An event that happens now and belongs to no operation yet."""
+        return Moment(self._event(), self._now_ms(), *self._bounds())
 
-    def invoke(
-        self, client: str, request: JsonObject, process: str = "", since: Moment | None = None
-    ) -> int:
+    def invoke(self, client: str, request: JsonObject, process: str = "") -> int:
         """Notes that a request is on its way; the number by which its answer is noted later.
 
-        It began now, or at an earlier moment. Raises `HistoryError` beyond `MAX_OPERATIONS`.
+        Raises `HistoryError` beyond `MAX_OPERATIONS`.
         """
         if len(self._operations) >= MAX_OPERATIONS:
             raise HistoryError(f"more than {MAX_OPERATIONS} operations")
-        since = since or self.moment()
         operation = Operation(
             client=client,
             process=process,
             request=request,
-            invoked=since.number,
-            invoked_at=since.at,
-            clock_from=since.clock_from,
+            invoked=self._event(),
+            invoked_at=self._now_ms(),
+            clock_from=self._bounds()[0],
         )
         self._operations.append(operation)
         return len(self._operations) - 1
@@ -271,12 +273,6 @@ class Recorder:
             self._operations[operation], returned_at=self._now_ms()
         )
 
-    def over(self, operation: int, moment: Moment) -> None:
-        """Notes that what has no answer can have had no effect after a moment."""
-        known = self._operations[operation]
-        if known.answer is None:
-            self._operations[operation] = msgspec.structs.replace(known, returned=moment.number)
-
     def asked_as(self, operation: int, head: JsonObject) -> None:
         """Notes the head under which a request travels."""
         known = self._operations[operation]
@@ -293,13 +289,10 @@ class Recorder:
         """What an operation asks."""
         return self._operations[operation].kind
 
-    def unanswered(self) -> list[tuple[int, str]]:
-        """The operations without an answer so far, each with its client."""
-        return [
-            (number, operation.client)
-            for number, operation in enumerate(self._operations)
-            if operation.answer is None
-        ]
+    @property
+    def operations(self) -> list[Operation]:
+        """Everything so far, by the numbers that `invoke` gave."""
+        return list(self._operations)
 
     def fault(
         self, kind: str, *, process: str = "", detail: str = "", until: float | None = None
@@ -310,8 +303,7 @@ class Recorder:
 
     def history(self) -> History:
         """Everything so far."""
-        operations = sorted(self._operations, key=lambda operation: operation.invoked)
-        return History(self._header, operations, list(self._faults))
+        return History(self._header, list(self._operations), list(self._faults))
 
     def _bounds(self) -> tuple[int, int] | tuple[None, None]:
         return self._server_clock() if self._server_clock is not None else (None, None)

@@ -24,6 +24,7 @@ from kept.sim.breakage import BrokenStep, broken_step
 from kept.sim.loop import SimulatedLoop
 from kept.sim.mix import Mix
 from kept.sim.process import Process
+from kept.sim.recording import Recording
 from kept.sim.strikes import Strikes
 from kept.sim.trace import BROKEN, FAULT, Trace
 from kept.stores.memory.store import MemoryStore, MemoryTransaction
@@ -49,7 +50,9 @@ class Disk:
         monitor: Monitor,
         kill: Callable[[Process, str], None],
         strikes: Strikes,
+        recording: Recording,
     ) -> None:
+        self._recording = recording
         self.loop = loop
         self.inner = inner
         self.monitor = monitor
@@ -106,6 +109,7 @@ class Disk:
         await transaction.commit_inner(notice)
         self.commits += 1
         self.trace.note("commit", process.name, transaction.batch_id)
+        self._recording.committed(process)
         for store in self._stores:
             if store.process is not process:
                 self._tell(store, notice)

@@ -12,9 +12,10 @@ from kept.check.incident import Breakage, Incident, Life, Mark
 from kept.check.linearizability import ComponentResult, check
 from kept.check.protocol_model import ProtocolModel
 from kept.check.timeline import page
+from kept.sim.judgement import BUDGET_STEPS
 from kept.sim.mix import SHARES
 from kept.sim.plan import Plan, in_words
-from kept.sim.run import Played, play_plan
+from kept.sim.run import LINEARIZABLE, Played, play_plan
 from kept.sim.runtime import EPOCH_MS
 from kept.sim.trace import FAULT, Event
 
@@ -22,8 +23,6 @@ SHOWN_LINES: Final = 200
 # The last steps and commits: a browser draws no more.
 MAX_MARKS: Final = 20_000
 MARKED: Final = ("step", "commit")
-# Of histories that are judged for the page; a run that broke by another oracle may be long.
-BUDGET_STEPS: Final = 200_000
 
 
 def failure_page(plan: Plan, command: str) -> str:
@@ -38,6 +37,8 @@ def failure_page(plan: Plan, command: str) -> str:
 
 def _is_about(violation: ComponentResult, breakage: Breakage) -> bool:
     """Whether operations that cannot be linearized have to do with what broke."""
+    if breakage.oracle == LINEARIZABLE:
+        return True
     told = {*breakage.ids, *breakage.why.split()}
     return any(key in told for key in violation.keys)
 

@@ -177,10 +177,10 @@ class Network:
     def _reply(self, flight: Flight, answer: Answer | None, fate: str) -> None:
         assert flight.server is not None
         if answer is None:
-            # What it asked may still be under way in the engine.
             self._note("left", flight.server.name, f"{flight.number}")
+            self._recording.left(flight, flight.server)
             return
-        self._recording.over(flight, flight.server)
+        self._recording.replied(flight, flight.server, answer.body)
         text = f"{flight.number} {answer.status} {len(answer.body)}"
         self._note("reply", flight.server.name, text, answer.body)
         if (flight.server.name, flight.client.name) in self._cut:
@@ -188,7 +188,13 @@ class Network:
         if fate == "broken_after":
             self._later(self._delay(), flight.fail, AnswerLostError("reset by the simulation"))
         elif fate != "again":
-            self._later(self._delay(), _settle, flight.future, answer)
+            self._later(self._delay(), self._arrive, flight, answer)
+
+    def _arrive(self, flight: Flight, answer: Answer) -> None:
+        """The answer is at the client, if that still waits."""
+        if not flight.future.done():
+            self._recording.heard(flight)
+            flight.future.set_result(answer)
 
     def left(self, flight: Flight) -> None:
         """The client waits no longer: the server hears of it, unless the link is cut."""
@@ -292,8 +298,3 @@ def _scope(path: str, body: bytes) -> Message:
         "query_string": b"",
         "headers": headers,
     }
-
-
-def _settle(future: asyncio.Future[Answer], answer: Answer) -> None:
-    if not future.done():
-        future.set_result(answer)

@@ -16,18 +16,22 @@ from kept.check.history import History
 from kept.check.incident import Breakage
 from kept.sim.breakage import Broken, breakage_of
 from kept.sim.faults import Faults
+from kept.sim.judgement import Judgement, judge
 from kept.sim.loop import SimulatedLoop, SimulationStuckError
 from kept.sim.mix import Mix
 from kept.sim.plan import Plan, draw_plan
 from kept.sim.process import Process
 from kept.sim.requests import RAW_KINDS
-from kept.sim.trace import FAULT, KEPT_EVENTS
+from kept.sim.runtime import EPOCH_MS
+from kept.sim.trace import BROKEN, FAULT, KEPT_EVENTS, Event
 from kept.sim.world import Complaints, World
 
 # From so many ticks on, every kind must have succeeded and every fault must have struck.
 GATED_TICKS: Final = 300
 SHOWN_LINES: Final = 40
 EMPTY_PASS: Final = "no empty pass"
+# The oracle of whole histories.
+LINEARIZABLE: Final = "linearizable"
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -52,6 +56,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     faults: dict[str, int]
     answers: dict[str, int]
     properties: dict[str, int]
+    judgement: Judgement
 
     @property
     def ok(self) -> bool:
@@ -89,7 +94,12 @@ def play_plan(plan: Plan, kept_events: int | None = KEPT_EVENTS) -> Played:
                     machine.process.kill()
             kernel.kill()
         loop.close()
-        return Played(_outcome(world, error), world)
+    judgement = judge(world.recording.history())
+    if error is None and judgement.violation is not None:
+        error = Broken(LINEARIZABLE, judgement.violation)
+        at = max(0.0, (judgement.violated_at - EPOCH_MS) / 1_000)
+        world.trace.broken = Event(at, BROKEN, judgement.violated_by, judgement.violation)
+    return Played(_outcome(world, error, judgement), world)
 
 
 def _play(world: World) -> Exception | None:
@@ -162,7 +172,7 @@ def _heard(complaints: Complaints) -> Iterator[None]:
         log.propagate = propagate
 
 
-def _outcome(world: World, error: Exception | None) -> Outcome:
+def _outcome(world: World, error: Exception | None, judgement: Judgement) -> Outcome:
     breakage = None
     if error is not None:
         first = world.trace.broken
@@ -196,4 +206,5 @@ def _outcome(world: World, error: Exception | None) -> Outcome:
         faults=faults,
         answers=answers,
         properties=world.monitor.reached(),
+        judgement=judgement,
     )

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from kept.sim.records import Failure, SoakRecord
+from kept.sim.records import Failure, Linearizability, SoakRecord
 from kept.sim.run import Outcome, run_seed
 
 # Seeds that wait for a core, for each core: enough that none is idle.
@@ -49,6 +49,14 @@ class Tally(msgspec.Struct):
         """Whether everything held, and every seed was the same each time."""
         return not self.failures and not self.mismatches
 
+    judged: int = 0
+    components: int = 0
+    steps: int = 0
+    # Components about which nothing could be said.
+    unknown: int = 0
+    # Histories with a component that has no order.
+    violations: int = 0
+
     def add(self, outcome: Outcome) -> None:
         """Counts one run."""
         self.runs += 1
@@ -63,6 +71,11 @@ class Tally(msgspec.Struct):
         self.faults.update(outcome.faults)
         self.answers.update(outcome.answers)
         self.properties.update(outcome.properties)
+        self.judged += outcome.judgement.operations
+        self.components += outcome.judgement.components
+        self.steps += outcome.judgement.steps
+        self.unknown += len(outcome.judgement.unknown)
+        self.violations += outcome.judgement.violation is not None
 
     def compare(self, outcome: Outcome) -> None:
         """Holds a run against the other one of its seed, if that has been; see `add`."""
@@ -73,6 +86,17 @@ class Tally(msgspec.Struct):
         self.played_twice += 1
         if other != outcome.digest:
             self.mismatches.append(outcome.seed)
+
+    def _linearizability(self) -> Linearizability:
+        fine = self.components - self.unknown - self.violations
+        verdicts = {
+            "linearizable": fine,
+            "not linearizable": self.violations,
+            "unknown": self.unknown,
+        }
+        return Linearizability(
+            operations=self.judged, components=self.components, steps=self.steps, verdicts=verdicts
+        )
 
     def record(self) -> SoakRecord:
         """The tally as it is kept."""
@@ -87,6 +111,7 @@ class Tally(msgspec.Struct):
             faults=self.faults,
             requests=succeeded(self.answers),
             properties=self.properties,
+            linearizability=self._linearizability(),
             played_twice=self.played_twice,
             mismatches=sorted(self.mismatches),
             failures=sorted(self.failures, key=lambda failure: failure.seed),

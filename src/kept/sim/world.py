@@ -110,6 +110,7 @@ class World:
             self.monitor,
             self.kill_next,
             self.strikes,
+            self.recording,
         )
         self._births = self.random("births")
         loop.after_callback = self._after_callback

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from kept.sim.judgement import Judgement
 from kept.sim.plan import Plan, in_words
 from kept.sim.run import Outcome
 from kept.sim.soak import Tally, succeeded
 
 MAX_WORDS_CHARACTERS: Final = 400
+SHOWN_UNKNOWN: Final = 3
 
 
 def print_outcome(outcome: Outcome) -> None:
@@ -24,9 +26,19 @@ def print_outcome(outcome: Outcome) -> None:
     print(f"          {outcome.repeated:,} of them tried again")
     print(f"checked   {sum(outcome.properties.values()):,} property evaluations,")
     print(f"          {outcome.compared:,} answers held against earlier ones")
+    _print_judgement(outcome.judgement)
     print(f"answers   {_joined(succeeded(outcome.answers).items())}")
     print(f"faults    {_joined(outcome.faults.items()) or 'none'}")
     print(f"trace     {outcome.digest}")
+
+
+def _print_judgement(judgement: Judgement) -> None:
+    verdict = "not linearizable" if judgement.violation else "linearizable"
+    print(f"history   {judgement.operations:,} operations in {judgement.components:,} components,")
+    print(f"          the largest of {judgement.largest:,}, judged in {judgement.steps:,} steps:")
+    print(f"          {verdict}, {len(judgement.unknown):,} components unknown")
+    for unknown in judgement.unknown[:SHOWN_UNKNOWN]:
+        print(f"          {unknown}")
 
 
 def _verdict(outcome: Outcome) -> str:
@@ -40,6 +52,8 @@ def print_tally(tally: Tally, ticks: int) -> None:
     print(f"work      {tally.goals:,} workflows and jobs")
     print(f"checked   {tally.properties.total():,} property evaluations,")
     print(f"          {tally.compared:,} answers held against earlier ones")
+    print(f"histories {tally.judged:,} operations in {tally.components:,} components, judged in")
+    print(f"          {tally.steps:,} steps; {tally.unknown:,} components unknown")
     if tally.played_twice:
         print(f"          {tally.played_twice:,} seeds twice, {len(tally.mismatches):,} differed")
     print(f"answers   {_joined(sorted(succeeded(tally.answers).items()))}")
