@@ -13,8 +13,8 @@ What is judged, and how:
   nothing to take.
 - A claim of unknown outcome may have taken any task of its queues, each as a part of its own, and
   may have given it back, where nobody waited for the answer any more.
-- An answer is compared without what only paging and cancelling read, and a dead letter without the
-  fields that it does not have.
+- An answer is compared without what only cancelling reads, and a dead letter without the fields that
+  it does not have.
 
 The server's instant of a step lies between invocation and return: on its own clock, where the
 recorder knew it, else on the recorder's, give or take the skew; where the skew is unknown too, only
@@ -52,7 +52,7 @@ HAND_BACK: Final = "task.claim handed back"
 NOTHING_APPLIED: Final = frozenset({401, 403, 413, 429, 503})
 FIRST_UNCLEAR: Final = 500
 # What our own extensions add to answers of the base protocol.
-ADDED_FIELDS: Final = ("more", "cancel")
+ADDED_FIELDS: Final = ("cancel",)
 # Kinds by which a promise is created or settled, so that its record may show their instant.
 TELLING: Final = frozenset(
     {
