@@ -100,10 +100,23 @@ class _Cutting:
         self._earliest = _earliest(operations, skew_ms)
         self._shown = shown_instants(operations)
         self._ids = Counter(request_id_of(operation) for operation in operations)
+        # What a nack answered, for one that was asked before it under the same id.
+        self._retry_at = {
+            request_id_of(operation): operation.answer.data["retryAt"]
+            for operation in operations
+            if operation.kind == "task.nack"
+            and operation.answer is not None
+            and isinstance(operation.answer.data, dict)
+            and "retryAt" in operation.answer.data
+        }
 
     def part(self, index: int, kind: str, data: JsonObject, answer: Answer | None) -> Part:
         """A share of an operation."""
         operation = self._operations[index]
+        if kind == "task.nack" and answer is None:
+            id = request_id_of(operation)
+            if id is not None and id in self._retry_at:
+                data = {**data, "retryAt": self._retry_at[id]}
         return Part(
             index=index,
             operation=operation,
