@@ -14,8 +14,8 @@ from kept.check.compare import Reply, difference
 from kept.check.history import Answer, Operation
 from kept.check.model import Model
 from kept.check.model.background import task_state
-from kept.check.model.schedules import fire
 from kept.check.model.queues import expire_lease
+from kept.check.model.schedules import fire
 from kept.check.model.state import State, is_live, settle_by_deadline
 
 HORIZON_MS = 14
