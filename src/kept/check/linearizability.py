@@ -102,8 +102,7 @@ def check(
     *,
     budget_steps: int = DEFAULT_BUDGET_STEPS,
 ) -> Result:
-    """Judges a history by a model, within `budget_steps` for each component beyond the one step
-    that each of its operations needs."""
+    """Judges a history by a model, within `budget_steps` for each component."""
     parts = list(model.parts(history.operations, history.header.clock_skew_ms))
     components = [_judge(model, setting, budget_steps) for setting in components_of(parts)]
     verdicts = {component.verdict for component in components}
@@ -208,7 +207,7 @@ class _Search(Generic[StateT]):
         self._setting = setting
         ordered = sorted(setting.parts, key=lambda part: part.operation.invoked)
         self._required = [part for part in ordered if part.answer is not None]
-        self._budget = budget_steps + len(self._required)
+        self._budget = budget_steps
         self._optional = [part for part in ordered if part.answer is None]
         self._spans = [
             (part.operation.invoked, _returned(part.operation)) for part in self._optional

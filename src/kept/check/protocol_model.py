@@ -162,8 +162,13 @@ class ProtocolModel:
         if not times:
             span = f"{part.earliest} to {part.latest}"
             return f"its instant lies in {span}, but {state.time} has been reached before it"
-        reply, _ = _applied(state, part, times[0])
         assert part.answer is not None
+        if part.kind in SEEN:
+            looked = Workspace(state).state
+            record = _looked_up(looked, part.kind, part.data["id"], times[0])
+            reply = Reply(200, record or {})
+        else:
+            reply, _ = _applied(state, part, times[0])
         actual = Reply(part.answer.status, part.answer.data)
         place = _state_difference(reply, actual)
         place = place or difference(part.kind, _as_asked(part, reply), actual)
@@ -340,14 +345,20 @@ def _state_difference(expected: Reply, actual: Reply) -> str | None:
 
 
 def _as_asked(part: Part, reply: Reply) -> Reply:
-    """The model's answer, its preload no longer than a page that may have been asked for."""
+    """The model's answer, its preload cut to the page that was answered, if that says that there is
+    more, or none was asked for. Where a page ends, the server may choose."""
     assert part.answer is not None
-    is_page = "preload" in part.data or len(_preload(reply.data)) >= MAX_PRELOAD
+    told = part.answer.data
+    more = told.get("more") if isinstance(told, dict) else None
+    is_page = more is not None or part.data.get("preload") == 0
+    is_page = is_page or len(_preload(reply.data)) >= MAX_PRELOAD
     if not is_page or reply.status != part.answer.status:
         return reply
     shown = {record["id"] for record in _preload(part.answer.data)}
     page = [record for record in _preload(reply.data) if record["id"] in shown]
     data = {**reply.data, "preload": page}
+    if more is not None:
+        data["more"] = more
     if "released" in data:
         data["released"] = [id for id in data["released"] if id in shown]
     if not data.get("released", True):

@@ -13,8 +13,8 @@ What is judged, and how:
   nothing to take.
 - A claim of unknown outcome may have taken any task of its queues, each as a part of its own, and
   may have given it back, where nobody waited for the answer any more.
-- An answer is compared without what only paging and cancelling read, and a dead letter without the
-  fields that it does not have.
+- An answer is compared without what only cancelling reads, and a dead letter without the fields that
+  it does not have.
 
 The server's instant of a step lies between invocation and return: on its own clock, where the
 recorder knew it, else on the recorder's, give or take the skew; where the skew is unknown too, only
@@ -52,7 +52,7 @@ HAND_BACK: Final = "task.claim handed back"
 NOTHING_APPLIED: Final = frozenset({401, 403, 413, 429, 503})
 FIRST_UNCLEAR: Final = 500
 # What our own extensions add to answers of the base protocol.
-ADDED_FIELDS: Final = ("more", "cancel")
+ADDED_FIELDS: Final = ("cancel",)
 # Kinds by which a promise is created or settled, so that its record may show their instant.
 TELLING: Final = frozenset(
     {
@@ -100,10 +100,23 @@ class _Cutting:
         self._earliest = _earliest(operations, skew_ms)
         self._shown = shown_instants(operations)
         self._ids = Counter(request_id_of(operation) for operation in operations)
+        # What a nack answered, for one that was asked before it under the same id.
+        self._retry_at = {
+            request_id_of(operation): operation.answer.data["retryAt"]
+            for operation in operations
+            if operation.kind == "task.nack"
+            and operation.answer is not None
+            and isinstance(operation.answer.data, dict)
+            and "retryAt" in operation.answer.data
+        }
 
     def part(self, index: int, kind: str, data: JsonObject, answer: Answer | None) -> Part:
         """A share of an operation."""
         operation = self._operations[index]
+        if kind == "task.nack" and answer is None:
+            id = request_id_of(operation)
+            if id is not None and id in self._retry_at:
+                data = {**data, "retryAt": self._retry_at[id]}
         return Part(
             index=index,
             operation=operation,

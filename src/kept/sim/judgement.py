@@ -10,7 +10,7 @@ from kept.check.history import History
 from kept.check.linearizability import Result, check
 from kept.check.protocol_model import ProtocolModel
 
-# For each component. Most need about as many as they have operations.
+# For each component, beyond one for each operation: most need few more.
 BUDGET_STEPS: Final = 3_000
 MAX_SHOWN_CHARACTERS: Final = 600
 MAX_SHOWN_KEYS: Final = 3
@@ -34,7 +34,7 @@ class Judgement(msgspec.Struct, kw_only=True):
 
 def judge(history: History) -> Judgement:
     """Judges a whole history within a bounded number of steps."""
-    result = check(history, ProtocolModel(), budget_steps=BUDGET_STEPS)
+    result = check(history, ProtocolModel(), budget_steps=BUDGET_STEPS + len(history.operations))
     wrong = next((history.operations[each.first or 0] for each in result.violations), None)
     return Judgement(
         operations=len(history.operations) - sum(result.skipped.values()),
