@@ -121,7 +121,7 @@ def _glance(
 
 
 def _simulation(record: SoakRecord) -> Lines:
-    never = [name for name in ALL_NAMES if not record.properties.get(name)]
+    never = [name for name in sorted(ALL_NAMES) if not record.properties.get(name)]
     rarest = sorted(record.properties.items(), key=lambda each: (each[1], each[0]))
     rarest = [each for each in rarest if each[1]][:RAREST]
     lines = _table(
