@@ -11,7 +11,9 @@ import ctypes
 import os
 import resource
 import signal
+import subprocess
 import sys
+import traceback
 from typing import Final, NoReturn
 
 import msgspec
@@ -30,11 +32,14 @@ from kept.cli.main import main
 from tests.crash import points
 
 PR_SET_PDEATHSIG: Final = 1
+CAPABILITY_VERSION: Final = 0x20080522
+# CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH.
+PASSING_OVER_PERMISSIONS: Final = 1 << 1 | 1 << 2
 LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class Order(msgspec.Struct, omit_defaults=True):
-    """A process to start: `kept` with these arguments, or the exit of an earlier one (`wait`)."""
+    """A process to start: `kept` with these arguments. Or the end of an earlier one (`wait`)."""
 
     argv: list[str] = []
     env: dict[str, str] = {}
@@ -49,9 +54,11 @@ class Order(msgspec.Struct, omit_defaults=True):
     try_ms: int = 0
     # It can write files up to this size.
     file_bytes: int = 0
-    # It gives up root for this user.
-    user: int = 0
+    # Permissions bind it, even if it is root.
+    plain: bool = False
     wait: int = 0
+    # No process: a place where something is mounted, to be taken away at the end.
+    mounted: str = ""
 
 
 class Done(msgspec.Struct):
@@ -64,6 +71,7 @@ def nurse() -> None:
     """Answers orders until the input ends."""
     decode = msgspec.json.Decoder(Order).decode
     children: set[int] = set()
+    mounts: list[str] = []
     try:
         for line in sys.stdin.buffer:
             order = decode(line)
@@ -71,6 +79,9 @@ def nurse() -> None:
                 _, status = os.waitpid(order.wait, 0)
                 children.discard(order.wait)
                 number = os.waitstatus_to_exitcode(status)
+            elif order.mounted:
+                mounts.append(order.mounted)
+                number = 0
             else:
                 us = os.getpid()
                 number = os.fork()
@@ -82,6 +93,9 @@ def nurse() -> None:
     finally:
         for child in children:
             os.kill(child, signal.SIGKILL)
+        for place in mounts:
+            if os.path.ismount(place):
+                subprocess.run(["umount", "--lazy", place], check=False)
 
 
 def _be(order: Order, parent: int) -> NoReturn:
@@ -97,11 +111,8 @@ def _be(order: Order, parent: int) -> NoReturn:
         for source, target in ((nothing, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
         os.environ.update(order.env)
-        if order.user:
-            os.setgid(order.user)
-            os.setuid(order.user)
-            # Giving up rights clears it.
-            LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if order.plain:
+            _be_plain()
         os.chdir(order.directory)
         if order.file_bytes:
             _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -112,10 +123,23 @@ def _be(order: Order, parent: int) -> NoReturn:
         code = main(order.argv)
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:  # noqa: BLE001 - whatever it is, this process must not become a second nursery
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _be_plain() -> None:
+    """Gives up root's right to pass over permissions."""
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    LIBC.capget(header, sets)
+    # The first of the six are those in effect.
+    sets[0] &= ~PASSING_OVER_PERMISSIONS
+    if LIBC.capset(header, sets) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def _during_a_checkpoint(fuse: Fuse) -> None:
 STARTING: Final[dict[str, Callable[[Fuse], None]]] = {
     "during a migration": _between_statements_of_a_migration,
     "after a migration, before its commit": after(store, "migrate"),
-    "before the store is open": before(connection, "connect_reader"),
+    "before the store is open": before(store, "_data_version"),
     "after the store is open": after_awaited(SqliteStore, "open"),
 }
 # Around every commit of a server, or of a worker with a store of its own.

@@ -72,9 +72,7 @@ async def ship(ctx: kept.Context, key: str) -> int:
 async def order(ctx: kept.Context, key: str) -> int:
     """The workflow."""
     total = await ctx.run(charge, f"{key}/charge")
-    total += sum(
-        await asyncio.gather(*(ctx.call(pack, f"{key}/pack-{n}") for n in range(PACKS)))
-    )
+    total += sum(await asyncio.gather(*(ctx.call(pack, f"{key}/pack-{n}") for n in range(PACKS))))
     await ctx.sleep(NAP_SECONDS)
     approval = ctx.promise(APPROVAL, type=int)
     child = ctx.call(ship, f"{key}/ship")

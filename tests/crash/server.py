@@ -87,6 +87,13 @@ class ServerProcess:
         await self.process.kill()
         self.process = None
 
+    async def failed(self, **more: object) -> tuple[int, str]:
+        """Starts it where it cannot live: its exit code, and what it wrote."""
+        before = len(self.log)
+        code = await self.begin(**more).ended()
+        self.process = None
+        return code, self.log[before:]
+
     async def died(self) -> None:
         """Waits until it has killed itself, at the point that it was started with."""
         assert self.process is not None

@@ -63,9 +63,7 @@ class ServerRun:
 
     def _client(self, number: int, receiver: Receiver) -> Client:
         seed = self._seed * 1_000 + number
-        return Client(
-            f"c{number}", self.server.url, seed, self.ledger, self._recorder, receiver
-        )
+        return Client(f"c{number}", self.server.url, seed, self.ledger, self._recorder, receiver)
 
     async def answered(self, count: int) -> None:
         """Returns after `count` more answers; a client that failed fails the run at once."""

@@ -42,14 +42,15 @@ async def _strike(run: WorkerRun) -> str:
 
 
 @pytest.mark.timeout(limit_seconds(STRIKES, 1, SECONDS_PER_STRIKE))
-@pytest.mark.parametrize("served", [True, False], ids=["server", "file"])
+@pytest.mark.parametrize("on", ["server", "file"])
 async def test_workflows_survive_kills_of_workers(
-    nursery: Nursery, tmp_path: Path, record: Record, served: bool
+    nursery: Nursery, tmp_path: Path, record: Record, on: str
 ) -> None:
     """Three workers on a server, or on one SQLite file, are killed and frozen at random while workflows
     with steps, calls, sleeps, fan-out and children run."""
     for number, strikes in enumerate(runs(cycles(STRIKES))):
-        run = WorkerRun(nursery, tmp_path / str(number), SEED + number, record, served=served)
+        place, served = tmp_path / str(number), on == "server"
+        run = WorkerRun(nursery, place, SEED + number, record, served=served)
         await run.play(_strike, strikes)
 
 
