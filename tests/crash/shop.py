@@ -36,6 +36,11 @@ class Shop:
         self._numbers = itertools.count(1)
         self.connection = HttpConnection(self.server.url, RUNTIME, retry=NO_RETRY)
 
+    @property
+    def newest(self) -> str:
+        """The id of the promise that was acknowledged last."""
+        return next(reversed(self.acknowledged))
+
     async def create(self) -> Response:
         """One more promise; what the server answered."""
         id = f"p-{next(self._numbers)}"
@@ -60,7 +65,7 @@ class Shop:
         for number in range(promises):
             assert (await self.create()).ok
             if number % 2:
-                assert (await self.settle(list(self.acknowledged)[-1])).ok
+                assert (await self.settle(self.newest)).ok
 
     async def refused(self) -> Response:
         """Creates promises until the server refuses one; its answer."""
