@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 
@@ -18,13 +20,23 @@ def nursery() -> Iterator[Nursery]:
     nursery.close()
 
 
-@pytest.fixture(scope="session")
-def _figures() -> Record:
-    return Record()
+_figures: Final = Record()
 
 
 @pytest.fixture
-def record(_figures: Record) -> Iterator[Record]:
+def record() -> Record:
     """The figures of this run of the suite, written to the file that KEPT_RECORD names."""
-    yield _figures
-    _figures.save()
+    return _figures
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The figures of one process would overwrite those of another."""
+    if os.environ.get("KEPT_RECORD") and config.getoption("numprocesses", None):
+        raise pytest.UsageError("KEPT_RECORD wants all tests in one process: add -n 0")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """After each test, the figures so far are written."""
+    _figures.failed_tests += report.failed
+    if report.when == "teardown":
+        _figures.save()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -67,22 +68,33 @@ async def stored(path: Path) -> Dump:
     return dump
 
 
-def judge_stored(ledger: Ledger, dump: Dump) -> None:
+def judge_stored(ledger: Ledger, dump: Dump, record: Record) -> None:
     """Every acknowledged create, settle and fulfil is stored as it was answered, each promise has one
     settlement, each version of a task one holder."""
+    lost = sorted(set(_lost(ledger, dump)))
+    record.lost += len(lost)
+    assert not lost, f"acknowledged, and not stored so: {lost[:5]}"
+    _judge_leases(ledger, dump)
+
+
+def _lost(ledger: Ledger, dump: Dump) -> Iterator[str]:
+    records = {id: promise.record() for id, promise in dump.promises.items()}
     for id, created in ledger.created.items():
-        stored = dump.promises[id].record()
-        assert (stored.param, stored.tags, stored.created_at) == (
+        found = records.get(id)
+        if found is None or (found.param, found.tags, found.created_at) != (
             created.param,
             created.tags,
             created.created_at,
-        ), id
+        ):
+            yield id
     for id, answers in ledger.settled.items():
-        assert all(answer == dump.promises[id].record() for answer in answers), id
+        if any(answer != records.get(id) for answer in answers):
+            yield id
     for id, fulfils in ledger.fulfilled.items():
-        assert [answer for _, answer in fulfils] == [dump.promises[id].record()], id
-        assert dump.tasks[id].version == fulfils[0][0], id
-    _judge_leases(ledger, dump)
+        if [answer for _, answer in fulfils] != [records.get(id)] or dump.tasks[
+            id
+        ].version != fulfils[0][0]:
+            yield id
 
 
 def _judge_leases(ledger: Ledger, dump: Dump) -> None:

@@ -27,6 +27,8 @@ RUNTIME: Final = SystemRuntime()
 # Long beside a restart of the server, short beside the whole test: a claim whose answer was lost
 # for good comes back.
 TTL_MS: Final = 5_000
+# Over before its holder comes back to it, now and then.
+SHORT_TTL_MS: Final = 60
 # As long as a server takes to start, many times over.
 MAX_REPEATS: Final = 2_000
 PAUSE_S: Final = 0.02
@@ -119,11 +121,13 @@ class Client:
         self._receiver = receiver
         self._connection = RepeatingConnection(url, recorder, name, ledger)
         self._number = 0
+        # Leases that it may have lost by now.
+        self._slow: list[tuple[str, int]] = []
 
     async def run(self) -> None:
         steps = (
-            *(self._create_job, self._create_job, self._work, self._work),
-            *(self._settle, self._settle_shared, self._listen),
+            *(self._create_job, self._create_job, self._work, self._work_slowly),
+            *(self._settle, self._settle_shared, self._listen, self._look, self._end_slow_work),
         )
         try:
             while not self.stopping:
@@ -188,15 +192,44 @@ class Client:
         assert isinstance(response.data, PromiseResult), response
         self.ledger.settled[id].append(response.data.promise)
 
+    async def _look(self) -> None:
+        """Nobody sees a state that is taken back later."""
+        id = f"shared-{self.ledger.cohort}-{self.random.randint(1, 3)}"
+        await self._ask(r.PromiseGet(id))
+
     async def _work(self) -> None:
-        limit = self.random.randint(1, 4)
-        claim = r.TaskClaim([self._queue], self.name, TTL_MS, limit, preload=0)
+        leases = await self._claim(TTL_MS, self.random.randint(1, 4))
+        await asyncio.gather(*(self._fulfil(id, version) for id, version in leases))
+
+    async def _work_slowly(self) -> None:
+        """Holds a lease for longer than it lasts, perhaps."""
+        self._slow += await self._claim(SHORT_TTL_MS, 1)
+
+    async def _end_slow_work(self) -> None:
+        if not self._slow:
+            return
+        id, version = self._slow.pop(0)
+        how = self.random.randrange(4)
+        if how < 2:
+            # It goes on as if it had forgotten that: what it does later must not count.
+            await self._ask(r.TaskRelease(id, version))
+        elif how == 2:
+            await self._ask(r.TaskHeartbeat(self.name, [r.TaskRef(id, version)]))
+        else:
+            await self._fulfil(id, version)
+            return
+        self._slow.append((id, version))
+
+    async def _claim(self, ttl_ms: int, limit: int) -> list[tuple[str, int]]:
+        """Leases on jobs of these days, or of those before, whose leases are over."""
+        cohort = max(0, self.ledger.cohort - self.random.choice((0, 0, 0, 1, 2)))
+        claim = r.TaskClaim([f"work-{cohort}"], self.name, ttl_ms, limit, preload=0)
         response = await self._ask(claim)
         assert isinstance(response.data, ClaimResult), response
         leases = [(lease.task.id, lease.task.version) for lease in response.data.tasks]
         for id, version in leases:
             self.ledger.leases[id].append((version, self.name))
-        await asyncio.gather(*(self._fulfil(id, version) for id, version in leases))
+        return leases
 
     async def _fulfil(self, id: str, version: int) -> None:
         value = Value(data=f"{self.name} at {version}: {self.random.random()}")
@@ -207,5 +240,5 @@ class Client:
             self.ledger.fulfilled[id].append((version, response.data.promise))
             assert response.data.promise.value == value
         else:
-            # The lease expired while the server was down, and another client has it.
+            # The lease expired, and another client has it.
             assert response.status == 409, response

@@ -16,7 +16,7 @@ ROOT: Final = Path(__file__).parents[2]
 
 
 class Record(msgspec.Struct, rename="camel", kw_only=True):
-    """The figures of one run of the suite. `lost` and `twice` are 0 in every run that did not fail."""
+    """The figures of one run of the suite. Of `lost` and `twice`, what a failed test saw is counted."""
 
     date: str = ""
     commit: str = ""
@@ -36,8 +36,11 @@ class Record(msgspec.Struct, rename="camel", kw_only=True):
     messages_told: int = 0
     # Copies of a file and its log, cut or damaged, that were opened.
     logs_cut: int = 0
+    # Acknowledged answers that are not stored so, and effects that are missing.
     lost: int = 0
+    # Effects that nobody asked for, or that differ under one key.
     twice: int = 0
+    failed_tests: int = 0
 
     def save(self) -> None:
         """Writes the file, where one is wanted."""
@@ -56,14 +59,17 @@ class Record(msgspec.Struct, rename="camel", kw_only=True):
 
 
 def _commit() -> str:
-    found = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return found.stdout.strip() or "unknown"
+    """The commit of the code that runs, with a plus sign where it was changed since."""
+    head = _git("rev-parse", "--short=12", "HEAD")
+    if not head:
+        return "unknown"
+    return f"{head}+" if _git("status", "--porcelain", "--untracked-files=no") else head
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 _started: Final = datetime.now(UTC)

@@ -92,7 +92,7 @@ class ServerRun:
 
     async def _judge(self) -> None:
         ledger, record = self.ledger, self.record
-        judge_stored(ledger, await stored(self.database))
+        judge_stored(ledger, await stored(self.database), record)
         record.acknowledged += ledger.acknowledged
         record.unknown_outcomes += ledger.unknown
         record.messages_told += len(ledger.listened)

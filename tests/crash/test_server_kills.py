@@ -11,7 +11,7 @@ from tests.crash.processes import Nursery
 from tests.crash.record import Record
 from tests.crash.server_run import ServerRun
 
-KILLS = 10
+KILLS = 6
 # How many more answers the clients get before the next kill.
 ANSWERS_BETWEEN_KILLS = (1, 200)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.crash import points
-from tests.crash.cycles import SEED, cycles, limit_seconds, runs
+from tests.crash.cycles import SEED, WANTED, cycles, limit_seconds, runs
 from tests.crash.processes import Nursery
 from tests.crash.record import Record
 from tests.crash.worker_run import WorkerRun
 
-STRIKES = 8
+STRIKES = 5
 SECONDS_PER_STRIKE = 15
 # How many more effects there are before the next strike.
 EFFECTS_BETWEEN = (1, 30)
@@ -25,6 +25,8 @@ SHARE_OF_POINT = 0.03
 # At which pass of its point a worker dies, from 1.
 WORKING_PASSES = (1, 6)
 COMMITTING_PASSES = (1, 30)
+COMMITTING = [name for name in points.COMMITTING if name != "during a checkpoint"]
+SOME = ["before commit", "after commit"]
 
 
 async def _strike(run: WorkerRun) -> str:
@@ -65,9 +67,7 @@ async def test_workflows_survive_death_of_a_worker_at_a_point(
 
 
 @pytest.mark.timeout(limit_seconds(DEATHS, SHARE_OF_POINT, SECONDS_PER_STRIKE))
-@pytest.mark.parametrize(
-    "point", [name for name in points.COMMITTING if name != "during a checkpoint"]
-)
+@pytest.mark.parametrize("point", SOME if not WANTED else COMMITTING)
 async def test_workflows_survive_death_around_a_commit(
     nursery: Nursery, tmp_path: Path, record: Record, point: str
 ) -> None:
