@@ -71,6 +71,8 @@ def normal(dump: Dump, passed_ms: int = 0, forgotten: str = ONCE) -> Dump:
             for key in sorted(dump.outbox)
         },
         dead_letters={id: _letter(dump.dead_letters[id]) for id in sorted(dump.dead_letters)},
+        # Those that there are here know no instants.
+        entries=dict(sorted(dump.entries.items())),
     )
 
 
@@ -169,6 +171,7 @@ def renamed(dump: Dump, names: Mapping[str, str]) -> Dump:
             dump.dead_letters,
             lambda d: replace(d, id=name(d.id), error=value(d.error), tags=tags(d.tags)),
         ),
+        entries=dump.entries,
     )
 
 
@@ -187,6 +190,7 @@ def fingerprint(dump: Dump) -> bytes:
             list(dump.releases.items()),
             list(dump.outbox.values()),
             list(dump.dead_letters.values()),
+            list(dump.entries.values()),
         )
     )
 
