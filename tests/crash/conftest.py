@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from typing import Final
 
@@ -19,6 +20,9 @@ def nursery() -> Iterator[Nursery]:
     yield nursery
     nursery.close()
 
+
+# Signals to processes by descriptor, the death of children with their parent, mounts: all Linux's.
+collect_ignore_glob = [] if sys.platform == "linux" else ["test_*.py"]
 
 _figures: Final = Record()
 

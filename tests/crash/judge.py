@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,8 @@ from kept.runtime import SystemRuntime
 from kept.stores.sqlite import SqliteStore
 from tests.crash.load import Ledger
 from tests.crash.record import Record
+
+log: Final = logging.getLogger("tests.crash")
 
 # All processes read one clock; it is rounded to milliseconds, and adjusted a little.
 CLOCK_SKEW_MS: Final = 3
@@ -43,6 +46,9 @@ def judge_history(history: History, record: Record, keep_in: Path) -> None:
         path = keep_in / "history.jsonl"
         history.save(path)
         raise AssertionError(f"not linearizable, see {path}: {_story(history, result)}")
+    if undecided:
+        reason = result.undecided[0].reason
+        log.warning("%d of %d have no verdict: %s", undecided, len(history.operations), reason)
     assert undecided <= MAX_UNKNOWN_SHARE * len(history.operations), (
         f"{undecided} of {len(history.operations)} operations have no verdict: "
         f"{result.undecided[0].reason}"

@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 
+from tests.crash.cycles import SEED
 from tests.crash.disks import (
     Ballast,
     disk_image,
@@ -18,7 +19,9 @@ from tests.crash.disks import (
     memory_disk,
 )
 from tests.crash.processes import Nursery
+from tests.crash.record import Record
 from tests.crash.shop import Shop, shop
+from tests.crash.worker_run import WorkerRun
 
 MIB: Final = 1_048_576
 EXIT_UNREACHABLE: Final = 3
@@ -72,6 +75,24 @@ async def test_a_full_disk(nursery: Nursery, tmp_path: Path) -> None:
             ballast.remove()
             await one.server.start()
             await _stops_with_everything(one)
+
+
+async def test_workers_on_a_full_disk(nursery: Nursery, tmp_path: Path, record: Record) -> None:
+    """Workers with engines of their own wait while their disk is full; with room again all workflows
+    come to their results, and no effect is lost."""
+    with memory_disk(nursery, tmp_path / "disk", 8 * MIB) as disk:
+        ballast = Ballast(disk)
+
+        async def fill(run: WorkerRun) -> str:
+            await run.grown(5)
+            ballast.fill()
+            await run.logged("the disk is full")
+            ballast.remove()
+            await run.grown(5)
+            return ""
+
+        run = WorkerRun(nursery, tmp_path, SEED, record, served=False, disk=disk)
+        await run.play(fill, 2)
 
 
 async def test_a_limit_on_file_sizes(nursery: Nursery, tmp_path: Path) -> None:

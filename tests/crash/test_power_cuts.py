@@ -23,7 +23,7 @@ CUTS: Final = 40
 TEARS: Final = 20
 SHARE: Final = 0.25
 POWER_CUTS: Final = 2
-SHARE_OF_POWER_CUTS: Final = 0.01
+SHARE_OF_POWER_CUTS: Final = 0.2
 # Answers before the power goes.
 ANSWERS: Final = (1, 25)
 WRITERS: Final = 3

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from kept.stores.sqlite.schema import migrations, statements_of
+from kept.stores.sqlite.schema import migrate, migrations, statements_of
 from tests.crash import points
 from tests.crash.cycles import SEED, WANTED, cycles, limit_seconds, runs
 from tests.crash.processes import Nursery
@@ -69,17 +70,20 @@ async def test_acknowledged_work_survives_death_in_a_checkpoint(
     assert halves
 
 
+@pytest.mark.parametrize("version", [0, 1], ids=["new", "old"])
 @pytest.mark.parametrize("point", points.STARTING)
 async def test_death_while_a_file_is_made(
-    nursery: Nursery, tmp_path: Path, record: Record, point: str
+    nursery: Nursery, tmp_path: Path, record: Record, point: str, version: int
 ) -> None:
-    """A server that dies while it makes its file, between any two statements of a migration too, leaves
-    one that the next server opens, and brings to the newest schema."""
+    """A server that dies while it makes its file, or brings an old one up to date, between any two
+    statements of a migration too, leaves one that the next server opens, with the newest schema."""
     scripts = migrations()
-    most = sum(len(statements_of(script)) for script in scripts) if point == MIGRATION else 1
-    for passes in range(1, most + 1, STATEMENTS_APART):
+    statements = sum(len(statements_of(script)) for script in scripts[version:])
+    for passes in range(1, (statements if point == MIGRATION else 1) + 1, STATEMENTS_APART):
         place = tmp_path / str(passes)
         place.mkdir()
+        if version:
+            _make_old(place / "kept.db", scripts[:version])
         server = ServerProcess(nursery, place / "kept.db", place / "server.log")
         try:
             server.begin(point=point, passes=passes)
@@ -90,3 +94,14 @@ async def test_death_while_a_file_is_made(
             server.end()
         record.kills[point] += 1
         assert points.schema_version(str(place / "kept.db")) == len(scripts)
+
+
+def _make_old(path: Path, scripts: list[str]) -> None:
+    """A file as an older version made it."""
+    database = sqlite3.connect(path, isolation_level=None)
+    try:
+        database.execute("BEGIN")
+        migrate(database, str(path), scripts)
+        database.execute("COMMIT")
+    finally:
+        database.close()

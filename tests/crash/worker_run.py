@@ -40,12 +40,21 @@ class WorkerRun:
     """One file, some workers on it, directly or through a server, and customers who order."""
 
     def __init__(
-        self, nursery: Nursery, place: Path, seed: int, record: Record, *, served: bool
+        self,
+        nursery: Nursery,
+        place: Path,
+        seed: int,
+        record: Record,
+        *,
+        served: bool,
+        disk: Path | None = None,
     ) -> None:
+        """The file is on `disk`, if one is given; logs and effects are not."""
         place.mkdir(parents=True, exist_ok=True)
+        self.database = (disk or place) / "kept.db"
         self.random = random.Random(seed)
         self.workers: list[Process] = []
-        self.server = ServerProcess(nursery, place / "kept.db", place / "server.log")
+        self.server = ServerProcess(nursery, self.database, place / "server.log")
         self.served = served
         self.effects = EffectLedger(place / "effects.jsonl")
         self.orders: dict[str, int] = {}
@@ -55,10 +64,11 @@ class WorkerRun:
         self._numbers = itertools.count(1)
         self._customers: list[asyncio.Task[None]] = []
         self._closing = False
-        self._url = self.server.url if served else f"sqlite:///{place / 'kept.db'}"
+        self._url = self.server.url if served else f"sqlite:///{self.database}"
 
     async def play(self, strike: Callable[[WorkerRun], Awaitable[str]], times: int) -> None:
-        """Lets `strike` hit a worker so many times (it answers what to count), then judges."""
+        """Lets `strike` hit a worker so many times, then judges. It answers what kind
+        of kill to count, "" for none."""
         try:
             if self.served:
                 await self.server.start()
@@ -67,7 +77,8 @@ class WorkerRun:
                     self.add_worker()
                 self._customers = [asyncio.create_task(self._buy(app)) for _ in range(CUSTOMERS)]
                 for _ in range(times):
-                    self._record.kills[await strike(self)] += 1
+                    if kind := await strike(self):
+                        self._record.kills[kind] += 1
                 self._closing = True
                 await self._unless_failed(asyncio.gather(*self._customers))
                 for worker in self.workers:
@@ -81,7 +92,7 @@ class WorkerRun:
             for worker in self.workers:
                 worker.end()
             self.server.end()
-        self._judge(await stored(self._place / "kept.db"))
+        self._judge(await stored(self.database))
 
     @property
     def log(self) -> str:
@@ -132,6 +143,16 @@ class WorkerRun:
         await self._unless_failed(code)
         assert code.result() == -signal.SIGKILL, self.log[-3_000:]
         self.workers.remove(worker)
+
+    async def logged(self, text: str) -> None:
+        """Returns when the workers have written such a line anew."""
+        known = len(self.log)
+
+        async def look() -> None:
+            while text not in self.log[known:]:
+                await RUNTIME.sleep(LOOK_S)
+
+        await self._unless_failed(asyncio.ensure_future(look()))
 
     async def grown(self, effects: int) -> None:
         """Returns after about so many more effects; a customer who fails fails the run at once."""
