@@ -253,7 +253,7 @@ def _claimable(dump: Dump) -> list[str]:
     ]
     ready = sorted((t.rank, t.id) for t in waiting if t.ready)
     delayed = sorted(
-        (t.retry_at, t.id)
+        (t.rank, t.id)
         for t in waiting
         if not t.ready and t.retry_at is not None and t.retry_at <= NOW_MS
     )
