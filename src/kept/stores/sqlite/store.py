@@ -18,10 +18,9 @@ from kept.runtime import Runtime
 from kept.stores.sqlite import connection as connections
 from kept.stores.sqlite import scan
 from kept.stores.sqlite.faults import translated
-from kept.stores.sqlite.neighbours import Neighbours
 from kept.stores.sqlite.schema import check_version, migrate, migrations
+from kept.stores.sqlite.surroundings import REAL, NeighboursLike, Surroundings, TurnsLike
 from kept.stores.sqlite.transaction import SqliteTransaction
-from kept.stores.sqlite.turns import Turns, turns_for
 
 # How often a store looks whether others committed what it was not told of.
 CHECK_PERIOD_S: Final = 1.0
@@ -32,26 +31,16 @@ T = TypeVar("T")
 class SqliteStore:
     """Keeps records in the file at `path`, which is created where it is missing.
 
-    Loads and saves run on the loop's thread, the commit's fsync in another, unless `inline_commit`
-    says that it too is to run on the loop: a simulation wants no threads. `neighbours` tells other
-    processes on the file what was committed.
+    Loads and saves run on the loop's thread, the commit's fsync in another.
     """
 
-    def __init__(
-        self,
-        path: str,
-        runtime: Runtime,
-        *,
-        inline_commit: bool = False,
-        neighbours: bool = True,
-    ) -> None:
+    def __init__(self, path: str, runtime: Runtime, surroundings: Surroundings = REAL) -> None:
         self.on_notice: Callable[[Notice], None] | None = None
         self.path = os.path.realpath(path)
         self._runtime = runtime
-        self._inline_commit = inline_commit
-        self._wants_neighbours = neighbours
-        self._neighbours: Neighbours | None = None
-        self._turns: Turns | None = None
+        self._surroundings = surroundings
+        self._neighbours: NeighboursLike | None = None
+        self._turns: TurnsLike | None = None
         self._writer: sqlite3.Connection | None = None
         # For short reads on the loop, and for scans in a thread.
         self._reader: sqlite3.Connection | None = None
@@ -71,7 +60,7 @@ class SqliteStore:
         directory = f"{self.path}-run"
         try:
             os.makedirs(directory, exist_ok=True)
-            turns = turns_for(directory, self._runtime)
+            turns = self._surroundings.turns(directory, self._runtime)
         except OSError as error:
             raise StoreFailedError(f"opening {self.path}: {error.strerror}: {directory}") from error
         await turns.take()
@@ -84,15 +73,16 @@ class SqliteStore:
         finally:
             turns.give_back()
         self._turns = turns
-        if self._wants_neighbours:
-            self._neighbours = Neighbours(directory, self._runtime, self._tell_engine)
+        if self._surroundings.neighbours is not None:
+            tell = self._tell_engine
+            self._neighbours = self._surroundings.neighbours(directory, self._runtime, tell)
             self._neighbours.open()
         self._checking = self._runtime.spawn(self._check_now_and_then(), "kept-store-check")
 
     async def _prepare(self) -> None:
         """Opens the connections and brings the file to the newest schema, before others see it."""
         scripts = migrations()
-        writer = self._writer = connections.connect_writer(self.path)
+        writer = self._writer = connections.as_writer(self._connect())
         connections.check_ours(writer, self.path)
         version = check_version(writer, self.path, len(scripts))
         await connections.patiently(writer, "PRAGMA journal_mode = WAL", self.path, self._runtime)
@@ -102,7 +92,7 @@ class SqliteStore:
             writer.execute("COMMIT")
         self._data_version = _data_version(writer)
         self._identity = connections.identity_of(self.path)
-        self._reader = connections.connect_reader(self.path)
+        self._reader = connections.as_reader(self._connect())
 
     async def close(self) -> None:
         turns, self._turns = self._turns, None
@@ -146,7 +136,7 @@ class SqliteStore:
     async def _begin(self) -> SqliteTransaction:
         connections.check_same(self.path, self._identity)
         if self._writer is None:
-            self._writer = connections.connect_writer(self.path)
+            self._writer = connections.as_writer(self._connect())
             self._data_version = -1
         await connections.begin(self._writer, self.path, self._runtime)
         self._notice_others(self._writer)
@@ -154,11 +144,14 @@ class SqliteStore:
             self._writer,
             self.path,
             self._runtime,
-            inline_commit=self._inline_commit,
+            connect=self._surroundings.connect,
             on_committed=self._tell_others,
         )
 
-    def _opened(self) -> Turns:
+    def _connect(self) -> sqlite3.Connection:
+        return self._surroundings.connect(self.path)
+
+    def _opened(self) -> TurnsLike:
         if self._turns is None:
             raise StoreFailedError(f"{self.path} is not open")
         return self._turns
@@ -206,13 +199,11 @@ class SqliteStore:
 
     async def _scan(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """A read that may be long, in a thread; one at a time."""
-        if self._inline_commit:
-            return await self._read(work)
         self._opened()
         async with self._scanning:
             self._opened()
             if self._scanner is None:
-                self._scanner = connections.connect_reader(self.path)
+                self._scanner = connections.as_reader(self._connect())
             scanner = self._scanner
             with translated("reading", self.path):
                 return await self._runtime.run_blocking(lambda: work(scanner))
