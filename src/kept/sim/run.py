@@ -65,6 +65,7 @@ def run_seed(seed: int, ticks: int, mix: Mix | None = None) -> Outcome:
                 if machine.process is not None:
                     machine.process.kill()
             kernel.kill()
+            world.disk.close()
         loop.close()
         return _outcome(world, ticks, broken)
 

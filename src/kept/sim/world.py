@@ -25,9 +25,8 @@ from kept.sim.mix import Mix
 from kept.sim.network import Network
 from kept.sim.process import Process, current_owner
 from kept.sim.programs import Program
-from kept.sim.runtime import EPOCH_MS, Clock, SimulatedRuntime
+from kept.sim.runtime import EPOCH_MS, Clock, OnlookersRuntime, SimulatedRuntime
 from kept.sim.trace import Trace
-from kept.stores.memory.store import MemoryStore
 
 # What one tick of the command line is.
 TICK_SECONDS: Final = 1.0
@@ -80,10 +79,9 @@ class World:
         self._waiting: dict[Process, Counter[str]] = {}
         self.network = Network(loop, self.random("network"), mix, self.trace)
         clock = Clock(loop)
-        keeper = SimulatedRuntime(loop, loop.kernel, clock, self.random("store"))
-        inner = MemoryStore(keeper)
+        onlooker = OnlookersRuntime(loop, loop.kernel, clock, self.random("store"))
         self.disk = Disk(
-            loop, self.random("disk"), mix, self.trace, inner, self.monitor, self.kill_next
+            loop, self.random("disk"), mix, self.trace, onlooker, self.monitor, self.kill_next
         )
         self._births = self.random("births")
         self.machines = self._machines()
@@ -233,7 +231,8 @@ class World:
         """Holds the store against the steps that were taken, and against what was acknowledged."""
         if not self.disk.quiet:
             return
-        dump = await self.disk.inner.dump(DEFAULT_TENANT)
+        store = await self.disk.medium.keeper()
+        dump = await store.dump(DEFAULT_TENANT)
         self.monitor.compare(dump)
         self.ledger.compare(dump)
 
@@ -267,7 +266,7 @@ class World:
             for id, count in ids.items():
                 if count and process.alive:
                     return f"{process.name} waits for {id}"
-        overdue = enabled_steps(state, self.disk.inner.clock - OVERDUE_MS)
+        overdue = enabled_steps(state, self.disk.medium.clock - OVERDUE_MS)
         return f"{overdue[0].name} of {overdue[0].id} is overdue" if overdue else ""
 
     def ledger_of_goals(self) -> None:

@@ -56,13 +56,12 @@ class SqliteStore:
     async def open(self) -> None:
         if self._turns is not None:
             return
-        connections.check_place(self.path)
-        directory = f"{self.path}-run"
         try:
-            os.makedirs(directory, exist_ok=True)
+            directory = self._surroundings.make_place(self.path)
             turns = self._surroundings.turns(directory, self._runtime)
         except OSError as error:
-            raise StoreFailedError(f"opening {self.path}: {error.strerror}: {directory}") from error
+            where = f"{self.path}-run"
+            raise StoreFailedError(f"opening {self.path}: {error.strerror}: {where}") from error
         await turns.take()
         try:
             with translated("opening", self.path):
@@ -91,7 +90,7 @@ class SqliteStore:
             migrate(writer, self.path, scripts)
             writer.execute("COMMIT")
         self._data_version = _data_version(writer)
-        self._identity = connections.identity_of(self.path)
+        self._identity = self._surroundings.identity(self.path)
         self._reader = connections.as_reader(self._connect())
 
     async def close(self) -> None:
@@ -134,7 +133,7 @@ class SqliteStore:
             turns.give_back()
 
     async def _begin(self) -> SqliteTransaction:
-        connections.check_same(self.path, self._identity)
+        self._check_same()
         if self._writer is None:
             self._writer = connections.as_writer(self._connect())
             self._data_version = -1
@@ -150,6 +149,18 @@ class SqliteStore:
 
     def _connect(self) -> sqlite3.Connection:
         return self._surroundings.connect(self.path)
+
+    def _check_same(self) -> None:
+        """Refuses to go on with a file that is not at its place any more: what is written to it
+        would be acknowledged and gone."""
+        try:
+            same = self._surroundings.identity(self.path) == self._identity
+        except OSError:
+            same = False
+        if not same:
+            raise StoreFailedError(
+                f"{self.path} was removed or replaced while it was open; put it back or start again"
+            )
 
     def _opened(self) -> TurnsLike:
         if self._turns is None:

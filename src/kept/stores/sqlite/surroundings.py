@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, TypeAlias
 
 from kept.protocol.storage import Notice
 from kept.runtime import Runtime
-from kept.stores.sqlite.connection import open_file
+from kept.stores.sqlite.connection import check_place, identity_of, open_file
 from kept.stores.sqlite.neighbours import Neighbours
 from kept.stores.sqlite.turns import turns_for
 
@@ -48,9 +49,21 @@ Connect: TypeAlias = Callable[[str], sqlite3.Connection]
 OpenNeighbours: TypeAlias = Callable[[str, Runtime, Callable[[Notice], None]], NeighboursLike]
 
 
-class Surroundings(NamedTuple):
-    """The file, those who write it in turns, and those who want to hear of it; None for nobody."""
+def make_place(path: str) -> str:
+    """Makes the directory beside the database, for locks and sockets, and answers its path. Raises
+    `StoreFailedError` where no database can be, `OSError` where no directory can."""
+    check_place(path)
+    directory = f"{path}-run"
+    os.makedirs(directory, exist_ok=True)
+    return directory
 
+
+class Surroundings(NamedTuple):
+    """The place of the file and what tells it from another one, how it is connected to, those who
+    write it in turns, and those who want to hear of it; None for nobody."""
+
+    make_place: Callable[[str], str] = make_place
+    identity: Callable[[str], tuple[int, int]] = identity_of
     connect: Connect = open_file
     turns: Callable[[str, Runtime], TurnsLike] = turns_for
     neighbours: OpenNeighbours | None = Neighbours
