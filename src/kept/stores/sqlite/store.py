@@ -125,10 +125,8 @@ class SqliteStore:
                 yield transaction
             finally:
                 transaction.end()
-                if transaction.failed and self._writer is not None:
-                    # Nobody knows what state an error left it in: the next one begins afresh.
-                    self._writer.close()
-                    self._writer = None
+                if transaction.failed:
+                    self._drop_writer()
         finally:
             turns.give_back()
 
@@ -138,14 +136,25 @@ class SqliteStore:
             self._writer = connections.as_writer(self._connect())
             self._data_version = -1
         await connections.begin(self._writer, self.path, self._runtime)
-        self._notice_others(self._writer)
-        return SqliteTransaction(
-            self._writer,
-            self.path,
-            self._runtime,
-            connect=self._surroundings.connect,
-            on_committed=self._tell_others,
-        )
+        try:
+            self._notice_others(self._writer)
+            return SqliteTransaction(
+                self._writer,
+                self.path,
+                self._runtime,
+                connect=self._surroundings.connect,
+                on_committed=self._tell_others,
+            )
+        except sqlite3.Error:
+            # It has begun, and nobody else would end it.
+            self._drop_writer()
+            raise
+
+    def _drop_writer(self) -> None:
+        """Nobody knows what state an error left it in: the next transaction begins afresh."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
     def _connect(self) -> sqlite3.Connection:
         return self._surroundings.connect(self.path)
