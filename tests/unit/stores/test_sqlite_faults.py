@@ -231,6 +231,29 @@ async def test_an_error_right_after_the_begin(tmp_path: Path, statement: str) ->
         await store.close()
 
 
+async def test_no_connection_for_a_search(tmp_path: Path) -> None:
+    """Where the connection for searches cannot be opened, that is the store's error, and the next
+    search tries again."""
+    connected = 0
+
+    def connect(path: str) -> sqlite3.Connection:
+        nonlocal connected
+        connected += 1
+        # The first two are opened with the store.
+        if connected == 3:
+            raise sqlite3.OperationalError("unable to open database file")
+        return connections.open_file(path)
+
+    store = SqliteStore(str(tmp_path / "kept.db"), SystemRuntime(), REAL._replace(connect=connect))
+    await store.open()
+    try:
+        with pytest.raises(StoreFailedError, match="unable to open"):
+            await store.scan_promises("default", None, 1, {})
+        assert await store.scan_promises("default", None, 1, {}) == []
+    finally:
+        await store.close()
+
+
 async def test_an_error_after_an_error(tmp_path: Path) -> None:
     """A transaction in which something failed refuses to commit what came before."""
     async with sqlite_store(tmp_path / "kept.db") as store:

@@ -222,10 +222,10 @@ class SqliteStore:
         self._opened()
         async with self._scanning:
             self._opened()
-            if self._scanner is None:
-                self._scanner = connections.as_reader(self._connect())
-            scanner = self._scanner
             with translated("reading", self.path):
+                if self._scanner is None:
+                    self._scanner = connections.as_reader(self._connect())
+                scanner = self._scanner
                 return await self._runtime.run_blocking(lambda: work(scanner))
 
     async def committed(self, batch_id: str) -> bool:
