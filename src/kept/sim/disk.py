@@ -16,6 +16,7 @@ from random import Random
 from typing import Final, NamedTuple
 
 from kept.check.monitor import Monitor
+from kept.errors import CommitUnknownError, StoreError
 from kept.protocol.entries import Entry, EntryKind
 from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
@@ -37,6 +38,7 @@ from kept.stores.base import Store, Transaction
 NOW: Final = "now"
 WRITTEN: Final = "written"
 SYNCED: Final = "synced"
+TRUTH: Final = "a commit's outcome is told as it is"
 # Until when a commit is lost that its store reported without having synced it.
 UNSYNCED_SECONDS: Final = 30.0
 
@@ -56,7 +58,8 @@ class _Unsynced(NamedTuple):
 
 
 class Disk:
-    """What survives. `monitor` follows the steps of all processes; `kill` ends one of them."""
+    """What survives. `monitor` follows the steps of all processes, `kill` ends one of them, and
+    `break_off` is told what is wrong."""
 
     # Seconds from a commit's report to its sync. Those that tell lies about it have more than none.
     sync_lag = 0.0
@@ -70,6 +73,7 @@ class Disk:
         runtime: SimulatedRuntime,
         monitor: Monitor,
         kill: Callable[[Process, str], None],
+        break_off: Callable[[str, str], None],
     ) -> None:
         self.loop = loop
         self.monitor = monitor
@@ -82,6 +86,7 @@ class Disk:
         self._random = random
         self._mix = mix
         self._kill = kill
+        self._break_off = break_off
         self.faults = StorageFaults(random, loop.time, self._strikes)
         on_sqlite = mix.store == "sqlite"
         loses = lambda: self._strikes("notice_lost")  # noqa: E731
@@ -127,7 +132,17 @@ class Disk:
         if self.sync_lag or not self.medium.synced(process):
             transaction.before = self.medium.savepoint()
         batch_id = transaction.batch_id
-        await self.medium.commit(process, transaction.inner, batch_id, now, notice)
+        try:
+            await self.medium.commit(process, transaction.inner, batch_id, now, notice)
+        except CommitUnknownError:
+            # Which may be said of either.
+            raise
+        except StoreError:
+            if self.medium.committed(batch_id):
+                self._break_off(TRUTH, f"batch {batch_id} failed, they say, and was committed")
+            raise
+        if not self.medium.committed(batch_id):
+            self._break_off(TRUTH, f"batch {batch_id} was committed, they say, and was not")
         await self._stand_still_at(SYNCED)
         if self.crash_after:
             self.crash_after = False

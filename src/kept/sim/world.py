@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from kept.check.liveness import enabled_steps
 from kept.check.monitor import Monitor
+from kept.check.scans import Scans
 from kept.client.exchange import AnswerLostError, NotSentError
 from kept.errors import KeptError
 from kept.protocol.storage import DEFAULT_TENANT
@@ -81,9 +82,17 @@ class World:
         clock = Clock(loop)
         onlooker = OnlookersRuntime(loop, loop.kernel, clock, self.random("store"))
         self.disk = Disk(
-            loop, self.random("disk"), mix, self.trace, onlooker, self.monitor, self.kill_next
+            loop,
+            self.random("disk"),
+            mix,
+            self.trace,
+            onlooker,
+            self.monitor,
+            self.kill_next,
+            self.ledger.break_off,
         )
         self._births = self.random("births")
+        self._questions = self.random("questions")
         self.machines = self._machines()
         loop.after_callback = self._after_callback
 
@@ -235,6 +244,8 @@ class World:
         dump = await store.dump(DEFAULT_TENANT)
         self.monitor.compare(dump)
         self.ledger.compare(dump)
+        clock = self.disk.medium.clock
+        await Scans(store, self.monitor.states, clock, self._questions).compare()
 
     async def run(self, ticks: int) -> None:
         """So many ticks with faults."""
