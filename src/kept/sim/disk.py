@@ -31,6 +31,7 @@ from kept.sim.runtime import SimulatedRuntime
 from kept.sim.sqlite_medium import SqliteMedium
 from kept.sim.storage_faults import BEGIN, LOAD, OTHER, SAVE, SCAN, StorageFaults
 from kept.sim.trace import Trace
+from kept.sim.turns import Turns
 from kept.stores.base import Store, Transaction
 
 # When the power may be cut: whatever happens, or while a commit is being written, or when it is
@@ -41,13 +42,6 @@ SYNCED: Final = "synced"
 TRUTH: Final = "a commit's outcome is told as it is"
 # Until when a commit is lost that its store reported without having synced it.
 UNSYNCED_SECONDS: Final = 30.0
-
-
-class _Turn:
-    """To write; taken by a process."""
-
-    def __init__(self, process: Process) -> None:
-        self.process = process
 
 
 class _Unsynced(NamedTuple):
@@ -95,8 +89,7 @@ class Disk:
             runtime, self.faults, self.news
         )
         self._stores: list[SimulatedStore] = []
-        self._holder: _Turn | None = None
-        self._waiting: deque[tuple[_Turn, asyncio.Future[None]]] = deque()
+        self.turns = Turns(loop)
         self._unsynced: deque[_Unsynced] = deque()
         # Where the next commit stands still, because the power is about to be cut.
         self._cut_at = ""
@@ -112,7 +105,7 @@ class Disk:
     @property
     def quiet(self) -> bool:
         """Whether nobody is in the middle of a transaction."""
-        return self._holder is None
+        return self.turns.holder is None
 
     def close(self) -> None:
         """The world has ended."""
@@ -199,49 +192,12 @@ class Disk:
         lag = self.sync_lag or UNSYNCED_SECONDS
         self._unsynced.append(_Unsynced(now + lag, transaction.before))
 
-    # -- whose turn it is to write
-
-    async def take(self, process: Process) -> _Turn:
-        """Waits for the turn."""
-        turn = _Turn(process)
-        if self._holder is None:
-            self._holder = turn
-            return turn
-        came: asyncio.Future[None] = self.loop.create_future()
-        waiting = turn, came
-        self._waiting.append(waiting)
-        try:
-            await came
-        except asyncio.CancelledError:
-            # It may have come when nobody wanted it any more.
-            self.give_back(turn)
-            raise
-        finally:
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
-        return turn
-
-    def give_back(self, turn: _Turn) -> None:
-        """Gives the turn to the next one; idempotent."""
-        if self._holder is not turn:
-            return
-        self._holder = None
-        while self._waiting and self._holder is None:
-            following, came = self._waiting.popleft()
-            if following.process.alive and not came.done():
-                # Taken before the next one runs, so that nobody comes in between.
-                self._holder = following
-                came.set_result(None)
-
     def _died(self, store: SimulatedStore) -> None:
         self._stores.remove(store)
         self.news.leave(store.process)
-        for waiting in [each for each in self._waiting if each[0].process is store.process]:
-            self._waiting.remove(waiting)
         self.medium.release(store.process)
         store.end_transaction()
-        if self._holder is not None and self._holder.process is store.process:
-            self.give_back(self._holder)
+        self.turns.died(store.process)
 
 
 class SimulatedTransaction:
@@ -294,11 +250,11 @@ class SimulatedStore:
 
     async def open(self) -> None:
         self._disk.medium.before(OTHER)
-        turn = await self._disk.take(self.process)
+        turn = await self._disk.turns.take(self.process)
         try:
             await self._inner.open()
         finally:
-            self._disk.give_back(turn)
+            self._disk.turns.give_back(turn)
 
     async def close(self) -> None:
         """Hears no more of others."""
@@ -308,7 +264,7 @@ class SimulatedStore:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SimulatedTransaction]:
         self._transaction = None
-        turn = await self._disk.take(self.process)
+        turn = await self._disk.turns.take(self.process)
         try:
             self._disk.medium.before(BEGIN)
             async with self._inner.transaction() as inner:
@@ -316,7 +272,7 @@ class SimulatedStore:
                 yield self._transaction
         finally:
             self.end_transaction()
-            self._disk.give_back(turn)
+            self._disk.turns.give_back(turn)
 
     def end_transaction(self) -> None:
         """Ends the transaction that is under way, if there is one; idempotent."""
