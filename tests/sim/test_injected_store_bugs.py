@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from kept.protocol.records import Task
-from kept.protocol.storage import Due
+from kept.protocol.storage import Due, Head
 from kept.sim import world
 from kept.sim.disk import Disk
 from kept.sim.mix import Mix, draw_mix
@@ -22,7 +22,7 @@ from kept.stores.memory.changes import apply
 from kept.stores.memory.tables import Tables
 from kept.stores.sqlite import connection, load, rows, save, scan
 from kept.stores.sqlite import store as sqlite_store
-from kept.stores.sqlite.load import Loader
+from kept.stores.sqlite.heads import Fronts
 from kept.stores.sqlite.transaction import SqliteTransaction
 
 TICKS = 45
@@ -76,13 +76,12 @@ def _settled_a_moment_early(patch: pytest.MonkeyPatch) -> None:
 
 def _heads_backwards(patch: pytest.MonkeyPatch) -> None:
     """A queue whose last comes first."""
-    patch.setattr(load, "_READY", load._READY.replace("ORDER BY rank", "ORDER BY -rank"))
-    ready = Loader._ready
+    first = Fronts._first
 
-    def backwards(self: Loader, head: Any, count: int) -> list[int]:
-        return ready(self, head, count)[::-1]
+    def backwards(self: Fronts, head: Head, functions: Any, lane: str, count: int) -> list[int]:
+        return first(self, head, functions, lane, count)[::-1]
 
-    patch.setattr(Loader, "_ready", backwards)
+    patch.setattr(Fronts, "_first", backwards)
 
 
 def _due_skips_one_row(patch: pytest.MonkeyPatch) -> None:
@@ -214,14 +213,14 @@ def _due_skips_one(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(memory_store.MemoryStore, "due", skipping)
 
 
-def _line_unsorted(patch: pytest.MonkeyPatch) -> None:
-    """The heads of several functions one after the other, not by rank."""
-    line = reading._line
+def _heads_unsorted(patch: pytest.MonkeyPatch) -> None:
+    """The heads of a queue, the last of them first."""
+    merged = reading._merged
 
-    def unsorted(lines: Any, head: Any, count: int, until: int | None) -> Any:
-        return line(lines, head, count, until)[::-1]
+    def unsorted(agendas: Any, count: int, until: int | None) -> Any:
+        return merged(agendas, count, until)[::-1]
 
-    patch.setattr(reading, "_line", unsorted)
+    patch.setattr(reading, "_merged", unsorted)
 
 
 def _column_is_not_kept(patch: pytest.MonkeyPatch) -> None:
@@ -267,7 +266,7 @@ def _synced_later(patch: pytest.MonkeyPatch) -> None:
 ON_MEMORY: dict[Patch, tuple[str, ...]] = {
     _edge_takes_all: (),
     _due_skips_one: (),
-    _line_unsorted: (),
+    _heads_unsorted: (),
     _column_is_not_kept: (),
     _undone_is_kept: ("commit_fails",),
     _agenda_forgets: (),

@@ -8,6 +8,7 @@ at the same instant any order will do.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Final, TypeVar
@@ -18,7 +19,16 @@ from kept.protocol.entries import EntryKind
 from kept.protocol.limits import MAX_EDGES_PER_STEP
 from kept.protocol.records import DeadLetter, Delivery, Promise, Task, TaskState
 from kept.protocol.requests import DeadList
-from kept.protocol.storage import Head, Key, Reads
+from kept.protocol.storage import (
+    Head,
+    Key,
+    LaneFront,
+    LaneWindow,
+    Loaded,
+    QueueCounts,
+    Reads,
+    Slots,
+)
 from kept.stores.base import Store
 
 # Questions of each kind at one call, and how much is asked for in one.
@@ -153,12 +163,18 @@ class Scans:
             functions = self._random.choice((None, (some.function or "",)))
             head = Head(some.queue, functions)
             reads.heads[head] = self._random.choice(LIMITS)
+            start = self._random.choice(("", some.lane or ""))
+            few = self._random.choice(LIMITS), self._random.choice(LIMITS)
+            reads.lanes[head] = LaneWindow(start, *few)
+            reads.slots |= {Slots(some.queue), Slots(some.queue, some.lane)}
+            reads.depths.add(some.queue)
         if some.last_request is not None:
             reads.requests.add(some.last_request)
         async with self._store.transaction() as transaction:
             loaded = await transaction.load(tenant, reads, now)
-        for head, count in reads.heads.items():
-            _check_head(state, head, count, now, loaded.heads[head])
+        _check_heads(state, reads, loaded, now)
+        for queue in reads.depths:
+            await self._queue_counts(tenant, state, queue, now)
         for request, ids in loaded.requests.items():
             of_it = (t.id for t in state.tasks.values() if t.last_request == request)
             _same(f"tasks of request {request}", sorted(of_it), ids)
@@ -172,6 +188,27 @@ class Scans:
         for id, task in loaded.tasks.items():
             _same(f"the task {id}", state.tasks.get(id), task)
             _same(f"the promise {id}", state.promises.get(id), loaded.promises[id])
+
+    async def _queue_counts(self, tenant: str, state: State, queue: str, now: int) -> None:
+        tasks = [task for task in state.tasks.values() if task.queue == queue]
+        states = Counter(task.state for task in tasks)
+        waiting = [
+            task.retry_at
+            for task in tasks
+            if task.state is TaskState.PENDING and task.retry_at is not None
+        ]
+        expected = QueueCounts(
+            due=sum(at <= now for at in waiting),
+            delayed=sum(at > now for at in waiting),
+            acquired=states[TaskState.ACQUIRED],
+            suspended=states[TaskState.SUSPENDED],
+            halted=states[TaskState.HALTED],
+            dead=sum(letter.queue == queue for letter in state.dead_letters.values()),
+        )
+        found = await self._store.queue_counts(tenant, queue, now)
+        # Which of several is the oldest, the order of ranks decides; that is for its own tests.
+        expected.oldest_due_at = found.oldest_due_at
+        _same(f"queue_counts of {queue} by {now}", expected, found)
 
     # -- what is due
 
@@ -292,8 +329,8 @@ def _moments(states: Mapping[str, State]) -> dict[str, dict[object, int]]:
     return found
 
 
-def _check_head(state: State, head: Head, count: int, now: int, found: list[str]) -> None:
-    tasks = [
+def _in_line(state: State, head: Head) -> list[Task]:
+    return [
         task
         for task in state.tasks.values()
         if task.state is TaskState.PENDING
@@ -301,14 +338,48 @@ def _check_head(state: State, head: Head, count: int, now: int, found: list[str]
         and task.queue == head.queue
         and (head.functions is None or task.function in head.functions)
     ]
-    ready: dict[object, int] = {task.id: task.rank for task in tasks if task.ready}
-    delayed: dict[object, int] = {
-        task.id: task.retry_at for task in tasks if not task.ready and task.retry_at is not None
-    }
-    split = min(count, len(ready))
-    latest = max(ready.values(), default=0)
-    _check_first(f"{head}: ready", ready, latest, count, found[:split])
-    _check_first(f"{head}: delayed", delayed, now, count - split, found[split:])
+
+
+def _check_heads(state: State, reads: Reads, loaded: Loaded, now: int) -> None:
+    """The fronts of queues, as a claim sees them."""
+    for head, count in reads.heads.items():
+        tasks = _in_line(state, head)
+        lanes = {task.lane for task in tasks if task.ready}
+        _same(f"{head} has several lanes", len(lanes) > 1, head in loaded.laned)
+        found = loaded.heads[head]
+        if len(lanes) > 1:
+            _same(f"{head}: of several lanes", [], found)
+            continue
+        ready = {task.id: task.rank for task in tasks if task.ready}
+        delayed = {
+            task.id: task.retry_at for task in tasks if not task.ready and task.retry_at is not None
+        }
+        split = min(count, len(ready))
+        latest = max(ready.values(), default=0)
+        _check_first(f"{head}: ready", ready, latest, count, found[:split])
+        _check_first(f"{head}: delayed", delayed, now, count - split, found[split:])
+    for head, window in reads.lanes.items():
+        _check_lanes(state, head, window, loaded.lanes[head])
+    for slots, held in loaded.slots.items():
+        acquired = sum(
+            _is_acquired(task) and task.queue == slots.queue and slots.lane in (None, task.lane)
+            for task in state.tasks.values()
+        )
+        _same(f"acquired of {slots}", acquired, held)
+    for queue, depth in loaded.depths.items():
+        _same(f"waiting in {queue}", len(_in_line(state, Head(queue))), depth)
+
+
+def _check_lanes(state: State, head: Head, window: LaneWindow, found: list[LaneFront]) -> None:
+    ranks: dict[str, dict[str, int]] = {}
+    for task in _in_line(state, head):
+        if task.ready and task.lane is not None:
+            ranks.setdefault(task.lane, {})[task.id] = task.rank
+    names = sorted(ranks, key=lambda name: (name < window.start, name))
+    _same(f"lanes of {head}, {window}", names[: window.lanes], [front.lane for front in found])
+    for lane, ids in found:
+        latest = max(ranks[lane].values())
+        _check_first(f"{head}: lane {lane}", ranks[lane], latest, window.tasks, ids)
 
 
 def _check_first(

@@ -20,7 +20,7 @@ from kept.errors import CommitUnknownError, StoreError
 from kept.protocol.entries import Entry, EntryKind
 from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
-from kept.protocol.storage import Changes, Children, Due, Dump, Loaded, Notice, Reads
+from kept.protocol.storage import Changes, Children, Due, Dump, Loaded, Notice, QueueCounts, Reads
 from kept.runtime import Runtime
 from kept.sim.loop import SimulatedLoop
 from kept.sim.medium import Medium, MemoryMedium, Restore
@@ -362,6 +362,10 @@ class SimulatedStore:
     async def next_due(self) -> int | None:
         self._disk.medium.before(SCAN)
         return await self._inner.next_due()
+
+    async def queue_counts(self, tenant: str, queue: str, now: int) -> QueueCounts:
+        self._disk.medium.before(SCAN)
+        return await self._inner.queue_counts(tenant, queue, now)
 
     async def dump(self, tenant: str) -> Dump:
         return await self._inner.dump(tenant)

@@ -23,6 +23,7 @@ from kept.protocol.storage import (
     Key,
     Loaded,
     Notice,
+    QueueCounts,
     Reads,
 )
 from kept.runtime import Runtime
@@ -185,6 +186,9 @@ class MemoryStore:
             ),
             default=None,
         )
+
+    async def queue_counts(self, tenant: str, queue: str, now: int) -> QueueCounts:
+        return reading.queue_counts(self._of(tenant), queue, now)
 
     async def dump(self, tenant: str) -> Dump:
         return reading.dump(self._of(tenant))
