@@ -9,10 +9,12 @@ at the same instant any order will do.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from random import Random
-from typing import Final, TypeVar
+from typing import Final
 
+from kept.check.answers import check_first, same
+from kept.check.fronts import check_heads
 from kept.check.state import NO_ENDS, State
 from kept.protocol.addresses import channel_of
 from kept.protocol.entries import EntryKind
@@ -22,9 +24,7 @@ from kept.protocol.requests import DeadList
 from kept.protocol.storage import (
     Head,
     Key,
-    LaneFront,
     LaneWindow,
-    Loaded,
     QueueCounts,
     Reads,
     Slots,
@@ -38,13 +38,6 @@ LIMITS: Final = (1, 2, 3, 10, 100)
 BEHIND_MS: Final = 60_000
 AHEAD_MS: Final = 3_600_000
 SHARE_OF_FIRST_PAGES: Final = 0.3
-MAX_SHOWN: Final = 5
-
-T = TypeVar("T")
-
-
-class ScanDiffersError(AssertionError):
-    """A store does not find what it holds."""
 
 
 class Scans:
@@ -93,7 +86,7 @@ class Scans:
         page, after, limit = self._page(wanted)
         found = await self._store.scan_promises(tenant, after, limit, equals)
         expected = [state.promises[id] for id in page]
-        _same(f"scan_promises after {after}, {limit} with {equals}", expected, found)
+        same(f"scan_promises after {after}, {limit} with {equals}", expected, found)
 
     async def _tasks(self, tenant: str, state: State) -> None:
         prefix = ""
@@ -102,7 +95,7 @@ class Scans:
         page, after, limit = self._page(id for id in state.tasks if id.startswith(prefix))
         found = await self._store.scan_tasks(tenant, after, limit, prefix)
         expected = [(state.tasks[id], state.promises[id]) for id in page]
-        _same(f"scan_tasks after {after}, {limit} of {prefix!r}", expected, found)
+        same(f"scan_tasks after {after}, {limit} of {prefix!r}", expected, found)
 
     def _prefix(self, id: str) -> str:
         return id[: self._random.randrange(len(id) + 1)]
@@ -111,7 +104,7 @@ class Scans:
         store = self._store
         page, after, limit = self._page(state.schedules)
         schedules = await store.scan_schedules(tenant, after, limit)
-        _same(f"scan_schedules after {after}", [state.schedules[id] for id in page], schedules)
+        same(f"scan_schedules after {after}", [state.schedules[id] for id in page], schedules)
         letters = state.dead_letters
         filter = DeadList()
         if letters:
@@ -127,12 +120,12 @@ class Scans:
         wanted = (letter.id for letter in letters.values() if _is_wanted(letter, filter))
         page, after, limit = self._page(wanted)
         dead = await store.scan_dead_letters(tenant, filter, after, limit)
-        _same(f"scan_dead_letters after {after} {filter}", [letters[id] for id in page], dead)
+        same(f"scan_dead_letters after {after} {filter}", [letters[id] for id in page], dead)
         for kind in EntryKind:
             named = {key.name: entry for key, entry in state.entries.items() if key.kind is kind}
             page, after, limit = self._page(named)
             entries = await store.scan_entries(tenant, kind, after, limit)
-            _same(f"scan_entries after {after} of {kind}", [named[id] for id in page], entries)
+            same(f"scan_entries after {after} of {kind}", [named[id] for id in page], entries)
 
     async def _children(self, tenant: str, state: State) -> None:
         """All pages of a task's preload, from the first to the last."""
@@ -149,8 +142,8 @@ class Scans:
             cursor = page.more
             if cursor is None:
                 break
-        _same(f"scan_children of {id}, {limit} at a time: released", released, found[0])
-        _same(f"scan_children of {id}, {limit} at a time: others", others, found[1])
+        same(f"scan_children of {id}, {limit} at a time: released", released, found[0])
+        same(f"scan_children of {id}, {limit} at a time: others", others, found[1])
 
     # -- inside of a transaction
 
@@ -172,22 +165,22 @@ class Scans:
             reads.requests.add(some.last_request)
         async with self._store.transaction() as transaction:
             loaded = await transaction.load(tenant, reads, now)
-        _check_heads(state, reads, loaded, now)
+        check_heads(state, reads, loaded, now)
         for queue in reads.depths:
             await self._queue_counts(tenant, state, queue, now)
         for request, ids in loaded.requests.items():
             of_it = (t.id for t in state.tasks.values() if t.last_request == request)
-            _same(f"tasks of request {request}", sorted(of_it), ids)
+            same(f"tasks of request {request}", sorted(of_it), ids)
         for id in sorted(reads.edges):
             for name, edges, found in (
                 ("callbacks", state.callbacks, loaded.callbacks[id]),
                 ("listeners", state.listeners, loaded.listeners[id]),
             ):
                 first = sorted(edges.at.get(id, NO_ENDS))[:MAX_EDGES_PER_STEP]
-                _same(f"{name} of {id}", first, found)
+                same(f"{name} of {id}", first, found)
         for id, task in loaded.tasks.items():
-            _same(f"the task {id}", state.tasks.get(id), task)
-            _same(f"the promise {id}", state.promises.get(id), loaded.promises[id])
+            same(f"the task {id}", state.tasks.get(id), task)
+            same(f"the promise {id}", state.promises.get(id), loaded.promises[id])
 
     async def _queue_counts(self, tenant: str, state: State, queue: str, now: int) -> None:
         tasks = [task for task in state.tasks.values() if task.queue == queue]
@@ -208,7 +201,7 @@ class Scans:
         found = await self._store.queue_counts(tenant, queue, now)
         # Which of several is the oldest, the order of ranks decides; that is for its own tests.
         expected.oldest_due_at = found.oldest_due_at
-        _same(f"queue_counts of {queue} by {now}", expected, found)
+        same(f"queue_counts of {queue} by {now}", expected, found)
 
     # -- what is due
 
@@ -221,9 +214,9 @@ class Scans:
             now, limit = self._instant(), self._random.choice(LIMITS)
             due = await self._store.due(now, limit)
             for name, expected in moments.items():
-                _check_first(f"due: {name}", expected, now, limit, getattr(due, name))
+                check_first(f"due: {name}", expected, now, limit, getattr(due, name))
         first = min((at for each in moments.values() for at in each.values()), default=None)
-        _same("next_due", first, await self._store.next_due())
+        same("next_due", first, await self._store.next_due())
 
     async def _outbox(self) -> None:
         entries = {
@@ -237,22 +230,22 @@ class Scans:
         now, limit = self._instant(), self._random.choice(LIMITS)
         found = await self._store.scan_outbox(now, limit, channels)
         keys = [(tenant, entry.key) for tenant, entry, _ in found]
-        _check_first(f"scan_outbox of {channels}", open_ones, now, limit, keys)
+        check_first(f"scan_outbox of {channels}", open_ones, now, limit, keys)
         for tenant, entry, promise in found:
-            _same(f"the message {entry.key}", entries[tenant, entry.key], entry)
+            same(f"the message {entry.key}", entries[tenant, entry.key], entry)
             expected = self._states[tenant].promises[entry.key.id]
-            _same(f"the promise of {entry.key}", expected, promise)
+            same(f"the promise of {entry.key}", expected, promise)
         first = min(open_ones.values(), default=None)
-        _same(f"next_message of {channels}", first, await self._store.next_message(channels))
+        same(f"next_message of {channels}", first, await self._store.next_message(channels))
 
     async def _counts(self) -> None:
         """Those that are no estimates."""
         states = self._states.values()
         found = await self._store.counts()
         acquired = sum(_is_acquired(task) for s in states for task in s.tasks.values())
-        _same("counts: tasks_acquired", acquired, found["tasks_acquired"])
+        same("counts: tasks_acquired", acquired, found["tasks_acquired"])
         for name in ("schedules", "outbox", "dead_letters"):
-            _same(f"counts: {name}", sum(len(getattr(s, name)) for s in states), found[name])
+            same(f"counts: {name}", sum(len(getattr(s, name)) for s in states), found[name])
 
 
 def _has(promise: Promise, equals: Mapping[str, str]) -> bool:
@@ -327,80 +320,3 @@ def _moments(states: Mapping[str, State]) -> dict[str, dict[object, int]]:
             if entry.due_at is not None:
                 found["entries"][tenant, key] = entry.due_at
     return found
-
-
-def _in_line(state: State, head: Head) -> list[Task]:
-    return [
-        task
-        for task in state.tasks.values()
-        if task.state is TaskState.PENDING
-        and task.delivery is Delivery.PULL
-        and task.queue == head.queue
-        and (head.functions is None or task.function in head.functions)
-    ]
-
-
-def _check_heads(state: State, reads: Reads, loaded: Loaded, now: int) -> None:
-    """The fronts of queues, as a claim sees them."""
-    for head, count in reads.heads.items():
-        tasks = _in_line(state, head)
-        lanes = {task.lane for task in tasks if task.ready}
-        _same(f"{head} has several lanes", len(lanes) > 1, head in loaded.laned)
-        found = loaded.heads[head]
-        if len(lanes) > 1:
-            _same(f"{head}: of several lanes", [], found)
-            continue
-        ready = {task.id: task.rank for task in tasks if task.ready}
-        delayed = {
-            task.id: task.retry_at for task in tasks if not task.ready and task.retry_at is not None
-        }
-        split = min(count, len(ready))
-        latest = max(ready.values(), default=0)
-        _check_first(f"{head}: ready", ready, latest, count, found[:split])
-        _check_first(f"{head}: delayed", delayed, now, count - split, found[split:])
-    for head, window in reads.lanes.items():
-        _check_lanes(state, head, window, loaded.lanes[head])
-    for slots, held in loaded.slots.items():
-        acquired = sum(
-            _is_acquired(task) and task.queue == slots.queue and slots.lane in (None, task.lane)
-            for task in state.tasks.values()
-        )
-        _same(f"acquired of {slots}", acquired, held)
-    for queue, depth in loaded.depths.items():
-        _same(f"waiting in {queue}", len(_in_line(state, Head(queue))), depth)
-
-
-def _check_lanes(state: State, head: Head, window: LaneWindow, found: list[LaneFront]) -> None:
-    ranks: dict[str, dict[str, int]] = {}
-    for task in _in_line(state, head):
-        if task.ready and task.lane is not None:
-            ranks.setdefault(task.lane, {})[task.id] = task.rank
-    names = sorted(ranks, key=lambda name: (name < window.start, name))
-    _same(f"lanes of {head}, {window}", names[: window.lanes], [front.lane for front in found])
-    for lane, ids in found:
-        latest = max(ranks[lane].values())
-        _check_first(f"{head}: lane {lane}", ranks[lane], latest, window.tasks, ids)
-
-
-def _check_first(
-    what: str, moments: Mapping[T, int], now: int, limit: int, found: Sequence[T]
-) -> None:
-    """The first of what is due by `now`, in order; of those at one instant, any."""
-    expected = sorted(at for at in moments.values() if at <= now)[:limit]
-    missing = [key for key in found if key not in moments]
-    if missing or len(set(found)) != len(found):
-        raise ScanDiffersError(f"{what} by {now}: {missing[:MAX_SHOWN]} is not, or is there twice")
-    _same(f"{what} by {now}, {limit}: instants", expected, [moments[key] for key in found])
-
-
-def _same(what: str, expected: object, found: object) -> None:
-    if expected == found:
-        return
-    if isinstance(expected, list) and isinstance(found, list):
-        for number, (one, other) in enumerate(zip(expected, found, strict=False)):
-            if one != other:
-                raise ScanDiffersError(f"{what}: at {number}: expected {one}, found {other}")
-        what = f"{what}: {len(expected)} expected, {len(found)} found"
-        shorter = min(len(expected), len(found))
-        expected, found = expected[shorter:][:MAX_SHOWN], found[shorter:][:MAX_SHOWN]
-    raise ScanDiffersError(f"{what}: expected {expected}, found {found}")
