@@ -93,6 +93,7 @@ def play_plan(plan: Plan, kept_events: int | None = KEPT_EVENTS) -> Played:
                 if machine.process is not None:
                     machine.process.kill()
             kernel.kill()
+            world.disk.close()
         loop.close()
     judgement = judge(world.recording.history())
     if error is None and judgement.violation is not None:

@@ -23,6 +23,7 @@ DEFAULT_RUNS: Final = 400
 DEFAULT_SECONDS: Final = 120.0
 # A world without peculiarities of its own, as far as it still fails.
 PLAIN: Final[dict[str, object]] = {
+    "store": "memory",
     "embedded": False,
     "overtaken": 0.0,
     "clock_spread_ms": 0,
