@@ -146,6 +146,7 @@ class KillsRecord(Measured, kw_only=True):
     effects_tried_again: int = 0
     messages_told: int = 0
     logs_cut: int = 0
+    failed_tests: int = 0
     lost: int = 0
     twice: int = 0
 

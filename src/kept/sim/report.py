@@ -251,6 +251,7 @@ def _kills(record: KillsRecord) -> Lines:
         ("Effects tried again", f"{record.effects_tried_again:,}"),
         ("Messages told", f"{record.messages_told:,}"),
         ("Logs cut and opened again", f"{record.logs_cut:,}"),
+        ("Tests that failed", f"{record.failed_tests:,}"),
         ("Acknowledged and lost", f"{record.lost:,}"),
         ("Applied twice", f"{record.twice:,}"),
     ]
