@@ -27,6 +27,7 @@ from kept.sim.medium import Medium, MemoryMedium, Restore
 from kept.sim.mix import Mix
 from kept.sim.news import News
 from kept.sim.process import Process
+from kept.sim.recording import Recording
 from kept.sim.runtime import SimulatedRuntime
 from kept.sim.sqlite_medium import SqliteMedium
 from kept.sim.storage_faults import BEGIN, LOAD, OTHER, SAVE, SCAN, StorageFaults
@@ -68,7 +69,9 @@ class Disk:
         monitor: Monitor,
         kill: Callable[[Process, str], None],
         break_off: Callable[[str, str], None],
+        recording: Recording,
     ) -> None:
+        self._recording = recording
         self.loop = loop
         self.monitor = monitor
         self.trace = trace
@@ -184,6 +187,8 @@ class Disk:
         """A transaction is over, and was committed."""
         self.commits += 1
         self.trace.note("commit", transaction.process.name, transaction.batch_id)
+        if transaction.process.alive:
+            self._recording.committed(transaction.process)
         if transaction.before is None:
             return
         now = self.loop.time()

@@ -26,6 +26,7 @@ from kept.sim.mix import Mix
 from kept.sim.network import Network
 from kept.sim.process import Process, current_owner
 from kept.sim.programs import Program
+from kept.sim.recording import Recording, ServerClock
 from kept.sim.runtime import EPOCH_MS, Clock, OnlookersRuntime, SimulatedRuntime
 from kept.sim.trace import Trace
 
@@ -76,11 +77,19 @@ class World:
         self.boundary = Boundary(self.ledger)
         self.monitor = Monitor(whole_every=STEPS_PER_WHOLE_CHECK)
         self.goals: dict[str, Goal] = {}
+        # Those whose promise was not settled for good when somebody last asked.
+        self._open_goals: dict[str, Goal] = {}
         # What clients wait for now, and nobody may wait for ever.
         self._waiting: dict[Process, Counter[str]] = {}
-        self.network = Network(loop, self.random("network"), mix, self.trace)
         clock = Clock(loop)
         onlooker = OnlookersRuntime(loop, loop.kernel, clock, self.random("store"))
+        self.machines = self._machines()
+        self.server_clock = ServerClock(
+            lambda: self.disk.medium.clock,
+            [m.clock for m in self.machines.values() if m.role != "client"],
+        )
+        self.recording = Recording(loop, seed, self.server_clock)
+        self.network = Network(loop, self.random("network"), mix, self.trace, self.recording)
         self.disk = Disk(
             loop,
             self.random("disk"),
@@ -90,10 +99,10 @@ class World:
             self.monitor,
             self.kill_next,
             self.ledger.break_off,
+            self.recording,
         )
         self._births = self.random("births")
         self._questions = self.random("questions")
-        self.machines = self._machines()
         loop.after_callback = self._after_callback
 
     def random(self, name: str) -> Random:
@@ -143,12 +152,15 @@ class World:
         if not process.alive:
             return
         self.trace.note("kill", process.name, str(process.incarnation))
+        kind = "stopped" if process.told_to_stop.is_set() else "crash"
         process.kill()
         self.loop.remove_process(process)
         if not self.restarting:
+            self.recording.fault(kind, process.name)
             return
         machine = self.machines[process.name]
         delay = self._births.uniform(*DOWN_SECONDS)
+        self.recording.fault(kind, process.name, seconds=delay)
         self.loop.call_later(delay, self.start, machine, context=self.loop.kernel.context)
 
     def kill_next(self, process: Process, why: str, callbacks: int = 0) -> None:
@@ -201,7 +213,8 @@ class World:
 
     def expect(self, id: str, program: Program) -> None:
         """Work was started, and that was acknowledged."""
-        self.goals.setdefault(id, Goal(id, program))
+        if id not in self.goals:
+            self.goals[id] = self._open_goals[id] = Goal(id, program)
 
     def begin_waiting(self, process: Process, id: str) -> None:
         """Somebody in a process waits for an outcome."""
@@ -215,11 +228,15 @@ class World:
     def pending_goals(self) -> list[Goal]:
         """Goals that have not been reached."""
         promises = self.monitor.state().promises
-        return [
-            goal
-            for goal in self.goals.values()
-            if (promise := promises.get(goal.id)) is None or promise.pending
-        ]
+        pending = {
+            id: goal
+            for id, goal in self._open_goals.items()
+            if (promise := promises.get(id)) is None or promise.pending
+        }
+        # In the middle of a transaction a settlement may yet be undone.
+        if self.disk.quiet:
+            self._open_goals = pending
+        return list(pending.values())
 
     # -- looking on
 

@@ -18,6 +18,7 @@ from kept.runtime import Runtime
 from kept.stores.sqlite import connection as connections
 from kept.stores.sqlite import scan
 from kept.stores.sqlite.faults import translated
+from kept.stores.sqlite.identity import Identity
 from kept.stores.sqlite.schema import check_version, migrate, migrations
 from kept.stores.sqlite.surroundings import REAL, NeighboursLike, Surroundings, TurnsLike
 from kept.stores.sqlite.transaction import SqliteTransaction
@@ -48,7 +49,7 @@ class SqliteStore:
         self._scanning = asyncio.Lock()
         self._checking: asyncio.Task[None] | None = None
         self._data_version = -1
-        self._identity = (0, 0)
+        self._identity: Identity | None = None
         self._others_committed = False
 
     # -- opening and closing ---------------------------------------------------------------------
@@ -60,8 +61,10 @@ class SqliteStore:
             directory = self._surroundings.make_place(self.path)
             turns = self._surroundings.turns(directory, self._runtime)
         except OSError as error:
-            where = f"{self.path}-run"
-            raise StoreFailedError(f"opening {self.path}: {error.strerror}: {where}") from error
+            raise StoreFailedError(
+                f"opening {self.path}: {self.path}-run: {error.strerror}; the directory and its disk "
+                "must be writable, and have room"
+            ) from error
         await turns.take()
         try:
             with translated("opening", self.path):
@@ -85,12 +88,16 @@ class SqliteStore:
         connections.check_ours(writer, self.path)
         version = check_version(writer, self.path, len(scripts))
         await connections.patiently(writer, "PRAGMA journal_mode = WAL", self.path, self._runtime)
+        await connections.begin(writer, self.path, self._runtime)
         if version < len(scripts):
-            await connections.begin(writer, self.path, self._runtime)
             migrate(writer, self.path, scripts)
             writer.execute("COMMIT")
+        else:
+            # A file that cannot be written to is refused here, and not with the first request.
+            writer.execute("UPDATE meta SET clock = clock")
+            writer.execute("ROLLBACK")
         self._data_version = _data_version(writer)
-        self._identity = self._surroundings.identity(self.path)
+        self._identity = Identity(self.path, self._surroundings.identity)
         self._reader = connections.as_reader(self._connect())
 
     async def close(self) -> None:
@@ -131,12 +138,15 @@ class SqliteStore:
             turns.give_back()
 
     async def _begin(self) -> SqliteTransaction:
-        self._check_same()
+        self._identified().check()
+        is_new = self._writer is None
         if self._writer is None:
             self._writer = connections.as_writer(self._connect())
             self._data_version = -1
         await connections.begin(self._writer, self.path, self._runtime)
         try:
+            if is_new:
+                self._identified().log_opened()
             self._notice_others(self._writer)
             return SqliteTransaction(
                 self._writer,
@@ -155,21 +165,14 @@ class SqliteStore:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+            self._identified().log_closed()
 
     def _connect(self) -> sqlite3.Connection:
         return self._surroundings.connect(self.path)
 
-    def _check_same(self) -> None:
-        """Refuses to go on with a file that is not at its place any more: what is written to it
-        would be acknowledged and gone."""
-        try:
-            same = self._surroundings.identity(self.path) == self._identity
-        except OSError:
-            same = False
-        if not same:
-            raise StoreFailedError(
-                f"{self.path} was removed or replaced while it was open; put it back or start again"
-            )
+    def _identified(self) -> Identity:
+        assert self._identity is not None
+        return self._identity
 
     def _opened(self) -> TurnsLike:
         if self._turns is None:
