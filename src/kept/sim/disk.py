@@ -68,10 +68,9 @@ class Disk:
         runtime: SimulatedRuntime,
         monitor: Monitor,
         kill: Callable[[Process, str], None],
-        break_off: Callable[[str, str], None],
         recording: Recording,
+        break_off: Callable[[str, str], None],
     ) -> None:
-        self._recording = recording
         self.loop = loop
         self.monitor = monitor
         self.trace = trace
@@ -83,6 +82,7 @@ class Disk:
         self._random = random
         self._mix = mix
         self._kill = kill
+        self._recording = recording
         self._break_off = break_off
         self.faults = StorageFaults(random, loop.time, self._strikes)
         on_sqlite = mix.store == "sqlite"
@@ -187,8 +187,7 @@ class Disk:
         """A transaction is over, and was committed."""
         self.commits += 1
         self.trace.note("commit", transaction.process.name, transaction.batch_id)
-        if transaction.process.alive:
-            self._recording.committed(transaction.process)
+        self._recording.committed(transaction.process)
         if transaction.before is None:
             return
         now = self.loop.time()

@@ -40,15 +40,15 @@ class ServerClock:
     """Between which instants a server acts that acts now: no earlier than the latest commit, no
     later than any clock has ever shown (A3: `now` never goes back)."""
 
-    def __init__(self, committed: Callable[[], int], clocks: Iterable[Clock]) -> None:
-        self._committed = committed
+    def __init__(self, latest_commit: Callable[[], int], clocks: Iterable[Clock]) -> None:
+        self._latest_commit = latest_commit
         self._clocks = list(clocks)
         self._latest = 0
 
     def bounds(self) -> tuple[int, int]:
         """The instants (ms). Also to be asked right before a clock is set back."""
         shown = max(clock.now_ms() for clock in self._clocks)
-        committed = self._committed()
+        committed = self._latest_commit()
         self._latest = max(self._latest, shown, committed)
         return committed, self._latest
 

@@ -98,8 +98,8 @@ class World:
             onlooker,
             self.monitor,
             self.kill_next,
-            self.ledger.break_off,
             self.recording,
+            self.ledger.break_off,
         )
         self._births = self.random("births")
         self._questions = self.random("questions")

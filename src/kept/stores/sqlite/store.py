@@ -62,8 +62,8 @@ class SqliteStore:
             turns = self._surroundings.turns(directory, self._runtime)
         except OSError as error:
             raise StoreFailedError(
-                f"opening {self.path}: {self.path}-run: {error.strerror}; the directory and its disk "
-                "must be writable, and have room"
+                f"opening {self.path}: {self.path}-run: {error.strerror}; the directory and its disk must "
+                "be writable, and have room"
             ) from error
         await turns.take()
         try:
