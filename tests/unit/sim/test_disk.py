@@ -48,8 +48,8 @@ class World:
             onlooker,
             Monitor(),
             lambda process, why: self.kill(process),
-            lambda oracle, why: self.lies.append(why),
             Recording(self.loop, 1, ServerClock(lambda: 0, [self.clock])),
+            lambda oracle, why: self.lies.append(why),
         )
 
     def kill(self, process: Process) -> None:
