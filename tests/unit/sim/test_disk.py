@@ -20,6 +20,7 @@ from kept.sim.disk import SYNCED, WRITTEN, Disk
 from kept.sim.loop import SimulatedLoop
 from kept.sim.mix import draw_mix
 from kept.sim.process import Process
+from kept.sim.recording import Recording, ServerClock
 from kept.sim.runtime import Clock, OnlookersRuntime, SimulatedRuntime
 from kept.sim.storage_faults import BUSY, FULL, OUTAGE
 from kept.sim.trace import Trace
@@ -47,6 +48,7 @@ class World:
             onlooker,
             Monitor(),
             lambda process, why: self.kill(process),
+            Recording(self.loop, 1, ServerClock(lambda: 0, [self.clock])),
             lambda oracle, why: self.lies.append(why),
         )
 
