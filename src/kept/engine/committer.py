@@ -23,6 +23,7 @@ from kept.machine.not_loaded import NotLoaded
 from kept.machine.reads import plan
 from kept.machine.step import MachineConfig
 from kept.machine.working_set import WorkingSet
+from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol.records import Delivery, OutboxEntry, TaskState
 from kept.protocol.requests import Request, TaskClaim
@@ -34,6 +35,8 @@ from kept.stores.base import Store, Transaction
 log = logging.getLogger("kept.engine")
 
 _PUSH: Final = Delivery.PUSH
+
+_TAKING: Final = (TaskClaim, g.LockAcquire, g.SlotAcquire)
 
 Outcome: TypeAlias = Response | OutboxEntry | None
 
@@ -64,8 +67,8 @@ class Item:
 
     @property
     def given_up(self) -> bool:
-        """Whether this is a claim whose caller no longer waits for the answer."""
-        return isinstance(self.work, TaskClaim) and self.done is not None and self.done.cancelled()
+        """Whether this would take something for a caller that no longer waits for the answer."""
+        return isinstance(self.work, _TAKING) and self.done is not None and self.done.cancelled()
 
     @property
     def refused(self) -> bool:
@@ -148,6 +151,11 @@ class Committer:
                     self._hand_back(item)
                 self._alarm.ring()
             raise
+
+    def post(self, item: Item) -> None:
+        """Applies an item for whose outcome nobody waits, as soon as it is its turn."""
+        self._queue.append(item)
+        self._alarm.ring()
 
     async def reset(self, tenant: str) -> None:
         """Forgets everything of a tenant (debug.reset)."""

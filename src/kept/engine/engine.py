@@ -19,9 +19,12 @@ from kept.engine.statistics import Statistics
 from kept.engine.waiters import Waiters
 from kept.engine.waiting import Waiting
 from kept.errors import BadRequestError, StoreError
+from kept.machine.background import LeaveLine
 from kept.machine.step import MachineConfig
+from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol.addresses import BASE_SCHEMES
+from kept.protocol.kinds import wait_of
 from kept.protocol.responses import BAD_REQUEST, SHED, UNAVAILABLE, Response
 from kept.protocol.storage import DEFAULT_TENANT, Notice, StepObserver
 from kept.protocol.validation import problem_with
@@ -30,9 +33,17 @@ from kept.stores.base import Store
 from kept.transports.base import Transport
 
 _NO_HEAD = r.RequestHead()
-_SEARCHES = (r.PromiseSearch, r.TaskSearch, r.ScheduleSearch, r.DeadList, r.PromiseChildren)
+_SEARCHES = (
+    r.PromiseSearch,
+    r.TaskSearch,
+    r.ScheduleSearch,
+    r.DeadList,
+    r.PromiseChildren,
+    g.LockSearch,
+    g.GuardSearch,
+)
 _DEBUG = (r.DebugStart, r.DebugStop, r.DebugReset, r.DebugSnap, r.DebugTick)
-_MAY_WAIT = (r.TaskClaim, r.PromiseWait)
+_MAY_WAIT = (r.TaskClaim, r.PromiseWait, g.LockAcquire, g.SlotAcquire)
 # All others are applied by the committer, and that is all.
 _NOT_PLAIN = frozenset((*_SEARCHES, *_DEBUG, *_MAY_WAIT))
 
@@ -137,7 +148,7 @@ class Engine:
         answers: list[Response | None] = [None] * len(items)
         gathered: list[tuple[int, Item]] = []
         for index, (request, head) in enumerate(items):
-            if _waits(request):
+            if wait_of(request) > 0:
                 text = "a request that waits travels alone, not in a batch"
                 answers[index] = self._counted(request, Response(BAD_REQUEST, text), tenant)
             elif problem := problem_with(request, self._schemes):
@@ -171,7 +182,7 @@ class Engine:
     async def _answer(
         self, request: r.Request, head: r.RequestHead, tenant: str, prefix: str | None
     ) -> Response:
-        if _waits(request):
+        if wait_of(request) > 0:
             return await self._wait(request, head, tenant)
         try:
             if isinstance(request, _SEARCHES):
@@ -194,6 +205,13 @@ class Engine:
             if isinstance(request, r.TaskClaim):
                 return await self._waiting.claim(
                     request, tenant, lambda: self._look(request, head, tenant)
+                )
+            if isinstance(request, g.LockAcquire | g.SlotAcquire):
+                return await self._waiting.line(
+                    request,
+                    tenant,
+                    lambda now: self._look(now, head, tenant),
+                    lambda key, holder: self._committer.post(Item(tenant, LeaveLine(key, holder))),
                 )
             assert isinstance(request, r.PromiseWait)
             return await self._waiting.promise(
@@ -226,9 +244,3 @@ class Engine:
             self._outbox.look()
         else:
             self._committed(notice)
-
-
-def _waits(request: r.Request) -> bool:
-    if isinstance(request, r.TaskClaim):
-        return request.wait > 0
-    return isinstance(request, r.PromiseWait) and request.timeout > 0

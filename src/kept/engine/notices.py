@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from kept.protocol.entries import EntryKey, Lock, Slots
 from kept.protocol.records import Delivery, Promise, Task, TaskState
 from kept.protocol.storage import Changes, Notice
 
@@ -22,12 +23,14 @@ def notice_of(tenant: str, changes: Changes, now: int, notice: Notice) -> None:
     for schedule in changes.schedules.values():
         if schedule is not None:
             _due(notice, schedule.next_run_at)
-    for kept in changes.entries.values():
-        if kept is not None:
-            _due(notice, kept.due_at)
+    for entry in changes.entries.values():
+        if entry is not None:
+            _due(notice, entry.due_at)
+            if isinstance(entry.data, Lock | Slots):
+                _turns_notice(tenant, entry.key, entry.data, notice)
     if any(changes.undrained.values()):
         _due(notice, now)
-    if any(entry is not None for entry in changes.outbox.values()):
+    if any(message is not None for message in changes.outbox.values()):
         notice.messages = True
 
 
@@ -49,6 +52,12 @@ def _task_notice(tenant: str, task: Task, now: int, notice: Notice) -> None:
             notice.queues.add((tenant, task.queue))
         else:
             _due(notice, task.retry_at)
+
+
+def _turns_notice(tenant: str, key: EntryKey, data: Lock | Slots, notice: Notice) -> None:
+    for waiter in data.waiters:
+        if waiter.turn is not None:
+            notice.turns.add((tenant, key.kind.value, key.name, waiter.holder))
 
 
 def _due(notice: Notice, instant: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Those who wait: claims for a due task, calls for a settled promise.
+"""Those who wait: claims for a due task, calls for a settled promise, holders-to-be for a lock.
 
 A waiter is registered before its last look at the records, so no wake-up is lost; a wake-up that
 finds it looking makes it look once more.
@@ -6,20 +6,22 @@ finds it looking makes it look once more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import TypeAlias
 
 from kept.engine.alarm import Alarm
+from kept.protocol.entries import EntryKey
 from kept.protocol.storage import Notice
 
-WaitKey: TypeAlias = tuple[str, str]
+# (tenant, queue or promise), or (tenant, kind and name of an entry, holder).
+WaitKey: TypeAlias = tuple[str, ...]
 # The functions that a claim is limited to; None for any.
 Functions: TypeAlias = tuple[str, ...] | None
 Line: TypeAlias = dict["Waiter", None]
 
 
 class Waiter:
-    """One waiting request and the keys (tenant, queue or promise) that wake it.
+    """One waiting request and the keys that wake it.
 
     `woken` says that a look is owed to it, `honoured` that its present look was owed.
     """
@@ -47,12 +49,14 @@ class Waiter:
 
 
 class Waiters:
-    """Waiting claims by queue, first come first served, and waiting calls by promise."""
+    """Waiting claims by queue, first come first served, waiting calls by promise, and those who
+    wait for a lock or a slot by its entry and their own name: their order is in the entry."""
 
     def __init__(self) -> None:
         # Claims that take other functions take other tasks: one of each kind is woken.
         self._by_queue: dict[WaitKey, dict[Functions, Line]] = {}
         self._by_promise: dict[WaitKey, Line] = {}
+        self._by_place: dict[WaitKey, Line] = {}
         self._waiting = 0
         # Rung when the last one leaves.
         self.empty = Alarm()
@@ -86,16 +90,30 @@ class Waiters:
                 _wake_first(self._by_queue.get(key, {}).get(waiter.functions, {}))
 
     def add_wait(self, tenant: str, promise_id: str) -> Waiter:
-        waiter = Waiter([(tenant, promise_id)])
-        self._by_promise.setdefault(waiter.keys[0], {})[waiter] = None
+        return self._add(self._by_promise, (tenant, promise_id))
+
+    def remove_wait(self, waiter: Waiter) -> None:
+        self._remove(self._by_promise, waiter)
+
+    def add_place(self, tenant: str, key: EntryKey, holder: str) -> Waiter:
+        return self._add(self._by_place, (tenant, key.kind.value, key.name, holder))
+
+    def remove_place(self, waiter: Waiter) -> bool:
+        """Whether nobody waits here in that place any more."""
+        self._remove(self._by_place, waiter)
+        return waiter.keys[0] not in self._by_place
+
+    def _add(self, table: dict[WaitKey, Line], key: WaitKey) -> Waiter:
+        waiter = Waiter([key])
+        table.setdefault(key, {})[waiter] = None
         self._waiting += 1
         return waiter
 
-    def remove_wait(self, waiter: Waiter) -> None:
-        waiting = self._by_promise[waiter.keys[0]]
-        del waiting[waiter]
-        if not waiting:
-            del self._by_promise[waiter.keys[0]]
+    def _remove(self, table: dict[WaitKey, Line], waiter: Waiter) -> None:
+        (key,) = waiter.keys
+        del table[key][waiter]
+        if not table[key]:
+            del table[key]
         self._left()
 
     def _left(self) -> None:
@@ -113,11 +131,8 @@ class Waiters:
     def wake(self, notice: Notice) -> int:
         """Wakes who should look again because of a commit; answers how many."""
         woken = sum(self.wake_claims(key) for key in sorted(notice.queues))
-        waited_for = notice.settled & self._by_promise.keys()
-        for key in sorted(waited_for):
-            for waiter in self._by_promise[key]:
-                waiter.wake()
-                woken += 1
+        woken += _wake_all_of(self._by_promise, notice.settled)
+        woken += _wake_all_of(self._by_place, notice.turns)
         return woken
 
     def wake_all(self) -> None:
@@ -126,9 +141,17 @@ class Waiters:
             for line in lines.values():
                 for waiter in line:
                     waiter.wake()
-        for waiting in self._by_promise.values():
-            for waiter in waiting:
-                waiter.wake()
+        for table in (self._by_promise, self._by_place):
+            _wake_all_of(table, table.keys())
+
+
+def _wake_all_of(table: dict[WaitKey, Line], keys: Set[tuple[str, ...]]) -> int:
+    woken = 0
+    for key in sorted(keys & table.keys()):
+        for waiter in table[key]:
+            waiter.wake()
+            woken += 1
+    return woken
 
 
 def _wake_first(line: Line) -> bool:

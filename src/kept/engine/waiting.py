@@ -1,17 +1,33 @@
-"""Requests that wait: `task.claim` with `wait`, `promise.wait` (protocol B1, B2)."""
+"""Requests that wait: `task.claim`, `lock.acquire`, `slot.acquire` with `wait`, `promise.wait`
+(protocol B1, B2, B5)."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from math import inf
+from typing import Final, TypeAlias
+
+from msgspec.structs import replace
 
 from kept.engine.waiters import Waiter, Waiters
+from kept.protocol.entries import EntryKey, EntryKind
+from kept.protocol.guard_requests import LockAcquire, SlotAcquire
 from kept.protocol.records import PromiseState
 from kept.protocol.requests import PromiseWait, TaskClaim
-from kept.protocol.responses import ClaimResult, PromiseResult, Response
+from kept.protocol.responses import (
+    CONFLICT,
+    UNAVAILABLE,
+    ClaimResult,
+    PromiseResult,
+    Response,
+)
 from kept.runtime import Runtime
 
 Look = Callable[[], Awaitable[Response]]
+# A request that takes a place in line for something that one has at a time.
+LineRequest: TypeAlias = LockAcquire | SlotAcquire
+# Far below PRESENCE_MS, so that whoever waits keeps its place.
+_PRESENT_AGAIN_SECONDS: Final = 5.0
 
 
 class Waiting:
@@ -38,6 +54,46 @@ class Waiting:
         finally:
             self._waiters.remove_wait(waiter)
 
+    async def line(
+        self,
+        request: LineRequest,
+        tenant: str,
+        look: Callable[[LineRequest], Awaitable[Response]],
+        leave: Callable[[EntryKey, str], None],
+    ) -> Response:
+        """The grant; the 409 after `wait` ms. `leave` gives up a place whose caller is gone."""
+        key = line_key(request)
+        waiter = self._waiters.add_place(tenant, key, request.holder)
+        given_up = True
+        try:
+            response = await self._in_line(waiter, request, look)
+            given_up = False
+            return response
+        finally:
+            is_last = self._waiters.remove_place(waiter)
+            if given_up and is_last:
+                leave(key, request.holder)
+
+    async def _in_line(
+        self,
+        waiter: Waiter,
+        request: LineRequest,
+        look: Callable[[LineRequest], Awaitable[Response]],
+    ) -> Response:
+        end = self._runtime.monotonic() + request.wait / 1_000
+        while True:
+            left = end - self._runtime.monotonic()
+            # A last look that waits for nothing gives up the place in line.
+            stays = left > 0 or request.keep
+            response = await look(request if stays else replace(request, wait=0))
+            if response.status != CONFLICT or left <= 0:
+                return response
+            if self._stopping():
+                # Its place stays for a while, for when it asks again elsewhere.
+                return Response(UNAVAILABLE, "the engine is stopping; ask again")
+            left = end - self._runtime.monotonic()
+            await waiter.alarm.wait(min(left, _PRESENT_AGAIN_SECONDS))
+
     async def _until(
         self, waiter: Waiter, wait_ms: int, look: Look, done: Callable[[Response], bool]
     ) -> Response:
@@ -60,6 +116,13 @@ class Waiting:
         left = response.data.promise.timeout_at - self._runtime.now_ms()
         # One that has passed on this clock, and is still ahead on that of the store, is waited for.
         return left / 1_000 if left > 0 else inf
+
+
+def line_key(request: LineRequest) -> EntryKey:
+    """The entry in which a request has its place in line."""
+    if isinstance(request, LockAcquire):
+        return EntryKey(EntryKind.LOCK, request.resource)
+    return EntryKey(EntryKind.SLOTS, request.key)
 
 
 def _has_tasks(response: Response) -> bool:

@@ -177,6 +177,8 @@ class Notice(msgspec.Struct):
     queues: set[tuple[str, str]] = set()
     # Promises ("tenant", "id") that settled.
     settled: set[tuple[str, str]] = set()
+    # Those whose turn it is for a lock or a slot: "tenant", kind and name of the entry, "holder".
+    turns: set[tuple[str, str, str, str]] = set()
     # The earliest instant (ms) at which something is due that was not before.
     due_at: int | None = None
     # Messages were put into the outbox.
@@ -188,6 +190,7 @@ class Notice(msgspec.Struct):
         return bool(
             self.queues
             or self.settled
+            or self.turns
             or self.due_at is not None
             or self.messages
             or self.everything

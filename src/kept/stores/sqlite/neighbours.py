@@ -167,6 +167,7 @@ def merged(notices: list[Notice]) -> Notice:
     for notice in rest:
         first.queues |= notice.queues
         first.settled |= notice.settled
+        first.turns |= notice.turns
         if notice.due_at is not None:
             first.due_at = min(notice.due_at, first.due_at or notice.due_at)
         first.messages |= notice.messages
