@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from kept.sim.faults import Faults
+from kept.sim.guards import GUARD_KINDS
 from kept.sim.loop import SimulatedLoop, SimulationStuckError
 from kept.sim.mix import Mix, draw_mix
 from kept.sim.process import Process
@@ -93,7 +94,8 @@ def _require_all(world: World, ticks: int) -> None:
     """The gate against empty passes."""
     if ticks < GATED_TICKS:
         return
-    missing = [kind for kind in RAW_KINDS if not world.ledger.succeeded[kind]]
+    kinds = (*RAW_KINDS, *GUARD_KINDS)
+    missing = [kind for kind in kinds if not world.ledger.succeeded[kind]]
     assert not missing, f"an empty pass: these kinds never succeeded: {', '.join(missing)}"
     struck = world.trace.counts
     idle = [fault for fault in world.mix.faults if not struck[f"fault {fault}"]]
