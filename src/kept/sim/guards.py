@@ -35,9 +35,11 @@ LOCKS: Final = ("door", "window")
 SLOTS: Final = "api"
 SLOT_LIMIT: Final = 2
 BUCKET: Final = "calls"
-BUCKET_LIMIT: Final = 5
+BUCKET_LIMIT: Final = 2
 BUCKET_PERIOD_MS: Final = 1_000
-BUCKET_BURST: Final = 8
+BUCKET_BURST: Final = 4
+# More than there is, so that some are refused.
+TAKES_IN_A_ROW: Final = 4
 ENTITIES: Final = ("customer-1", "customer-2")
 # Of this one nothing is claimed, because it is deleted now and then.
 FORGOTTEN: Final = "customer-0"
@@ -209,12 +211,13 @@ class Contender:
             await self._connection.send(g.SlotRelease(SLOTS, holder))
 
     async def _bucket(self) -> None:
-        cost = self._random.randint(1, 4)
-        began = self._world.disk.inner.clock
-        request = g.BucketTake(BUCKET, BUCKET_LIMIT, BUCKET_PERIOD_MS, cost, BUCKET_BURST)
-        result = (await self._connection.send(request)).data
-        if isinstance(result, BucketResult) and result.granted:
-            self._oracle.took(cost, began, self._world.disk.inner.clock)
+        for _ in range(TAKES_IN_A_ROW):
+            cost = self._random.randint(1, BUCKET_BURST)
+            began = self._world.disk.inner.clock
+            request = g.BucketTake(BUCKET, BUCKET_LIMIT, BUCKET_PERIOD_MS, cost, BUCKET_BURST)
+            result = (await self._connection.send(request)).data
+            if isinstance(result, BucketResult) and result.granted:
+                self._oracle.took(cost, began, self._world.disk.inner.clock)
 
     async def _revision(self) -> None:
         """Mostly the next one; sometimes a late or a repeated one."""
