@@ -172,6 +172,12 @@ NAMES: list[tuple[str, Callable[[str], dict[str, Any]]]] = [
     ("schedule.delete", lambda id: {"id": id}),
     ("dead.get", lambda id: {"id": id}),
     ("dead.replay", lambda id: {"ids": [IN, id]}),
+    ("queue.put", lambda id: {"name": id}),
+    ("queue.get", lambda id: {"name": id}),
+    ("queue.delete", lambda id: {"name": id}),
+    ("queue.pause", lambda id: {"name": id}),
+    ("queue.resume", lambda id: {"name": id}),
+    ("queue.stats", lambda id: {"name": id}),
     ("lock.acquire", lambda id: {"resource": id, "holder": "h", "ttl": 1}),
     ("lock.heartbeat", lambda id: {"resource": id, "holder": "h", "fence": 1}),
     ("lock.release", lambda id: {"resource": id, "holder": "h", "fence": 1}),
@@ -204,7 +210,7 @@ def test_every_kind_is_known_to_the_table_or_for_admins_only() -> None:
     for request in ALL_REQUESTS:
         assert (request.kind in limited) == (not request.kind.startswith("debug."))
     searches = {"promise.search", "task.search", "schedule.search", "dead.list"}
-    searches |= {"lock.search", "guard.search"}
+    searches |= {"queue.list", "lock.search", "guard.search"}
     assert {kind for kind, _ in NAMES} | searches == limited
 
 

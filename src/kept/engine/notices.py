@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kept.protocol.entries import EntryKey, Lock, Slots
+from kept.protocol.entries import EntryKey, EntryKind, Lock, Slots
 from kept.protocol.records import Delivery, Promise, Task, TaskState
 from kept.protocol.storage import Changes, Notice
 
@@ -23,11 +23,14 @@ def notice_of(tenant: str, changes: Changes, now: int, notice: Notice) -> None:
     for schedule in changes.schedules.values():
         if schedule is not None:
             _due(notice, schedule.next_run_at)
-    for entry in changes.entries.values():
+    for key, entry in changes.entries.items():
+        if key.kind is EntryKind.QUEUE:
+            # Another limit, or none any more: what waits may start.
+            notice.queues.add((tenant, key.name))
         if entry is not None:
             _due(notice, entry.due_at)
             if isinstance(entry.data, Lock | Slots):
-                _turns_notice(tenant, entry.key, entry.data, notice)
+                _turns_notice(tenant, key, entry.data, notice)
     if any(changes.undrained.values()):
         _due(notice, now)
     if any(message is not None for message in changes.outbox.values()):
@@ -46,7 +49,10 @@ def _promise_notice(tenant: str, promise: Promise, notice: Notice) -> None:
 def _task_notice(tenant: str, task: Task, now: int, notice: Notice) -> None:
     if task.state is _ACQUIRED:
         _due(notice, task.expires_at)
-    elif task.state is _PENDING and task.delivery is not _NEVER:
+        return
+    if task.queue is not None and task.version:
+        notice.freed.add((tenant, task.queue))
+    if task.state is _PENDING and task.delivery is not _NEVER:
         assert task.retry_at is not None
         if task.queue is not None and task.retry_at <= now:
             notice.queues.add((tenant, task.queue))

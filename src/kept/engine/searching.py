@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar, get_args
+
+import msgspec
 
 from kept.engine.config import MAX_PAGE_BYTES, MAX_PAYLOAD_SCAN_ROWS, MAX_SCAN_ROWS
 from kept.machine import search
 from kept.machine.guards import guard_record
 from kept.machine.locks import lock_record
 from kept.machine.preload import children_cursor, fitting_count, payload_size
+from kept.machine.queue_settings import queue_record
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol.entries import Entry, EntryKind
@@ -22,6 +25,9 @@ from kept.protocol.responses import (
     LockPage,
     PreloadResult,
     PromisePage,
+    QueueNumbers,
+    QueuePage,
+    QueueStatsResult,
     Response,
     SchedulePage,
     TaskPage,
@@ -34,9 +40,12 @@ SearchRequest = (
     | r.ScheduleSearch
     | r.DeadList
     | r.PromiseChildren
+    | r.QueueList
+    | r.QueueStats
     | g.LockSearch
     | g.GuardSearch
 )
+SEARCHES: Final = get_args(SearchRequest)
 Row = TypeVar("Row")
 Found = TypeVar("Found")
 
@@ -62,6 +71,10 @@ class Searching:
                 return await self._dead_letters(request, tenant, prefix or "")
             case r.PromiseChildren():
                 return await self._children(request, now, tenant)
+            case r.QueueList():
+                return await self._queues(request, tenant, prefix or "")
+            case r.QueueStats():
+                return await self._queue_stats(request, now, tenant)
             case g.LockSearch():
                 return await self._locks(request, now, tenant, prefix or "")
             case g.GuardSearch():
@@ -109,6 +122,23 @@ class Searching:
             _letter_bytes,
         )
         return Response(OK, DeadLetterPage(found, cursor))
+
+    async def _queues(self, request: r.QueueList, tenant: str, prefix: str) -> Response:
+        found, cursor = await _page(
+            lambda after, limit: self._store.scan_entries(
+                tenant, EntryKind.QUEUE, after, limit, prefix
+            ),
+            lambda entry: entry.key.name,
+            queue_record,
+            request,
+        )
+        return Response(OK, QueuePage(found, cursor))
+
+    async def _queue_stats(self, request: r.QueueStats, now: int, tenant: str) -> Response:
+        counts = await self._store.queue_counts(tenant, request.name, now)
+        depth = counts.due + counts.delayed
+        numbers = msgspec.structs.asdict(counts)
+        return Response(OK, QueueStatsResult(QueueNumbers(request.name, depth, **numbers)))
 
     async def _locks(self, request: g.LockSearch, now: int, tenant: str, prefix: str) -> Response:
         found, cursor = await self._entries(
@@ -164,6 +194,7 @@ async def _page(
     | r.TaskSearch
     | r.ScheduleSearch
     | r.DeadList
+    | r.QueueList
     | g.LockSearch
     | g.GuardSearch,
     bytes_of: Callable[[Found], int] | None = None,

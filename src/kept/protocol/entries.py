@@ -17,6 +17,10 @@ class EntryKind(StrEnum):
     """What an entry is. The value is stored, so it never changes."""
 
     QUEUE = "queue"
+    TURN = "turn"
+    QUEUE_RATE = "queue_rate"
+    LANE_RATE = "lane_rate"
+    DEPTH = "depth"
     LOCK = "lock"
     SLOTS = "slots"
     BUCKET = "bucket"
@@ -50,15 +54,37 @@ class LaneLimits(EntryData, frozen=True):
 
 
 class QueueSettings(EntryData, frozen=True):
-    """What an operator said of a queue (B2). Times in ms."""
+    """What an operator said of a queue (B2). Times in ms. `lane` holds for each of its lanes, but
+    for what `lanes` says of one by name."""
 
     concurrency: int | None = None
     rate: RateLimit | None = None
     lane: LaneLimits | None = None
+    lanes: dict[str, LaneLimits] = {}
     max_depth: int | None = None
     aging: int | None = None
     paused: bool = False
     retention: int | None = None
+
+
+class Turn(EntryData, frozen=True):
+    """Whose turn it was last among a queue's lanes, and how many tasks it took in that turn."""
+
+    lane: str
+    taken: int
+
+
+class Starts(EntryData, frozen=True):
+    """How many tasks started in the period that began at `since` (ms)."""
+
+    since: int
+    count: int
+
+
+class Depth(EntryData, frozen=True):
+    """How many tasks of a queue wait. Counted only for a queue whose depth is limited."""
+
+    waiting: int
 
 
 class Waiter(EntryData, frozen=True):
@@ -132,6 +158,10 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 DATA_TYPES: Final[dict[EntryKind, type[EntryData]]] = {
     EntryKind.QUEUE: QueueSettings,
+    EntryKind.TURN: Turn,
+    EntryKind.QUEUE_RATE: Starts,
+    EntryKind.LANE_RATE: Starts,
+    EntryKind.DEPTH: Depth,
     EntryKind.LOCK: Lock,
     EntryKind.SLOTS: Slots,
     EntryKind.BUCKET: Bucket,

@@ -42,6 +42,29 @@ class Head(NamedTuple):
     functions: tuple[str, ...] | None = None
 
 
+class LaneWindow(NamedTuple):
+    """Lanes to be looked at: `lanes` of those that have ready tasks, in the order of their names
+    from `start` on and round to it again, and of each `tasks` tasks by rank."""
+
+    start: str
+    lanes: int
+    tasks: int
+
+
+class LaneFront(NamedTuple):
+    """A lane with its first ready tasks by rank."""
+
+    lane: str
+    ids: list[str]
+
+
+class Slots(NamedTuple):
+    """What is held of a queue, or of one of its lanes."""
+
+    queue: str
+    lane: str | None = None
+
+
 class Reads(msgspec.Struct):
     """The keys that a batch needs next. `objects` are promises with their tasks, by id."""
 
@@ -52,6 +75,12 @@ class Reads(msgspec.Struct):
     children: set[str] = set()
     # How many due tasks of each head.
     heads: dict[Head, int] = {}
+    # Lanes of heads that have several.
+    lanes: dict[Head, LaneWindow] = {}
+    # Of which queues and lanes to count the tasks that are acquired.
+    slots: set[Slots] = set()
+    # Queues whose waiting (pending) tasks are to be counted.
+    depths: set[str] = set()
     # Whether the tasks found at heads are to be preloaded: their children are needed next.
     head_children: bool = False
     schedules: set[str] = set()
@@ -67,6 +96,9 @@ class Reads(msgspec.Struct):
             or self.edges
             or self.children
             or self.heads
+            or self.lanes
+            or self.slots
+            or self.depths
             or self.schedules
             or self.messages
             or self.dead_letters
@@ -97,8 +129,13 @@ class Loaded(msgspec.Struct):
     # Promises with more edges than one step may drain.
     more_edges: set[str] = set()
     children: dict[str, Children] = {}
-    # Task ids, ready ones by rank, then delayed ones that are due by now.
+    # Task ids, ready ones by rank, then delayed ones that are due by now; none of a head in `laned`.
     heads: dict[Head, list[str]] = {}
+    # Heads whose ready tasks are in more than one lane.
+    laned: set[Head] = set()
+    lanes: dict[Head, list[LaneFront]] = {}
+    slots: dict[Slots, int] = {}
+    depths: dict[str, int] = {}
     schedules: dict[str, ScheduleRecord | None] = {}
     messages: dict[MessageKey, OutboxEntry | None] = {}
     dead_letters: dict[str, DeadLetter | None] = {}
@@ -134,7 +171,23 @@ class Changes(msgspec.Struct):
     reset: bool = False
 
     def __bool__(self) -> bool:
-        return any(getattr(self, field) for field in self.__struct_fields__)
+        return self != _NO_CHANGES
+
+
+_NO_CHANGES: Final = Changes()
+
+
+class QueueCounts(msgspec.Struct):
+    """How many tasks of a queue are in which state. `oldest_due_at` (ms): when the first of those
+    in line became due."""
+
+    due: int = 0
+    delayed: int = 0
+    acquired: int = 0
+    suspended: int = 0
+    halted: int = 0
+    dead: int = 0
+    oldest_due_at: int | None = None
 
 
 class Key(NamedTuple):
@@ -175,6 +228,8 @@ class Notice(msgspec.Struct):
 
     # Queues ("tenant", "name") in which a task became due.
     queues: set[tuple[str, str]] = set()
+    # Queues in which a task gave its slot back: whoever a limit keeps from claiming looks again.
+    freed: set[tuple[str, str]] = set()
     # Promises ("tenant", "id") that settled.
     settled: set[tuple[str, str]] = set()
     # Those whose turn it is for a lock or a slot: "tenant", kind and name of the entry, "holder".
@@ -189,6 +244,7 @@ class Notice(msgspec.Struct):
     def __bool__(self) -> bool:
         return bool(
             self.queues
+            or self.freed
             or self.settled
             or self.turns
             or self.due_at is not None

@@ -35,6 +35,7 @@ _SEARCHES: Final = (
     r.TaskSearch,
     r.ScheduleSearch,
     r.DeadList,
+    r.QueueList,
     g.LockSearch,
     g.GuardSearch,
 )

@@ -19,7 +19,7 @@ from kept.errors import StoreFailedError
 from kept.protocol.entries import Entry, EntryKind
 from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
-from kept.protocol.storage import Changes, Children, Due, Dump, Loaded, Notice, Reads
+from kept.protocol.storage import Changes, Children, Due, Dump, Loaded, Notice, QueueCounts, Reads
 from kept.sim.loop import SimulatedLoop
 from kept.sim.mix import Mix
 from kept.sim.process import Process
@@ -339,6 +339,10 @@ class SimulatedStore:
     async def next_due(self) -> int | None:
         self._disk.check("scan")
         return await self._disk.inner.next_due()
+
+    async def queue_counts(self, tenant: str, queue: str, now: int) -> QueueCounts:
+        self._disk.check("scan")
+        return await self._disk.inner.queue_counts(tenant, queue, now)
 
     async def dump(self, tenant: str) -> Dump:
         return await self._disk.inner.dump(tenant)

@@ -78,6 +78,8 @@ class World:
         self.guards = GuardOracle(self.ledger)
         self.monitor = Monitor(whole_every=STEPS_PER_WHOLE_CHECK)
         self.goals: dict[str, Goal] = {}
+        # Those whose promise was not settled for good when somebody last asked.
+        self._open_goals: dict[str, Goal] = {}
         # What clients wait for now, and nobody may wait for ever.
         self._waiting: dict[Process, Counter[str]] = {}
         self.network = Network(loop, self.random("network"), mix, self.trace)
@@ -196,7 +198,8 @@ class World:
 
     def expect(self, id: str, program: Program) -> None:
         """Work was started, and that was acknowledged."""
-        self.goals.setdefault(id, Goal(id, program))
+        if id not in self.goals:
+            self.goals[id] = self._open_goals[id] = Goal(id, program)
 
     def begin_waiting(self, process: Process, id: str) -> None:
         """Somebody in a process waits for an outcome."""
@@ -210,11 +213,15 @@ class World:
     def pending_goals(self) -> list[Goal]:
         """Goals that have not been reached."""
         promises = self.monitor.state().promises
-        return [
-            goal
-            for goal in self.goals.values()
-            if (promise := promises.get(goal.id)) is None or promise.pending
-        ]
+        pending = {
+            id: goal
+            for id, goal in self._open_goals.items()
+            if (promise := promises.get(id)) is None or promise.pending
+        }
+        # In the middle of a transaction a settlement may yet be undone.
+        if self.disk.quiet:
+            self._open_goals = pending
+        return list(pending.values())
 
     # -- looking on
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import NamedTuple
 
 from kept.protocol.addresses import channel_of
@@ -17,6 +17,7 @@ from kept.protocol.records import (
     Task,
     TaskState,
 )
+from kept.protocol.storage import Slots
 from kept.stores.memory.agenda import Agenda
 
 
@@ -77,8 +78,11 @@ class Tables:
         self.messages: dict[str, Agenda[MessageMoment]] = {}
         self.instants = Agenda(self._is_instant)
         self.due_entries = Agenda(self._is_due_entry)
-        self.ready: dict[str, dict[str | None, Agenda[Moment]]] = {}
+        # By queue, then function, then lane.
+        self.ready: dict[str, dict[str | None, dict[str | None, Agenda[Moment]]]] = {}
         self.waiting: dict[str, dict[str | None, Agenda[Moment]]] = {}
+        self.acquired: Counter[Slots] = Counter()
+        self.depths: Counter[str] = Counter()
 
     # -- writing: each answers what was there before, which is what undoes it --------------------
 
@@ -107,6 +111,8 @@ class Tables:
         before = self.tasks.get(id)
         if before is not None and before.last_request is not None:
             _put_edge(self.requests, before.last_request, id, False)
+        self._count(before, -1)
+        self._count(task, 1)
         if task is None:
             self.tasks.pop(id, None)
             return before
@@ -125,15 +131,30 @@ class Tables:
             if task.retry_at is not None:
                 self.retries.add(Moment(task.retry_at, number, task.id))
         elif task.queue is not None:
-            lines = self.ready if task.ready else self.waiting
-            line = lines.setdefault(task.queue, {})
-            if task.function not in line:
-                line[task.function] = Agenda(self._is_ready if task.ready else self._is_delayed)
-            at = task.rank if task.ready else task.retry_at
-            if at is not None:
-                line[task.function].add(Moment(at, number, task.id))
+            self._stand_in_line(task.queue, task, number)
         if task.delivery is Delivery.PULL and not task.ready and task.retry_at is not None:
             self.delayed.add(Moment(task.retry_at, number, task.id))
+
+    def _stand_in_line(self, queue: str, task: Task, number: int) -> None:
+        if task.ready:
+            lanes = self.ready.setdefault(queue, {}).setdefault(task.function, {})
+            if task.lane not in lanes:
+                lanes[task.lane] = Agenda(self._is_ready)
+            lanes[task.lane].add(Moment(task.rank, number, task.id))
+        elif task.retry_at is not None:
+            line = self.waiting.setdefault(queue, {})
+            if task.function not in line:
+                line[task.function] = Agenda(self._is_delayed)
+            line[task.function].add(Moment(task.retry_at, number, task.id))
+
+    def _count(self, task: Task | None, change: int) -> None:
+        if task is None or task.queue is None:
+            return
+        if task.state is TaskState.ACQUIRED:
+            self.acquired[Slots(task.queue)] += change
+            self.acquired[Slots(task.queue, task.lane)] += change
+        elif task.state is TaskState.PENDING:
+            self.depths[task.queue] += change
 
     def put_callback(self, of: str, to: str, present: Presence) -> bool:
         return _put_ordered(self.callbacks, self.first_callbacks, of, to, present)

@@ -13,7 +13,7 @@ import msgspec
 from kept.protocol.entries import Entry, EntryKey, EntryKind
 from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
-from kept.protocol.storage import Children, Due, DueEntry, Dump, Edge, Key
+from kept.protocol.storage import Children, Due, DueEntry, Dump, Edge, Key, QueueCounts
 from kept.stores.sqlite.load import Loader
 from kept.stores.sqlite.rows import (
     ENTRY_COLUMNS,
@@ -90,6 +90,23 @@ _MESSAGE: Final = (
 _MESSAGE_END: Final = 1 + MESSAGE_COLUMNS.count(",")
 _NEXT_MESSAGE: Final = (
     "SELECT min((SELECT min(due_at) FROM outbox WHERE channel = value)) FROM json_each(?)"
+)
+
+_OF_QUEUE: Final = "FROM tasks x WHERE x.tenant = :tenant AND x.queue = :queue"
+_IS_READY: Final = "x.state = 'pending' AND x.delivery = 'pull' AND x.ready = 1"
+# What is due and not marked as ready yet counts as due. The oldest is the first by rank, because
+# that can be told by the index alone.
+_QUEUE_COUNTS: Final = (
+    f"SELECT (SELECT count(*) {_OF_QUEUE} AND {_IS_READY}) + "
+    f"(SELECT count(*) {_OF_QUEUE} AND {_IS_DELAYED} AND x.retry_at <= :now), "
+    f"(SELECT count(*) {_OF_QUEUE} AND {_IS_DELAYED} AND x.retry_at > :now), "
+    f"(SELECT count(*) {_OF_QUEUE} AND x.state = 'acquired' AND x.queue IS NOT NULL), "
+    f"(SELECT count(*) {_OF_QUEUE} AND x.state = 'suspended' AND x.queue IS NOT NULL), "
+    f"(SELECT count(*) {_OF_QUEUE} AND x.state = 'halted' AND x.queue IS NOT NULL), "
+    "(SELECT count(*) FROM dead_letters WHERE tenant = :tenant AND queue = :queue), "
+    "(SELECT min(at) FROM (SELECT retry_at AS at FROM tasks WHERE seq = "
+    f"(SELECT seq FROM (SELECT x.seq AS seq, min(x.rank) {_OF_QUEUE} AND {_IS_READY})) "
+    f"UNION ALL SELECT min(x.retry_at) {_OF_QUEUE} AND {_IS_DELAYED} AND x.retry_at <= :now))"
 )
 
 _COUNTS: Final = (
@@ -279,6 +296,13 @@ def next_due(connection: sqlite3.Connection) -> int | None:
     (at,) = connection.execute(_NEXT_DUE).fetchone()
     assert at is None or isinstance(at, int)
     return at
+
+
+def queue_counts(connection: sqlite3.Connection, tenant: str, queue: str, now: int) -> QueueCounts:
+    """How many tasks of a queue are in which state."""
+    values = {"tenant": tenant, "queue": queue, "now": now}
+    row = connection.execute(_QUEUE_COUNTS, values).fetchone()
+    return QueueCounts(*row)
 
 
 def dump(connection: sqlite3.Connection, tenant: str) -> Dump:

@@ -13,7 +13,7 @@ from kept.errors import StoreFailedError
 from kept.protocol.entries import Entry, EntryKind
 from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
-from kept.protocol.storage import Children, Due, Dump, Notice
+from kept.protocol.storage import Children, Due, Dump, Notice, QueueCounts
 from kept.runtime import Runtime
 from kept.stores.sqlite import connection as connections
 from kept.stores.sqlite import scan
@@ -269,6 +269,9 @@ class SqliteStore:
 
     async def next_due(self) -> int | None:
         return await self._read(scan.next_due)
+
+    async def queue_counts(self, tenant: str, queue: str, now: int) -> QueueCounts:
+        return await self._scan(lambda c: scan.queue_counts(c, tenant, queue, now))
 
     async def dump(self, tenant: str) -> Dump:
         return await self._scan(lambda c: scan.dump(c, tenant))
