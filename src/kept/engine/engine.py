@@ -62,7 +62,13 @@ class Engine:
         machine_config = MachineConfig(self.config.retry_timeout_ms, BASE_SCHEMES | installed)
         self._schemes = machine_config.schemes
         self._committer = Committer(
-            store, runtime, machine_config, self.statistics, self._noticed, observer
+            store,
+            runtime,
+            machine_config,
+            self.statistics,
+            self._noticed,
+            observer,
+            self._waiters,
         )
         self._background = Background(store, runtime, self._committer, self.config, self.statistics)
         self._returns = Returns()
@@ -199,8 +205,7 @@ class Engine:
                 )
             if isinstance(request, g.LockAcquire | g.SlotAcquire):
                 return await self._waiting.line(
-                    request,
-                    tenant,
+                    self._item(request, head, tenant),
                     lambda now: self._look(now, head, tenant),
                     lambda key, holder: self._committer.post(Item(tenant, LeaveLine(key, holder))),
                 )

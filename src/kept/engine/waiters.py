@@ -7,17 +7,22 @@ finds it looking makes it look once more.
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from kept.engine.alarm import Alarm
-from kept.protocol.entries import EntryKey
+from kept.protocol.guard_requests import LockAcquire, SlotAcquire
+from kept.protocol.responses import Response
 from kept.protocol.storage import Notice
 
 # (tenant, queue or promise), or (tenant, kind and name of an entry, holder).
 WaitKey: TypeAlias = tuple[str, ...]
+TurnKey: TypeAlias = tuple[str, str, str, str]
+# A request that takes a place in line for something that is held.
+LineRequest: TypeAlias = LockAcquire | SlotAcquire
 # The functions that a claim is limited to; None for any.
 Functions: TypeAlias = tuple[str, ...] | None
 Line: TypeAlias = dict["Waiter", None]
+W = TypeVar("W", bound="Waiter")
 
 
 class Waiter:
@@ -48,6 +53,22 @@ class Waiter:
         self.honoured = False
 
 
+class Place(Waiter):
+    """One that waits in line: `work` takes what is free when its turn comes. The commit that frees it
+    may do that for it, and then leaves the `answer` here."""
+
+    __slots__ = ("answer", "fixed_now", "request_id", "work")
+
+    def __init__(
+        self, key: TurnKey, work: LineRequest, request_id: str | None, fixed_now: int | None
+    ) -> None:
+        super().__init__([key])
+        self.work = work
+        self.request_id = request_id
+        self.fixed_now = fixed_now
+        self.answer: Response | None = None
+
+
 class Waiters:
     """Waiting claims by queue, first come first served, waiting calls by promise, and those who
     wait for a lock or a slot by its entry and their own name: their order is in the entry."""
@@ -56,7 +77,7 @@ class Waiters:
         # Claims that take other functions take other tasks: one of each kind is woken.
         self._by_queue: dict[WaitKey, dict[Functions, Line]] = {}
         self._by_promise: dict[WaitKey, Line] = {}
-        self._by_place: dict[WaitKey, Line] = {}
+        self._by_place: dict[WaitKey, dict[Place, None]] = {}
         self._waiting = 0
         # Queues of which a waiting claim got less than is due, because of a limit.
         self._limited: set[WaitKey] = set()
@@ -93,26 +114,33 @@ class Waiters:
                 _wake_first(self._by_queue.get(key, {}).get(waiter.functions, {}))
 
     def add_wait(self, tenant: str, promise_id: str) -> Waiter:
-        return self._add(self._by_promise, (tenant, promise_id))
+        return self._add(self._by_promise, Waiter([(tenant, promise_id)]))
 
     def remove_wait(self, waiter: Waiter) -> None:
         self._remove(self._by_promise, waiter)
 
-    def add_place(self, tenant: str, key: EntryKey, holder: str) -> Waiter:
-        return self._add(self._by_place, (tenant, key.kind.value, key.name, holder))
+    def add_place(self, place: Place) -> None:
+        self._add(self._by_place, place)
 
-    def remove_place(self, waiter: Waiter) -> bool:
+    def remove_place(self, place: Place) -> bool:
         """Whether nobody waits here in that place any more."""
-        self._remove(self._by_place, waiter)
-        return waiter.keys[0] not in self._by_place
+        self._remove(self._by_place, place)
+        return place.keys[0] not in self._by_place
 
-    def _add(self, table: dict[WaitKey, Line], key: WaitKey) -> Waiter:
-        waiter = Waiter([key])
-        table.setdefault(key, {})[waiter] = None
+    def places_of(self, key: TurnKey) -> list[Place]:
+        """Those who wait here for that turn: a caller that asks again may be there twice."""
+        return list(self._by_place.get(key, ()))
+
+    @property
+    def any_in_line(self) -> bool:
+        return bool(self._by_place)
+
+    def _add(self, table: dict[WaitKey, dict[W, None]], waiter: W) -> W:
+        table.setdefault(waiter.keys[0], {})[waiter] = None
         self._waiting += 1
         return waiter
 
-    def _remove(self, table: dict[WaitKey, Line], waiter: Waiter) -> None:
+    def _remove(self, table: dict[WaitKey, dict[W, None]], waiter: W) -> None:
         (key,) = waiter.keys
         del table[key][waiter]
         if not table[key]:
@@ -151,11 +179,11 @@ class Waiters:
             for line in lines.values():
                 for waiter in line:
                     waiter.wake()
-        for table in (self._by_promise, self._by_place):
-            _wake_all_of(table, table.keys())
+        _wake_all_of(self._by_promise, self._by_promise.keys())
+        _wake_all_of(self._by_place, self._by_place.keys())
 
 
-def _wake_all_of(table: dict[WaitKey, Line], keys: Set[tuple[str, ...]]) -> int:
+def _wake_all_of(table: dict[WaitKey, dict[W, None]], keys: Set[tuple[str, ...]]) -> int:
     woken = 0
     for key in sorted(keys & table.keys()):
         for waiter in table[key]:

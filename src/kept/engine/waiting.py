@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Final, TypeAlias
+from typing import Final
 
 from msgspec.structs import replace
 
-from kept.engine.waiters import Waiter, Waiters
+from kept.engine.committer import Item
+from kept.engine.waiters import LineRequest, Place, Waiter, Waiters
 from kept.protocol.entries import EntryKey, EntryKind
 from kept.protocol.guard_requests import LockAcquire, SlotAcquire
 from kept.protocol.records import PromiseState
@@ -24,8 +25,6 @@ from kept.protocol.responses import (
 from kept.runtime import Runtime
 
 Look = Callable[[], Awaitable[Response]]
-# A request that takes a place in line for something that one has at a time.
-LineRequest: TypeAlias = LockAcquire | SlotAcquire
 # Far below PRESENCE_MS, so that whoever waits keeps its place.
 _PRESENT_AGAIN_SECONDS: Final = 5.0
 
@@ -69,27 +68,31 @@ class Waiting:
 
     async def line(
         self,
-        request: LineRequest,
-        tenant: str,
+        item: Item,
         look: Callable[[LineRequest], Awaitable[Response]],
         leave: Callable[[EntryKey, str], None],
     ) -> Response:
-        """The grant; the 409 after `wait` ms. `leave` gives up a place whose caller is gone."""
+        """The grant that `item` asks for; the 409 after its `wait` ms. `leave` gives up a place
+        whose caller is gone."""
+        request = item.work
+        assert isinstance(request, LockAcquire | SlotAcquire)
         key = line_key(request)
-        waiter = self._waiters.add_place(tenant, key, request.holder)
+        turn = (item.tenant, key.kind.value, key.name, request.holder)
+        place = Place(turn, request, item.request_id, item.fixed_now)
+        self._waiters.add_place(place)
         given_up = True
         try:
-            response = await self._in_line(waiter, request, look)
+            response = await self._in_line(place, request, look)
             given_up = False
             return response
         finally:
-            is_last = self._waiters.remove_place(waiter)
+            is_last = self._waiters.remove_place(place)
             if given_up and is_last:
                 leave(key, request.holder)
 
     async def _in_line(
         self,
-        waiter: Waiter,
+        place: Place,
         request: LineRequest,
         look: Callable[[LineRequest], Awaitable[Response]],
     ) -> Response:
@@ -105,7 +108,9 @@ class Waiting:
                 # Its place stays for a while, for when it asks again elsewhere.
                 return Response(UNAVAILABLE, "the engine is stopping; ask again")
             left = end - self._runtime.monotonic()
-            await waiter.alarm.wait(min(left, _PRESENT_AGAIN_SECONDS))
+            await place.alarm.wait(min(left, _PRESENT_AGAIN_SECONDS))
+            if place.answer is not None:
+                return place.answer
 
     async def _until(
         self, waiter: Waiter, wait_ms: int, look: Look, done: Callable[[Response], bool]

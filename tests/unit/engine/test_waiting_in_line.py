@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kept.engine.committer import Item
 from kept.engine.engine import Engine
 from kept.machine.locks import lock_key
 from kept.protocol import requests as r
@@ -82,15 +83,32 @@ async def test_a_release_wakes_the_next_in_line() -> None:
         assert (await ok(engine, LockGet("door"), LockResult)).lock.holder == "three"
 
 
-async def test_only_whose_turn_it_is_looks() -> None:
-    """A release costs the look of one, however many wait."""
-    async with running(WatchedStore()) as engine:
+async def test_the_commit_that_frees_it_hands_it_over() -> None:
+    """However many wait, a release and the next grant are one commit, and nobody looks in vain."""
+    store = WatchedStore()
+    async with running(store) as engine:
         fence = (await ok(engine, acquire("one"), LockGrant)).fence
         tasks = await in_line(engine, *(f"waiter-{n}" for n in range(10)))
-        woken = engine.statistics.wakeups
+        commits, requests = store.commits, engine.statistics.batch_requests
         await ok(engine, LockRelease("door", "one", fence), Nothing)
-        await tasks[0]
-        assert engine.statistics.wakeups - woken == 1
+        assert (await tasks[0]).status == OK
+        assert store.commits - commits == 1
+        assert engine.statistics.batch_requests - requests == 1
+
+
+async def test_a_handover_whose_commit_fails_did_not_happen() -> None:
+    """The lock stays with its holder, and those who wait go on waiting."""
+    store = WatchedStore()
+    async with running(store) as engine:
+        fence = (await ok(engine, acquire("one"), LockGrant)).fence
+        (answer,) = await in_line(engine, "two")
+        store.fail()
+        assert (await engine.submit(LockRelease("door", "one", fence))).status == 503
+        store.failure = None
+        assert (await ok(engine, LockGet("door"), LockResult)).lock.holder == "one"
+        assert not answer.done()
+        await ok(engine, LockRelease("door", "one", fence), Nothing)
+        assert (await answer).status == OK
 
 
 async def test_a_lapse_wakes_the_next_in_line() -> None:
@@ -238,13 +256,14 @@ async def test_a_crowd_on_two_engines_takes_turns(tmp_path: Path) -> None:
 
 
 async def test_a_notice_names_whose_turn_it_is() -> None:
-    """Whoever commits tells other processes whom to wake."""
+    """Whoever commits tells other processes whom to wake, where none of theirs waits here."""
     store = WatchedStore()
     heard: list[Notice] = []
     async with running(store) as engine:
         fence = (await ok(engine, acquire("one"), LockGrant)).fence
-        await engine.submit(acquire("two", wait=1))
-        tasks = await in_line(engine, "three")
+        # As one of another process would.
+        elsewhere = Item(DEFAULT_TENANT, acquire("two"))
+        await engine._committer.apply([elsewhere])
         noticed = engine._committer._on_commit
 
         def overhear(notice: Notice) -> None:
@@ -253,8 +272,7 @@ async def test_a_notice_names_whose_turn_it_is() -> None:
 
         engine._committer._on_commit = overhear
         await ok(engine, LockRelease("door", "one", fence), Nothing)
-        await asyncio.gather(*tasks)
-    assert heard[0].turns == {(DEFAULT_TENANT, "lock", "door", "three")}
+    assert heard[0].turns == {(DEFAULT_TENANT, "lock", "door", "two")}
 
 
 async def test_locks_are_listed_in_pages() -> None:
