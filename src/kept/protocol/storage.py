@@ -232,12 +232,12 @@ class Notice(msgspec.Struct):
     freed: set[tuple[str, str]] = set()
     # Promises ("tenant", "id") that settled.
     settled: set[tuple[str, str]] = set()
-    # Those whose turn it is for a lock or a slot: "tenant", kind and name of the entry, "holder".
-    turns: set[tuple[str, str, str, str]] = set()
     # The earliest instant (ms) at which something is due that was not before.
     due_at: int | None = None
     # Messages were put into the outbox.
     messages: bool = False
+    # Those whose turn it is for a lock or a slot: "tenant", kind and name of the entry, "holder".
+    turns: set[tuple[str, str, str, str]] = set()
     # It is not known what was committed: look at all of the above.
     everything: bool = False
 
