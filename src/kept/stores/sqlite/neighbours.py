@@ -166,6 +166,7 @@ def merged(notices: list[Notice]) -> Notice:
     first, *rest = notices
     for notice in rest:
         first.queues |= notice.queues
+        first.freed |= notice.freed
         first.settled |= notice.settled
         first.turns |= notice.turns
         if notice.due_at is not None:
