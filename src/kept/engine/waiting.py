@@ -16,7 +16,6 @@ from kept.protocol.guard_requests import LockAcquire, SlotAcquire
 from kept.protocol.records import PromiseState
 from kept.protocol.requests import PromiseWait, TaskClaim
 from kept.protocol.responses import (
-    CONFLICT,
     UNAVAILABLE,
     ClaimResult,
     PromiseResult,
@@ -102,7 +101,7 @@ class Waiting:
             # A last look that waits for nothing gives up the place in line.
             stays = left > 0 or request.keep
             response = await look(request if stays else replace(request, wait=0))
-            if response.status != CONFLICT or left <= 0:
+            if left <= 0 or not _is_in_line(response):
                 return response
             if self._stopping():
                 # Its place stays for a while, for when it asks again elsewhere.
@@ -139,6 +138,11 @@ class Waiting:
         now = self._runtime.now_ms()
         # One that has passed on this clock, and is still ahead on that of the store, is waited for.
         return min(((at - now) / 1_000 for at in instants if at > now), default=inf)
+
+
+def _is_in_line(response: Response) -> bool:
+    """Whether it was refused for now, with a place in line."""
+    return response.detail is not None and "place" in response.detail
 
 
 def line_key(request: LineRequest) -> EntryKey:

@@ -203,6 +203,15 @@ async def test_slots_are_waited_for_alike() -> None:
             assert (await answer).status == OK
 
 
+async def test_a_late_copy_of_an_acquire_does_not_wait() -> None:
+    """What was granted to a request and given back since is refused to it at once."""
+    async with running(WatchedStore()) as engine:
+        fence = (await ok(engine, acquire("one"), LockGrant, request_id="r1")).fence
+        await ok(engine, LockRelease("door", "one", fence), Nothing)
+        again = await engine.submit(acquire("one"), r.RequestHead(request_id="r1"))
+        assert (again.status, again.detail) == (CONFLICT, None)
+
+
 async def test_a_wait_travels_alone() -> None:
     """In a batch it is a 400; without a wait it is a request like others."""
     async with running(WatchedStore()) as engine:
