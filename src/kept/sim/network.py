@@ -16,6 +16,7 @@ from kept.protocol.responses import INTERNAL
 from kept.sim.loop import SimulatedLoop
 from kept.sim.mix import Mix
 from kept.sim.process import Process
+from kept.sim.recording import Recording
 from kept.sim.trace import Trace
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -63,8 +64,16 @@ class Listener:
 class Network:
     """All links. `calm` stops its faults; what is on its way then still ends as it was drawn."""
 
-    def __init__(self, loop: SimulatedLoop, random: Random, mix: Mix, trace: Trace) -> None:
+    def __init__(
+        self,
+        loop: SimulatedLoop,
+        random: Random,
+        mix: Mix,
+        trace: Trace,
+        recording: Recording,
+    ) -> None:
         self.loop = loop
+        self._recording = recording
         self._random = random
         self._mix = mix
         self._trace = trace
@@ -143,6 +152,7 @@ class Network:
         self._note("deliver", server, f"{flight.number}")
         flight.server = listener.process
         listener.flights[flight.number] = flight
+        self._recording.arrived(flight, flight.client, listener.process, body)
         work = self._serve(listener, flight, path, body, fate)
         listener.process.spawn(self.loop, work, f"request-{flight.number}")
 
@@ -161,7 +171,9 @@ class Network:
         assert flight.server is not None
         if answer is None:
             self._note("left", flight.server.name, f"{flight.number}")
+            self._recording.left(flight, flight.server)
             return
+        self._recording.replied(flight, flight.server, answer.body)
         text = f"{flight.number} {answer.status} {len(answer.body)}"
         self._note("reply", flight.server.name, text, answer.body)
         if (flight.server.name, flight.client.name) in self._cut:
@@ -169,7 +181,13 @@ class Network:
         if fate == "broken_after":
             self._later(self._delay(), flight.fail, AnswerLostError("reset by the simulation"))
         elif fate != "again":
-            self._later(self._delay(), _settle, flight.future, answer)
+            self._later(self._delay(), self._arrive, flight, answer)
+
+    def _arrive(self, flight: Flight, answer: Answer) -> None:
+        """The answer is at the client, if that still waits."""
+        if not flight.future.done():
+            self._recording.heard(flight)
+            flight.future.set_result(answer)
 
     def left(self, flight: Flight) -> None:
         """The client waits no longer: the server hears of it, unless the link is cut."""
@@ -181,6 +199,7 @@ class Network:
 
     def _died(self, listener: Listener) -> None:
         name = listener.process.name
+        self._recording.died(listener.process)
         if self._listeners.get(name) is listener:
             del self._listeners[name]
         for flight in listener.flights.values():
@@ -272,8 +291,3 @@ def _scope(path: str, body: bytes) -> Message:
         "query_string": b"",
         "headers": headers,
     }
-
-
-def _settle(future: asyncio.Future[Answer], answer: Answer) -> None:
-    if not future.done():
-        future.set_result(answer)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from kept.client.connection import Connection
-from kept.client.http import HttpConnection
 from kept.client.local import LocalConnection
 from kept.engine.config import EngineConfig
 from kept.engine.engine import Engine
@@ -31,6 +30,7 @@ from kept.server.reception import Reception
 from kept.sim import guards, programs
 from kept.sim.ledger import ObservedConnection
 from kept.sim.process import Process
+from kept.sim.recording import WireConnection
 from kept.sim.requests import RawClient
 from kept.sim.runtime import SimulatedRuntime
 from kept.transports.poll import PollTransport
@@ -128,18 +128,23 @@ class SimulatedApp(App):
 
     async def _connect(self) -> Connection:
         connection = await (self._embedded() if self.embedded else self._remote())
-        return ObservedConnection(connection, self.world.ledger, self.process)
+        recorded = self.world.recording.connection(connection, self.process)
+        return ObservedConnection(recorded, self.world.ledger, self.process)
 
     async def _embedded(self) -> Connection:
         store = self.world.disk.store(self.process)
         engine = Engine(store, self._runtime, EngineConfig(), observer=store)
         await engine.start()
+        recording, process = self.world.recording, self.process
+        process.on_death.append(lambda: recording.died_with_its_engine(process))
         return LocalConnection(engine, self._runtime, owns=True)
 
     async def _remote(self) -> Connection:
         servers = [m.name for m in self.world.machines.values() if m.role == "server"]
         exchange = self.world.network.exchange(self.process, servers)
-        return HttpConnection(self.url, self._runtime, exchange=exchange)
+        connection = WireConnection(self.url, self._runtime, exchange=exchange)
+        connection.recording, connection.process = self.world.recording, self.process
+        return connection
 
 
 def _app(world: World, process: Process, runtime: Runtime, *, worker: bool) -> SimulatedApp:

@@ -26,6 +26,7 @@ from kept.sim.mix import Mix
 from kept.sim.network import Network
 from kept.sim.process import Process, current_owner
 from kept.sim.programs import Program
+from kept.sim.recording import Recording, ServerClock
 from kept.sim.runtime import EPOCH_MS, Clock, SimulatedRuntime
 from kept.sim.trace import Trace
 from kept.stores.memory.store import MemoryStore
@@ -82,15 +83,26 @@ class World:
         self._open_goals: dict[str, Goal] = {}
         # What clients wait for now, and nobody may wait for ever.
         self._waiting: dict[Process, Counter[str]] = {}
-        self.network = Network(loop, self.random("network"), mix, self.trace)
         clock = Clock(loop)
         keeper = SimulatedRuntime(loop, loop.kernel, clock, self.random("store"))
         inner = MemoryStore(keeper)
+        self.machines = self._machines()
+        self.server_clock = ServerClock(
+            inner, [m.clock for m in self.machines.values() if m.role != "client"]
+        )
+        self.recording = Recording(loop, seed, self.server_clock)
+        self.network = Network(loop, self.random("network"), mix, self.trace, self.recording)
         self.disk = Disk(
-            loop, self.random("disk"), mix, self.trace, inner, self.monitor, self.kill_next
+            loop,
+            self.random("disk"),
+            mix,
+            self.trace,
+            inner,
+            self.monitor,
+            self.kill_next,
+            self.recording,
         )
         self._births = self.random("births")
-        self.machines = self._machines()
         loop.after_callback = self._after_callback
 
     def random(self, name: str) -> Random:
@@ -140,12 +152,15 @@ class World:
         if not process.alive:
             return
         self.trace.note("kill", process.name, str(process.incarnation))
+        kind = "stopped" if process.told_to_stop.is_set() else "crash"
         process.kill()
         self.loop.remove_process(process)
         if not self.restarting:
+            self.recording.fault(kind, process.name)
             return
         machine = self.machines[process.name]
         delay = self._births.uniform(*DOWN_SECONDS)
+        self.recording.fault(kind, process.name, seconds=delay)
         self.loop.call_later(delay, self.start, machine, context=self.loop.kernel.context)
 
     def kill_next(self, process: Process, why: str, callbacks: int = 0) -> None:
