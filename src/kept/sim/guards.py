@@ -213,11 +213,11 @@ class Contender:
     async def _bucket(self) -> None:
         for _ in range(TAKES_IN_A_ROW):
             cost = self._random.randint(1, BUCKET_BURST)
-            began = self._world.disk.inner.clock
+            began = self._world.disk.medium.clock
             request = g.BucketTake(BUCKET, BUCKET_LIMIT, BUCKET_PERIOD_MS, cost, BUCKET_BURST)
             result = (await self._connection.send(request)).data
             if isinstance(result, BucketResult) and result.granted:
-                self._oracle.took(cost, began, self._world.disk.inner.clock)
+                self._oracle.took(cost, began, self._world.disk.medium.clock)
 
     async def _revision(self) -> None:
         """Mostly the next one; sometimes a late or a repeated one."""
@@ -290,7 +290,7 @@ def contend(
 
 def overdue_entry(world: World) -> str:
     """An entry at which the background should have looked long ago, in words."""
-    limit = world.disk.inner.clock - OVERDUE_MS
+    limit = world.disk.medium.clock - OVERDUE_MS
     for entry in world.monitor.state().entries.values():
         if entry.due_at is not None and entry.due_at <= limit:
             return f"{entry} is overdue"

@@ -68,7 +68,7 @@ async def run(world: World, role: str, process: Process, runtime: SimulatedRunti
 
 async def _serve(world: World, process: Process, runtime: Runtime) -> None:
     poll = PollTransport(runtime)
-    store = world.disk.store(process)
+    store = world.disk.store(process, runtime)
     engine = Engine(store, runtime, EngineConfig(), transports=(poll,), observer=store)
     poll.on_connect = lambda group: engine.receiver_connected()
     authenticator = open_authenticator(AuthOptions(), runtime)
@@ -132,7 +132,7 @@ class SimulatedApp(App):
         return ObservedConnection(recorded, self.world.ledger, self.process)
 
     async def _embedded(self) -> Connection:
-        store = self.world.disk.store(self.process)
+        store = self.world.disk.store(self.process, self._runtime)
         engine = Engine(store, self._runtime, EngineConfig(), observer=store)
         await engine.start()
         recording, process = self.world.recording, self.process

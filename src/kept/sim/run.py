@@ -84,6 +84,7 @@ def play_seed(seed: int, ticks: int, mix: Mix | None = None) -> Played:
                 if machine.process is not None:
                     machine.process.kill()
             kernel.kill()
+            world.disk.close()
         loop.close()
     history = world.recording.history()
     judgement = judge(history)

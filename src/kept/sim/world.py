@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from kept.check.liveness import enabled_steps
 from kept.check.monitor import Monitor
+from kept.check.scans import Scans
 from kept.client.exchange import AnswerLostError, NotSentError
 from kept.errors import KeptError
 from kept.protocol.storage import DEFAULT_TENANT
@@ -27,9 +28,8 @@ from kept.sim.network import Network
 from kept.sim.process import Process, current_owner
 from kept.sim.programs import Program
 from kept.sim.recording import Recording, ServerClock
-from kept.sim.runtime import EPOCH_MS, Clock, SimulatedRuntime
+from kept.sim.runtime import EPOCH_MS, Clock, OnlookersRuntime, SimulatedRuntime
 from kept.sim.trace import Trace
-from kept.stores.memory.store import MemoryStore
 
 # What one tick of the command line is.
 TICK_SECONDS: Final = 1.0
@@ -84,11 +84,11 @@ class World:
         # What clients wait for now, and nobody may wait for ever.
         self._waiting: dict[Process, Counter[str]] = {}
         clock = Clock(loop)
-        keeper = SimulatedRuntime(loop, loop.kernel, clock, self.random("store"))
-        inner = MemoryStore(keeper)
+        onlooker = OnlookersRuntime(loop, loop.kernel, clock, self.random("store"))
         self.machines = self._machines()
         self.server_clock = ServerClock(
-            inner, [m.clock for m in self.machines.values() if m.role != "client"]
+            lambda: self.disk.medium.clock,
+            [m.clock for m in self.machines.values() if m.role != "client"],
         )
         self.recording = Recording(loop, seed, self.server_clock)
         self.network = Network(loop, self.random("network"), mix, self.trace, self.recording)
@@ -97,12 +97,14 @@ class World:
             self.random("disk"),
             mix,
             self.trace,
-            inner,
+            onlooker,
             self.monitor,
             self.kill_next,
             self.recording,
+            self.ledger.break_off,
         )
         self._births = self.random("births")
+        self._questions = self.random("questions")
         loop.after_callback = self._after_callback
 
     def random(self, name: str) -> Random:
@@ -257,10 +259,13 @@ class World:
         """Holds the store against the steps that were taken, and against what was acknowledged."""
         if not self.disk.quiet:
             return
-        dump = await self.disk.inner.dump(DEFAULT_TENANT)
+        store = await self.disk.medium.keeper()
+        dump = await store.dump(DEFAULT_TENANT)
         self.monitor.compare(dump)
         self.ledger.compare(dump)
         self.guards.compare(dump)
+        clock = self.disk.medium.clock
+        await Scans(store, self.monitor.states, clock, self._questions).compare()
 
     async def run(self, ticks: int) -> None:
         """So many ticks with faults."""
@@ -292,7 +297,7 @@ class World:
             for id, count in ids.items():
                 if count and process.alive:
                     return f"{process.name} waits for {id}"
-        overdue = enabled_steps(state, self.disk.inner.clock - OVERDUE_MS)
+        overdue = enabled_steps(state, self.disk.medium.clock - OVERDUE_MS)
         if overdue:
             return f"{overdue[0].name} of {overdue[0].id} is overdue"
         return overdue_entry(self)

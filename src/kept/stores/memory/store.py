@@ -50,7 +50,7 @@ class MemoryStore:
         self.tables: dict[str, Tables] = {}
         self.clock = 0
         self._runtime = runtime
-        self._batches: dict[str, int] = {}
+        self.batches: dict[str, int] = {}
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
@@ -69,7 +69,7 @@ class MemoryStore:
                 transaction.end()
 
     async def committed(self, batch_id: str) -> bool:
-        return batch_id in self._batches
+        return batch_id in self.batches
 
     async def ping(self) -> None:
         """Always there."""
@@ -78,10 +78,10 @@ class MemoryStore:
         """Notes a commit, and forgets those of more than an hour ago."""
         self.clock = max(self.clock, now)
         wall = self._runtime.now_ms()
-        if len(self._batches) % COMMITS_PER_PRUNING == COMMITS_PER_PRUNING - 1:
+        if len(self.batches) % COMMITS_PER_PRUNING == COMMITS_PER_PRUNING - 1:
             old = wall - BATCHES_KEPT_MS
-            self._batches = {id: at for id, at in self._batches.items() if at >= old}
-        self._batches[batch_id] = wall
+            self.batches = {id: at for id, at in self.batches.items() if at >= old}
+        self.batches[batch_id] = wall
 
     # -- scans -----------------------------------------------------------------------------------
 

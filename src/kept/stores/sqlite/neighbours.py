@@ -2,7 +2,7 @@
 
 Each open store has a datagram socket in a directory beside the database; whoever commits sends a
 notice to all the others. Nothing depends on it: what gets lost is found by the store's slow check.
-This is the only place of the stores that touches sockets, so a simulation leaves it out.
+This is the only place of the stores that touches sockets, so a simulation has its own instead.
 """
 
 from __future__ import annotations
