@@ -36,6 +36,7 @@ from kept.protocol.responses import (
 from kept.protocol.storage import DEFAULT_TENANT, Notice
 from kept.runtime import SystemRuntime
 from kept.stores.sqlite import SqliteStore
+from kept.stores.sqlite.surroundings import ALONE, REAL
 from tests.unit.engine.rig import (
     ShiftedRuntime,
     WatchedStore,
@@ -226,7 +227,8 @@ async def test_a_release_elsewhere_wakes_who_waits_here(tmp_path: Path, neighbou
     """Two engines on one file: the one with the notice at once, without it by looking."""
     runtime = SystemRuntime()
     stores = [
-        SqliteStore(str(tmp_path / "kept.db"), runtime, neighbours=neighbours) for _ in range(2)
+        SqliteStore(str(tmp_path / "kept.db"), runtime, REAL if neighbours else ALONE)
+        for _ in range(2)
     ]
     async with (
         running(stores[0], watched=False) as here,
