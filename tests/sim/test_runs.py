@@ -13,6 +13,7 @@ import pytest
 
 from kept.check.history import parse
 from kept.cli.main import main
+from kept.sim.guards import GUARD_KINDS
 from kept.sim.mix import PERIODS, SHARES, draw_mix
 from kept.sim.plan import draw_plan
 from kept.sim.requests import RAW_KINDS
@@ -90,7 +91,7 @@ def test_every_kind_succeeds(outcomes: list[Outcome]) -> None:
     for outcome in outcomes:
         tally.add(outcome)
     succeeded = {answer.split()[0] for answer in tally.answers if int(answer.split()[1]) < 400}
-    assert set(RAW_KINDS) - succeeded == set()
+    assert {*RAW_KINDS, *GUARD_KINDS} - succeeded == set()
 
 
 def test_without_faults_no_effect_is_tried_twice() -> None:

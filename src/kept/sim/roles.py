@@ -28,7 +28,7 @@ from kept.server.app import Door
 from kept.server.auth import AuthOptions, open_authenticator
 from kept.server.limits import Admission, Limits
 from kept.server.reception import Reception
-from kept.sim import programs
+from kept.sim import guards, programs
 from kept.sim.ledger import ObservedConnection
 from kept.sim.process import Process
 from kept.sim.recording import WireConnection
@@ -181,6 +181,7 @@ class _Client:
             self._world.ledger.succeeded,
             self._world.plan.kinds,
         )
+        guards.contend(self._world, self._process, self._runtime, self._app.connection)
         while True:
             pause = self._random.expovariate(1 / CLIENT_PAUSE_SECONDS)
             await self._runtime.sleep(pause)

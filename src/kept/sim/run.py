@@ -16,6 +16,7 @@ from kept.check.history import History
 from kept.check.incident import Breakage
 from kept.sim.breakage import Broken, breakage_of
 from kept.sim.faults import Faults
+from kept.sim.guards import GUARD_KINDS
 from kept.sim.judgement import Judgement, judge
 from kept.sim.loop import SimulatedLoop, SimulationStuckError
 from kept.sim.mix import Mix
@@ -127,7 +128,8 @@ def _require_all(world: World) -> None:
     """The gate against empty passes. A plan from which something was taken away may be emptier."""
     if world.plan.ticks < GATED_TICKS or not world.plan.whole:
         return
-    missing = [kind for kind in RAW_KINDS if not world.ledger.succeeded[kind]]
+    kinds = (*RAW_KINDS, *GUARD_KINDS)
+    missing = [kind for kind in kinds if not world.ledger.succeeded[kind]]
     if missing:
         raise Broken(EMPTY_PASS, f"these kinds never succeeded: {', '.join(missing)}")
     struck = world.trace.counts

@@ -21,6 +21,7 @@ from kept.protocol.storage import DEFAULT_TENANT
 from kept.sim import roles
 from kept.sim.breakage import LIVENESS, Broken
 from kept.sim.disk import Disk
+from kept.sim.guards import GuardOracle, overdue_entry
 from kept.sim.ledger import Boundary, Ledger
 from kept.sim.loop import SimulatedLoop
 from kept.sim.network import Network
@@ -84,6 +85,7 @@ class World:
         self.trace = Trace(loop.time, kept_events)
         self.ledger = Ledger(self.trace)
         self.boundary = Boundary(self.ledger)
+        self.guards = GuardOracle(self.ledger)
         self.monitor = Monitor(whole_every=STEPS_PER_WHOLE_CHECK)
         self.goals: dict[str, Goal] = {}
         # Those whose promise was not settled for good when somebody last asked.
@@ -240,10 +242,10 @@ class World:
         """Somebody in a process waits for an outcome."""
         self._waiting.setdefault(process, Counter())[id] += 1
 
-    def end_waiting(self, process: Process, id: str) -> None:
+    def end_waiting(self, process: Process, id: str, what: str = "outcome") -> None:
         """The outcome came."""
         self._waiting[process][id] -= 1
-        self.trace.counts["outcome"] += 1
+        self.trace.counts[what] += 1
 
     def pending_goals(self) -> list[Goal]:
         """Goals that have not been reached."""
@@ -281,6 +283,7 @@ class World:
         dump = await store.dump(DEFAULT_TENANT)
         self.monitor.compare(dump)
         self.ledger.compare(dump)
+        self.guards.compare(dump)
         clock = self.disk.medium.clock
         await Scans(store, self.monitor.states, clock, self._questions).compare()
 
@@ -316,7 +319,9 @@ class World:
                 if count and process.alive:
                     return f"{process.name} waits for {id}"
         overdue = enabled_steps(state, self.disk.medium.clock - OVERDUE_MS)
-        return f"{overdue[0].name} of {overdue[0].id} is overdue" if overdue else ""
+        if overdue:
+            return f"{overdue[0].name} of {overdue[0].id} is overdue"
+        return overdue_entry(self)
 
     def ledger_of_goals(self) -> None:
         """Each goal's promise holds a result that is right, and its effects have happened."""
