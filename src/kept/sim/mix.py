@@ -35,11 +35,17 @@ PERIODS: Final = {
     "stall": (40.0, 15.0),
     "clock_jump": (60.0, 20.0),
     "store_outage": (90.0, 40.0),
+    "receiver_crash": (40.0, 15.0),
+    "stream_break": (30.0, 8.0),
+    "stream_stall": (60.0, 20.0),
 }
 SHARE_OF_FAULTS: Final = 0.5
 # So many seeds have no fault at all: there, a step that runs twice is an error.
-SHARE_OF_CALM: Final = 0.08
+SHARE_OF_CALM: Final = 0.2
 SHARE_OF_EMBEDDED: Final = 0.25
+# So many seeds have workers that keep few suspended workflows in memory, and replay often.
+SHARE_OF_SMALL_CACHES: Final = 0.4
+SMALL_CACHES: Final = (0, 1, 3)
 
 
 class Mix(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +54,10 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     servers: int
     workers: int
     clients: int
+    # Workers that are sent their work; every second one by HTTP push.
+    receivers: int
+    # Suspended workflows that a worker keeps in memory; None: as many as it likes.
+    cache: int | None
     delay: tuple[float, float]
     # The share of exchanges that take ten times as long and are overtaken by later ones.
     overtaken: float
@@ -85,6 +95,8 @@ def draw_mix(seed: int) -> Mix:
         servers=servers,
         workers=random.choice((1, 2, 3)),
         clients=random.choice((1, 2, 3)),
+        receivers=random.choice((1, 2, 2, 3)),
+        cache=random.choice(SMALL_CACHES) if random.random() < SHARE_OF_SMALL_CACHES else None,
         delay=random.choice(((0.0005, 0.002), (0.001, 0.02), (0.01, 0.3))),
         overtaken=random.choice((0.0, 0.05, 0.2)) if faults else 0.0,
         commit_seconds=random.choice(((0.0, 0.0), (0.001, 0.005), (0.005, 0.1))),
