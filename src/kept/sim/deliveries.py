@@ -33,6 +33,8 @@ class Deliveries:
     def __init__(self, mix: Mix, ledger: Ledger, state: Callable[[], State]) -> None:
         self._ledger = ledger
         self._state = state
+        # Called for each unblock that comes.
+        self.on_unblock: Callable[[str], None] | None = None
         self._lossy = bool(SILENT_LOSS & mix.faults.keys())
         self.executes = 0
         self.unblocks: Counter[tuple[str, str]] = Counter()
@@ -69,7 +71,7 @@ class Deliveries:
         elif version > task.version:
             why = f"{id} at version {version}, it is at {task.version}"
             self._ledger.break_off("executes are never ahead", why)
-        elif promise.target not in addresses:
+        elif promise.target not in addresses and not _is_any(promise.target, addresses):
             why = f"{id} is for {promise.target}, it came to {sorted(addresses)}"
             self._ledger.break_off("executes go where they are sent", why)
 
@@ -79,6 +81,8 @@ class Deliveries:
         if record.state is PromiseState.PENDING or stored is None or stored.record() != record:
             why = f"{record} was delivered, stored is {stored}"
             self._ledger.break_off("unblocks carry what is settled", why)
+        elif self.on_unblock is not None:
+            self.on_unblock(record.id)
         for address in sorted(addresses):
             self.unblocks[record.id, address] += 1
 
@@ -95,3 +99,9 @@ class Deliveries:
             if entry.address in reachable and key.kind is MessageKind.UNBLOCK:
                 return f"an unblock of {key.id} to {entry.address} is still in the outbox"
         return ""
+
+
+def _is_any(target: str | None, addresses: frozenset[str]) -> bool:
+    """Whether it prefers another member of the group, and takes this one where that is away."""
+    listens = any(address.startswith("poll:") for address in addresses)
+    return listens and (target or "").startswith(f"poll://any@{POLL_GROUP}/")

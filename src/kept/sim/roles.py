@@ -21,6 +21,7 @@ from kept.server.auth import AuthOptions, open_authenticator
 from kept.server.limits import Admission, Limits
 from kept.server.reception import Reception
 from kept.sim import programs
+from kept.sim.calm import TimedConnection
 from kept.sim.clients import Client
 from kept.sim.ledger import ObservedConnection
 from kept.sim.network import Network
@@ -129,7 +130,11 @@ class SimulatedApp(App):
 
     async def _connect(self) -> Connection:
         connection = await (self._embedded() if self.embedded else self._remote())
-        return ObservedConnection(connection, self.world.ledger, self.process)
+        world = self.world
+        observed = ObservedConnection(connection, world.ledger, self.process)
+        return TimedConnection(
+            observed, world.ledger, world.inspector, world.mix, world.milliseconds
+        )
 
     async def _embedded(self) -> Connection:
         store = self.world.disk.store(self.process)

@@ -13,14 +13,17 @@ from random import Random
 from typing import Final
 
 from kept.check.liveness import enabled_steps
-from kept.check.monitor import Monitor
 from kept.client.exchange import AnswerLostError, NotSentError
+from kept.client.http import HttpConnection
 from kept.errors import KeptError
 from kept.protocol.storage import DEFAULT_TENANT
 from kept.sim import roles
+from kept.sim.audit import Audit, check_counts
+from kept.sim.calm import check_calm
 from kept.sim.deliveries import Deliveries
 from kept.sim.disk import Disk
 from kept.sim.goals import Goals, check_letters
+from kept.sim.inspector import InspectingMonitor, Inspector
 from kept.sim.ledger import Boundary, Broken, Ledger
 from kept.sim.loop import SimulatedLoop
 from kept.sim.mix import Mix
@@ -69,7 +72,7 @@ class World:
         self.trace = Trace(loop.time)
         self.ledger = Ledger(self.trace)
         self.boundary = Boundary(self.ledger)
-        self.monitor = Monitor(whole_every=STEPS_PER_WHOLE_CHECK)
+        self.monitor = InspectingMonitor(whole_every=STEPS_PER_WHOLE_CHECK)
         self.deliveries = Deliveries(mix, self.ledger, self.monitor.state)
         self.goals = Goals(self.ledger, self.boundary, self.monitor.state)
         # What clients wait for now, and nobody may wait for ever.
@@ -83,6 +86,9 @@ class World:
         )
         self._births = self.random("births")
         self.machines = self._machines()
+        self.inspector = Inspector(mix, self.ledger, self.milliseconds, self.reachable())
+        self.monitor.inspector = self.inspector
+        self.deliveries.on_unblock = self.inspector.unblocked
         loop.after_callback = self._after_callback
 
     def random(self, name: str) -> Random:
@@ -221,6 +227,7 @@ class World:
         self.monitor.compare(dump)
         self.ledger.compare(dump)
         check_letters(self.ledger, dump)
+        check_counts(await self.disk.inner.counts(), dump)
 
     async def run(self, ticks: int) -> None:
         """So many ticks with faults."""
@@ -241,6 +248,9 @@ class World:
         self.monitor.check_everything()
         await self.compare()
         self.goals.check()
+        await self._audit()
+        if self.mix.calm:
+            check_calm(self)
         self.look()
 
     def _unsettled(self) -> str:
@@ -257,11 +267,28 @@ class World:
         overdue = enabled_steps(state, self.disk.inner.clock - OVERDUE_MS)
         return f"{overdue[0].name} of {overdue[0].id} is overdue" if overdue else ""
 
+    async def _audit(self) -> None:
+        """Somebody walks all pages, while nothing else happens but time."""
+        runtime = SimulatedRuntime(
+            self.loop, self.loop.kernel, Clock(self.loop), self.random("audit")
+        )
+        servers = [m.name for m in self.machines.values() if m.role == "server"]
+        exchange = self.network.exchange(self.loop.kernel, servers)
+        connection = HttpConnection(roles.URL, runtime, exchange=exchange)
+        audit = Audit(connection, self.monitor.state, lambda: self.disk.inner.clock)
+        await audit.run()
+        await connection.close()
+        self.ledger.checked += audit.rows
+
     def reachable(self) -> frozenset[str]:
         """The addresses at which receivers are."""
         machines = [m.name for m in self.machines.values() if m.role == "receiver"]
         found = [addresses_of(name, int(name.rpartition("-")[2])) for name in machines]
         return frozenset().union(*found)
+
+    def milliseconds(self) -> float:
+        """Virtual time."""
+        return self.loop.time() * 1_000
 
     @property
     def virtual_ms(self) -> int:
