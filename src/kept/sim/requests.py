@@ -110,9 +110,11 @@ class RawClient:
             self._leases.append(Held(each.task.id, each.task.version))
         del self._leases[:-MAX_LEASES]
         if isinstance(data, DeadLetterPage):
-            self._letters = [letter.id for letter in data.letters]
+            # Others' work is replayed by those whose it is.
+            self._letters = [x.id for x in data.letters if x.id.startswith("raw-")]
         if isinstance(data, TaskPage):
-            self._halted += [t.id for t in data.tasks if t.state is TaskState.HALTED]
+            halted = [t.id for t in data.tasks if t.state is TaskState.HALTED]
+            self._halted += [id for id in halted if id.startswith("raw-")]
             del self._halted[:-MAX_LEASES]
         if isinstance(data, TaskResult):
             self._seen[data.task.id] = data.task.version

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,6 +107,7 @@ def _undisturbed() -> Iterator[None]:
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()
+    hook, sys.unraisablehook = sys.unraisablehook, _unraisable
     try:
         with warnings.catch_warnings():
             # Of coroutines that a dead process had made and not begun.
@@ -113,8 +115,15 @@ def _undisturbed() -> Iterator[None]:
             yield
             gc.collect()
     finally:
+        sys.unraisablehook = hook
         if enabled:
             gc.enable()
+
+
+def _unraisable(raised: sys.UnraisableHookArgs) -> None:
+    """Asyncio's groups await while a dead process's coroutines are closed, and are told off."""
+    if not isinstance(raised.exc_value, RuntimeError):
+        sys.__unraisablehook__(raised)
 
 
 @contextmanager
