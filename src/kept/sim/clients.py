@@ -74,6 +74,7 @@ class Client:
             self._random,
             self._world.ledger.succeeded,
             self._addresses,
+            self._world.ledger.break_off,
         )
         while True:
             await self._runtime.sleep(self._random.expovariate(1 / PAUSE_SECONDS))
@@ -175,9 +176,9 @@ class Client:
         if address.startswith("poll://any"):
             return
         response = await self._connection.send(r.PromiseRegisterListener(id, address))
-        if isinstance(response.data, PromiseResult):
-            if response.data.promise.state is PromiseState.PENDING:
-                self._world.deliveries.registered(id, address)
+        data = response.data
+        if isinstance(data, PromiseResult) and data.promise.state is PromiseState.PENDING:
+            self._world.deliveries.registered(id, address)
 
     async def _wait(self, handle: Handle[object]) -> None:
         """Until there is an outcome, as a patient user would."""

@@ -262,6 +262,13 @@ class Network:
         listeners = self._listeners.values()
         return [s for each in listeners for s in each.streams.values() if not s.stalled]
 
+    def end_stalled(self) -> None:
+        """Servers learn of streams that have stalled, as they do when the network is well again."""
+        for listener in self._listeners.values():
+            for stream in listener.streams.values():
+                if stream.stalled:
+                    stream.hang_up()
+
     def break_stream(self, stream: Stream) -> None:
         """Both ends learn that it is over; what is on its way is lost."""
         stream.end()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from yarl import URL
+import yarl
 
 from kept.client.connection import Connection
 from kept.client.http import HttpConnection
@@ -99,7 +99,7 @@ class SimulatedPush(HttpPushTransport):
         self._network = network
         self._process = process
 
-    async def _post(self, url: URL, message: bytes) -> int:
+    async def _post(self, url: yarl.URL, message: bytes) -> int:
         return await self._network.push(self._process, url.host or "", message)
 
 

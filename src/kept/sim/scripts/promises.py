@@ -151,10 +151,10 @@ async def pages(s: Script) -> None:
     halted = s.job("halted")
     await s.ask(halted)
     await s.ask(r.TaskHalt(halted.id))
-    page = await s.data(r.TaskSearch(TaskState.HALTED, limit=1_000), TaskPage)
-    s.same("halted tasks", {task.state for task in page.tasks}, {TaskState.HALTED})
-    if page.cursor is None:
-        s.same("is found", halted.id in [task.id for task in page.tasks], expected=True)
+    tasks = await s.data(r.TaskSearch(TaskState.HALTED, limit=1_000), TaskPage)
+    s.same("halted tasks", {task.state for task in tasks.tasks}, {TaskState.HALTED})
+    if tasks.cursor is None:
+        s.same("is found", halted.id in [task.id for task in tasks.tasks], expected=True)
 
 
 async def _children(s: Script) -> None:

@@ -27,7 +27,9 @@ async def life(s: Script) -> None:
     made = await s.data(create("* * * * *"), ScheduleResult)
     s.same("made again", await s.data(create("*/30 * * * * *"), ScheduleResult), made)
     schedule = made.schedule
-    s.same("fires", schedule.next_run_at, schedule.created_at // _MINUTE_MS * _MINUTE_MS + _MINUTE_MS)
+    s.same(
+        "fires", schedule.next_run_at, schedule.created_at // _MINUTE_MS * _MINUTE_MS + _MINUTE_MS
+    )
     found = await s.data(r.ScheduleSearch(tags={"label": s.key}), SchedulePage)
     s.same("found", [each.id for each in found.schedules], [id])
     if s.exact and s.random.random() < 0.3:

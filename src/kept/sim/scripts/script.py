@@ -7,7 +7,7 @@ ends a script, and nothing is said of what would have followed.
 from __future__ import annotations
 
 from random import Random
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from kept.client.connection import Connection
 from kept.protocol import requests as r
@@ -77,7 +77,7 @@ class Script:
         if found != expected:
             self.fail(f"{what}: it is {found}, not {expected}")
 
-    def fail(self, why: str) -> None:
+    def fail(self, why: str) -> NoReturn:
         """The system answers what it must not."""
         raise Broken("scripts go as written", f"{self.key}: {why}")
 
