@@ -113,11 +113,11 @@ class Client:
         play = Script(
             key, self._connection, self._runtime, self._random, exact=scripts.is_exact(mix)
         )
+        self._world.trace.note(f"script {name}", self._process.name, key)
         try:
             await scripts.SCRIPTS[name](play)
         except Broken as broken:
             self._world.ledger.break_off(broken.oracle, f"{name}: {broken.why}")
-        self._world.trace.note(f"script {name}", self._process.name, key)
 
     # -- work
 

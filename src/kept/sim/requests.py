@@ -28,6 +28,7 @@ from kept.protocol.responses import (
     TaskResult,
 )
 from kept.runtime import Runtime
+from kept.sim.drawn_tags import FUNCTIONS, add_tags
 
 # New ids come as time passes; requests name the latest of them.
 WINDOW_IDS: Final = 8
@@ -35,15 +36,6 @@ SECONDS_PER_NEW_ID: Final = 2.0
 TARGETS: Final = ("poll://any@nobody", "queue://raw", "queue://raw", "queue://ordered")
 # On the first, some claims want some functions only.
 QUEUES: Final = ("raw", "ordered")
-FUNCTIONS: Final = ("f@1", "g@1", "f@2")
-BACKOFFS: Final = (
-    "fixed:300",
-    "linear:200:500",
-    "exponential:100:2000",
-    "full_jitter:200:900",
-    "equal_jitter:200:900",
-)
-DELAY_MS: Final = (100, 900, 4_000)
 MAX_PAGES: Final = 50
 LISTENER: Final = "poll://uni@nobody/listener"
 SCHEDULES: Final = 3
@@ -217,30 +209,8 @@ class RawClient:
             tags[tag.EXTERNAL] = "true"
         deadline = self._deadline()
         if self._random.random() < SHARE_OF_TAGGED:
-            self._add_tags(tags, deadline)
+            add_tags(self._random, tags, self._runtime.now_ms(), deadline)
         return r.PromiseCreate(self._window_id(), deadline, self._value(), tags)
-
-    def _add_tags(self, tags: dict[str, str], deadline: int) -> None:
-        """Some of the optional tags; what they mean is judged step by step (inspector.py)."""
-        draw, choice = self._random.random, self._random.choice
-        if tag.TARGET not in tags:
-            if draw() < 0.3:
-                tags[tag.TIMER] = "true"
-            return
-        if draw() < 0.3:
-            tags[tag.DELAY] = str(min(self._runtime.now_ms() + choice(DELAY_MS), deadline - 1))
-        if draw() < 0.5:
-            tags[tag.PRIORITY] = str(self._random.randrange(10))
-        if draw() < 0.5:
-            tags[tag.ATTEMPTS] = str(choice((1, 2, 3)))
-        if draw() < 0.5:
-            tags[tag.BACKOFF] = choice(BACKOFFS)
-        if draw() < 0.3:
-            tags[tag.EXHAUSTED] = choice(("reject", "halt"))
-        if draw() < 0.5 and tags[tag.TARGET] == "queue://raw":
-            tags[tag.FUNCTION] = choice(FUNCTIONS)
-        if draw() < 0.2:
-            tags[tag.LANE] = choice(("one", "two"))
 
     def _settle(self, id: str) -> r.PromiseSettle:
         return r.PromiseSettle(id, self._random.choice(STATES), self._value())
