@@ -109,10 +109,13 @@ def _require_all(world: World, ticks: int) -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """The garbage collector runs when it likes, and what it frees runs code: not during a play."""
+    """The garbage collector runs when it likes, and what it frees runs code: not during a play.
+
+    What was there before is set aside: what a play leaves is soon found without looking at that.
+    """
     enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
+    gc.freeze()
     hook, sys.unraisablehook = sys.unraisablehook, _unraisable
     try:
         with warnings.catch_warnings():
@@ -121,6 +124,7 @@ def _undisturbed() -> Iterator[None]:
             yield
             gc.collect()
     finally:
+        gc.unfreeze()
         sys.unraisablehook = hook
         if enabled:
             gc.enable()
