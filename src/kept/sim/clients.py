@@ -111,7 +111,12 @@ class Client:
         key = f"{name.partition('@')[0]}-{self._process.name}-{self._process.incarnation}-{self._number}"
         mix = self._world.mix
         play = Script(
-            key, self._connection, self._runtime, self._random, exact=scripts.is_exact(mix)
+            key,
+            self._connection,
+            self._runtime,
+            self._random,
+            exact=scripts.is_exact(mix),
+            prompt=mix.prompt,
         )
         self._world.trace.note(f"script {name}", self._process.name, key)
         try:

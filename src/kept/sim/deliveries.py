@@ -81,7 +81,10 @@ class Deliveries:
         if record.state is PromiseState.PENDING or stored is None or stored.record() != record:
             why = f"{record} was delivered, stored is {stored}"
             self._ledger.break_off("unblocks carry what is settled", why)
-        elif self.on_unblock is not None:
+        elif self.on_unblock is not None and not any(
+            self.unblocks[record.id, address] for address in addresses
+        ):
+            # Later ones may be repetitions, after a stream that ended too early to be sure.
             self.on_unblock(record.id)
         for address in sorted(addresses):
             self.unblocks[record.id, address] += 1

@@ -13,8 +13,8 @@ __all__ = ["SCRIPTS", "Script", "is_exact", "may_play"]
 _ANY = (
     leases.life, leases.fences, leases.parked, leases.beats, leases.created, dead_letters.rejected,
     dead_letters.halted, dead_letters.settled, queues.ranks, queues.functions, queues.several,
-    promises.life, promises.edges, promises.crowd, promises.pages, refusals.invalid,
-    schedules.life,
+    queues.settings, promises.life, promises.edges, promises.crowd, promises.pages,
+    refusals.invalid, schedules.life,
 )  # fmt: skip
 _TIMED = (promises.deadlines, queues.delays, queues.expiry, queues.waiting)
 SCRIPTS: Final = {script.__name__ + "@" + script.__module__.rpartition(".")[2]: script

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
-from kept.protocol.records import TaskState
+from kept.protocol.records import PromiseState, TaskState
 from kept.protocol.responses import ClaimResult
 from kept.sim.scripts.script import LEASE_MS, Script
+
+_LATE_SECONDS = 1.0
 
 
 async def ranks(s: Script) -> None:
@@ -117,17 +121,60 @@ async def expiry(s: Script) -> None:
 
 
 async def waiting(s: Script) -> None:
-    """A claim that waits is answered soon after its work comes; another kind of work is not its."""
-    spawn = s.runtime.spawn
-    wanted = spawn(s.data(s.claim(1, 20_000, functions=["f@1"]), ClaimResult), "claim-f")
-    other = spawn(s.data(s.claim(1, 20_000, functions=["g@1"]), ClaimResult), "claim-g")
+    """Claims that wait are answered soon after their work comes, each with its own kind, and a
+    burst feeds as many as it can."""
+    other = f"{s.queue}-burst"
+    requests = [s.claim(1, 20_000, functions=["f@1"]), s.claim(1, 20_000, functions=["g@1"])]
+    requests += [r.TaskClaim([other], s.pid, LEASE_MS, 1, 20_000) for _ in range(2)]
+    claims = [s.runtime.spawn(s.data(each, ClaimResult), "script-claim") for each in requests]
     try:
         await s.runtime.sleep(s.random.choice((0.0, 0.3)))
-        for function in ("g@1", "f@1"):
-            await s.ask(s.job(function, function=function))
-        for task, function in ((wanted, "f@1"), (other, "g@1")):
-            result = await task
-            s.same("came", [t.task.id for t in result.tasks], [s.id(function)])
+        started = s.runtime.monotonic()
+        await s.ask(s.job("g", function="g@1"))
+        await _comes(s, claims[1] if s.prompt else None, started)
+        rest = [s.job(name) for name in ("one", "two")]
+        for create in rest:
+            create.tags[tag.TARGET] = f"queue://{other}"
+        started = s.runtime.monotonic()
+        await asyncio.gather(*(s.ask(create) for create in (*rest, s.job("f", function="f@1"))))
+        for claim in claims:
+            await _comes(s, claim, started)
+        taken = [(await claim).tasks for claim in claims]
+        ids = [task.task.id for tasks in taken for task in tasks]
+        s.same("came", sorted(ids), sorted(s.id(name) for name in ("f", "g", "one", "two")))
     finally:
-        wanted.cancel()
-        other.cancel()
+        for claim in claims:
+            claim.cancel()
+
+
+async def _comes(s: Script, claim: asyncio.Task[ClaimResult] | None, started: float) -> None:
+    """Waits for a claim's answer, which must come soon where nothing may be late."""
+    if claim is None:
+        return
+    await asyncio.wait((claim,))
+    late = s.runtime.monotonic() - started
+    if s.prompt and late > _LATE_SECONDS:
+        s.fail(f"a claim that waits was answered {late:.1f} s after its work came")
+
+
+async def settings(s: Script) -> None:
+    """A paused queue gives nothing out, one of concurrency 1 one task; a full one takes no more."""
+    for name in ("one", "two"):
+        await s.ask(s.job(name))
+    await s.ask(r.QueuePut(s.queue, paused=True))
+    await s.nothing_to_claim()
+    await s.ask(s.job("three"))
+    await s.ask(r.QueueResume(s.queue))
+    await s.ask(r.QueuePut(s.queue, concurrency=1))
+    result = await s.data(s.claim(5), ClaimResult)
+    s.same("at one time", len(result.tasks), 1)
+    await s.nothing_to_claim()
+    first = result.tasks[0].task
+    settle = r.SettleAction(r.PromiseSettle(first.id, PromiseState.RESOLVED))
+    await s.ask(r.TaskFulfill(first.id, 1, settle))
+    result = await s.data(s.claim(5), ClaimResult)
+    s.same("at one time", len(result.tasks), 1)
+    await s.ask(r.QueuePut(s.queue, concurrency=None))
+    result = await s.data(s.claim(5), ClaimResult)
+    s.same("the rest", len(result.tasks), 1)
+    await s.ask(r.QueueDelete(s.queue))

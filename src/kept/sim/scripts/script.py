@@ -35,7 +35,14 @@ class Script:
     """One play of a script. `key` is of nobody else: ids, queue and holder are made of it."""
 
     def __init__(
-        self, key: str, connection: Connection, runtime: Runtime, random: Random, *, exact: bool
+        self,
+        key: str,
+        connection: Connection,
+        runtime: Runtime,
+        random: Random,
+        *,
+        exact: bool,
+        prompt: bool,
     ) -> None:
         self.key = key
         self.queue = f"queue-{key}"
@@ -44,6 +51,8 @@ class Script:
         self.random = random
         # Whether all clocks agree, so that times can be judged.
         self.exact = exact
+        # Whether nothing may come late.
+        self.prompt = prompt
         self._connection = connection
 
     # -- asking
