@@ -3,48 +3,76 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
-import sys
 from pathlib import Path
+from typing import Final
 
 import aiohttp
+import msgspec
 
-START_LIMIT_S = 20.0
-ROOT = Path(__file__).parents[2]
+from kept.runtime import SystemRuntime
+from tests.crash.nursery import Order
+from tests.crash.processes import Nursery, Process
+
+START_LIMIT_S: Final = 20.0
+LOOK_S: Final = 0.005
+# How long a message waits whose delivery was cut off.
+TRY_MS: Final = 500
+RUNTIME: Final = SystemRuntime()
 
 
 class ServerProcess:
     """`kept serve` over one file. `kill` is a power cut for the process: no signal handler runs."""
 
-    def __init__(self, database: Path, log: Path) -> None:
-        self._database = database
+    def __init__(self, nursery: Nursery, database: Path, log: Path) -> None:
+        self._nursery = nursery
         self._log = log
         self._port = _free_port()
-        self._process: asyncio.subprocess.Process | None = None
+        self._order = Order(
+            argv=["serve", "--port", str(self._port), "--store", f"sqlite:///{database}"],
+            directory=str(database.parent),
+            log=str(log),
+            try_ms=TRY_MS,
+        )
+        self.process: Process | None = None
         self.starts = 0
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
-    async def start(self) -> None:
-        """Returns once the server answers."""
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "kept", "serve", "--port", str(self._port)),
-                *("--store", f"sqlite:///{self._database}"),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-            )
+    @property
+    def log(self) -> str:
+        """What it wrote to standard error, in all of its lives."""
+        return self._log.read_text() if self._log.exists() else ""
+
+    def begin(self, **more: object) -> Process:
+        """Starts it without waiting; `more` is about its life, as an `Order` has it."""
+        assert self.process is None
+        self.process = self._nursery.start(msgspec.structs.replace(self._order, **more))
         self.starts += 1
-        async with asyncio.timeout(START_LIMIT_S), aiohttp.ClientSession() as session:
-            while not await self._answers(session):
-                assert self._process.returncode is None, self._log.read_text()[-2_000:]
-                await asyncio.sleep(0)
+        return self.process
+
+    async def start(self, **more: object) -> None:
+        """Returns once the server answers."""
+        self.begin(**more)
+        assert await self.is_up(), self.log[-2_000:]
+
+    async def is_up(self) -> bool:
+        """Waits until it answers, or has ended; whether it answers."""
+        assert self.process is not None
+        ended = asyncio.create_task(self.process.ended())
+        try:
+            async with asyncio.timeout(START_LIMIT_S), aiohttp.ClientSession() as session:
+                while not ended.done():
+                    if await self._answers(session):
+                        return True
+                    await RUNTIME.sleep(LOOK_S)
+        finally:
+            ended.cancel()
+            await asyncio.wait({ended})
+        return False
 
     async def _answers(self, session: aiohttp.ClientSession) -> bool:
         try:
@@ -55,23 +83,36 @@ class ServerProcess:
 
     async def kill(self) -> None:
         """SIGKILL, at whatever the server is doing."""
-        assert self._process is not None
-        self._process.kill()
-        assert await self._process.wait() == -signal.SIGKILL
-        self._process = None
+        assert self.process is not None
+        await self.process.kill()
+        self.process = None
+
+    async def failed(self, **more: object) -> tuple[int, str]:
+        """Starts it where it cannot live: its exit code, and what it wrote."""
+        before = len(self.log)
+        code = await self.begin(**more).ended()
+        self.process = None
+        return code, self.log[before:]
+
+    async def died(self) -> None:
+        """Waits until it has killed itself, at the point that it was started with."""
+        assert self.process is not None
+        code = await self.process.ended()
+        assert code == -signal.SIGKILL, (code, self.log[-2_000:])
+        self.process = None
 
     async def stop(self) -> int:
         """SIGTERM; answers the exit code."""
-        assert self._process is not None
-        self._process.terminate()
-        code = await self._process.wait()
-        self._process = None
+        assert self.process is not None
+        code = await self.process.stop()
+        self.process = None
         return code
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """Kills it if it still runs."""
-        if self._process is not None:
-            await self.kill()
+        if self.process is not None:
+            self.process.end()
+            self.process = None
 
 
 def _free_port() -> int:

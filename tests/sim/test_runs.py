@@ -11,10 +11,11 @@ from collections import Counter
 
 import pytest
 
+from kept.check.history import parse
 from kept.cli.main import main
 from kept.sim.mix import PERIODS, SHARES, draw_mix
 from kept.sim.requests import RAW_KINDS
-from kept.sim.run import Outcome, run_seed
+from kept.sim.run import Outcome, play_seed, run_seed
 from kept.sim.soak import Tally, soak
 
 TICKS = 40
@@ -107,3 +108,20 @@ def test_the_command_prints_the_trace_hash(
     """`kept sim run` tells of the run in words, with the hash of its trace."""
     assert main(["sim", "run", "--seed", str(SEEDS[0]), "--ticks", str(TICKS)]) == 0
     assert outcomes[0].digest in capsys.readouterr().out
+
+
+def test_the_history_is_recorded() -> None:
+    """Everything answered is in the history, with bounds of the server's clock; faults are marks."""
+    outcome, history = play_seed(11, TICKS)
+    assert outcome.ok
+    answered = Counter(
+        f"{operation.kind} {operation.answer.status}"
+        for operation in history.operations
+        if operation.answer is not None and not operation.unheard
+    )
+    # The ledger hears of an answer in the turn of the loop in which it is recorded.
+    assert answered == outcome.answers
+    assert all(operation.clock_from is not None for operation in history.operations)
+    marks = {fault.kind for fault in history.faults}
+    assert {"crash", "stopped", "partition", "clock_jump"} <= marks
+    assert parse(history.lines()) == history

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 JsonObject = dict[str, Any]
 
-PAYLOADS: Final = ("param", "value", "promiseParam")
+PAYLOADS: Final = ("param", "value", "promiseParam", "error")
 UNORDERED: Final = ("preload", "callbacks", "listeners", "messages")
 WITHOUT_DATA: Final = ("debug.start", "debug.stop", "debug.reset")
 

@@ -2,7 +2,7 @@
 
 A history is a file of JSON lines: a header, then operations and faults. An operation tells who
 asked (`client`), through which process, its request and answer as they travel (A1: kind, head,
-data; status, data), and when. Two measures of time are kept apart:
+data; status, data), and when. Measures of time are kept apart:
 
 - `invoked` and `returned` number the events of the whole history in the order in which they were
   seen. They alone decide what happened before what.
@@ -10,9 +10,16 @@ data; status, data), and when. Two measures of time are kept apart:
   operation on an axis and, as far as `clockSkewMs` in the header allows, bound the instant at
   which the server acted.
 
+- `clockFrom` and `clockUntil` are what a recorder that knows the server's clock saw on it: the
+  server did not act at an earlier instant than the one, nor at a later than the other. Where they
+  are missing, `invokedAt`, `returnedAt` and the skew stand for them.
+
 An operation without an answer has an unknown outcome: it may have taken effect at any time after
-its invocation, or never. A file written by hand may leave the numbers out; they then follow from the
-instants, and events of one instant count as concurrent.
+its invocation, or never. If it has a `returned` all the same, it was known to be over by then, with
+or without an effect. `unheard` says of an answer that it was given, and that it reached nobody.
+
+A file written by hand may leave the numbers out; they then follow from the instants, and events of
+one instant count as concurrent.
 """
 
 from __future__ import annotations
@@ -20,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -49,7 +56,7 @@ class Answer(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Operation(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
-    """One request of one client. `answer` is None where none came, and so is `returned`."""
+    """One request of one client. `answer` is None where none came, and so is mostly `returned`."""
 
     client: str
     process: str = ""
@@ -59,6 +66,9 @@ class Operation(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True,
     returned: int | None = None
     invoked_at: float = 0.0
     returned_at: float | None = None
+    clock_from: int | None = None
+    clock_until: int | None = None
+    unheard: bool = False
 
     @property
     def kind(self) -> str:
@@ -195,15 +205,39 @@ def _numbered_by_instants(operations: list[Operation]) -> list[Operation]:
     ]
 
 
-class Recorder:
-    """Records as it happens. `now_ms` is the recorder's clock, such as `Runtime.now_ms`."""
+class Moment(NamedTuple):
+    """An event's number, the recorder's clock, and between which instants (ms) a server acts that
+    acts then."""
 
-    def __init__(self, now_ms: Callable[[], float], header: Header | None = None) -> None:
+    number: int
+    at: float
+    clock_from: int | None
+    clock_until: int | None
+
+
+class Recorder:
+    """Records as it happens. `now_ms` is the recorder's clock, such as `Runtime.now_ms`.
+
+    `server_clock`, where somebody knows it, tells between which instants (ms) a server acts that
+    acts now.
+    """
+
+    def __init__(
+        self,
+        now_ms: Callable[[], float],
+        header: Header | None = None,
+        server_clock: Callable[[], tuple[int, int]] | None = None,
+    ) -> None:
         self._now_ms = now_ms
+        self._server_clock = server_clock
         self._header = header or Header()
         self._events = 0
         self._operations: list[Operation] = []
         self._faults: list[Fault] = []
+
+    def moment(self) -> Moment:
+        """An event that happens now and belongs to no operation yet."""
+        return Moment(self._event(), self._now_ms(), *self._bounds())
 
     def invoke(self, client: str, request: JsonObject, process: str = "") -> int:
         """Notes that a request is on its way; the number by which its answer is noted later.
@@ -218,6 +252,7 @@ class Recorder:
             request=request,
             invoked=self._event(),
             invoked_at=self._now_ms(),
+            clock_from=self._bounds()[0],
         )
         self._operations.append(operation)
         return len(self._operations) - 1
@@ -229,6 +264,7 @@ class Recorder:
             answer=Answer(status, data),
             returned=self._event(),
             returned_at=self._now_ms(),
+            clock_until=self._bounds()[1],
         )
 
     def given_up(self, operation: int) -> None:
@@ -236,6 +272,27 @@ class Recorder:
         self._operations[operation] = msgspec.structs.replace(
             self._operations[operation], returned_at=self._now_ms()
         )
+
+    def asked_as(self, operation: int, head: JsonObject) -> None:
+        """Notes the head under which a request travels."""
+        known = self._operations[operation]
+        self._operations[operation] = msgspec.structs.replace(
+            known, request={**known.request, "head": head}
+        )
+
+    @property
+    def latest(self) -> int:
+        """The number of the operation that was invoked last."""
+        return len(self._operations) - 1
+
+    def kind_of(self, operation: int) -> str:
+        """What an operation asks."""
+        return self._operations[operation].kind
+
+    @property
+    def operations(self) -> list[Operation]:
+        """Everything so far, by the numbers that `invoke` gave."""
+        return list(self._operations)
 
     def fault(
         self, kind: str, *, process: str = "", detail: str = "", until: float | None = None
@@ -247,6 +304,9 @@ class Recorder:
     def history(self) -> History:
         """Everything so far."""
         return History(self._header, list(self._operations), list(self._faults))
+
+    def _bounds(self) -> tuple[int, int] | tuple[None, None]:
+        return self._server_clock() if self._server_clock is not None else (None, None)
 
     def _event(self) -> int:
         self._events += 1

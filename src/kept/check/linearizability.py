@@ -6,9 +6,9 @@ is looked at twice. Added are:
 
 - A history is cut into components, operations that name a record in common, and each is judged
   alone: linearizability is local.
-- An operation of unknown outcome never has to come, and comes at any time after its invocation. It
-  is tried after all others, and only right before something that could notice it: where two steps
-  do not touch each other, only one of their two orders is looked at.
+- An operation of unknown outcome never has to come, and comes at any time after its invocation, or
+  until it is known to be over. It is tried after all others, and only right before something that
+  could notice it: where two steps do not touch each other, only one of their two orders is looked at.
 - An operation that changes nothing, and fits here, is taken at once and nothing else is tried: any
   order in which it comes later is also one in which it comes now. As the states know a time, this
   holds only if no other operation could need an earlier instant than it.
@@ -159,9 +159,10 @@ class _Node(Generic[StateT]):
 
     `low` is the first required part that is missing; `done` marks those after it that are not, and
     `tried` those of unknown outcome. `number` is that of the last part, if its outcome is unknown.
+    `entered` is the latest invocation so far: what was over before it cannot come any more.
     """
 
-    __slots__ = ("above", "done", "low", "number", "part", "state", "tried")
+    __slots__ = ("above", "done", "entered", "low", "number", "part", "state", "tried")
 
     def __init__(
         self,
@@ -180,6 +181,9 @@ class _Node(Generic[StateT]):
         self.state = state
         self.above = above
         self.part = part
+        self.entered = -1
+        if above is not None and part is not None:
+            self.entered = max(above.entered, part.operation.invoked)
 
     def key(self) -> Hashable:
         """What is done of the required parts, and the state."""
@@ -201,10 +205,13 @@ class _Search(Generic[StateT]):
     def __init__(self, model: SequentialModel[StateT], setting: Setting, budget_steps: int) -> None:
         self._model = model
         self._setting = setting
-        self._budget = budget_steps
         ordered = sorted(setting.parts, key=lambda part: part.operation.invoked)
         self._required = [part for part in ordered if part.answer is not None]
+        self._budget = budget_steps
         self._optional = [part for part in ordered if part.answer is None]
+        self._spans = [
+            (part.operation.invoked, _returned(part.operation)) for part in self._optional
+        ]
         self._keys = [frozenset(part.keys) for part in self._required]
         self._invoked = [part.operation.invoked for part in self._required]
         self._returned = [_returned(part.operation) for part in self._required]
@@ -212,8 +219,9 @@ class _Search(Generic[StateT]):
         self._likely = [
             (_likely_instant(part), _returned(part.operation)) for part in self._required
         ]
-        # For what is done and the state: the unknown that had been tried, and the time.
-        self._seen: dict[Hashable, list[tuple[int, int]]] = {}
+        # For what is done and the state: the unknown that had been tried, the time, and what had
+        # been entered.
+        self._seen: dict[Hashable, list[tuple[int, int, int]]] = {}
         # The latest return that had to be waited for, who it was, and the nodes that stopped there.
         self._furthest = -1
         self._stopped_by: int | None = None
@@ -246,15 +254,21 @@ class _Search(Generic[StateT]):
         the last part."""
         key: Hashable = node.key()
         time = self._model.time(node.state)
-        if any(tried & node.tried == tried and at <= time for tried, at in self._seen.get(key, ())):
+        if any(
+            tried & node.tried == tried and at <= time and entered <= node.entered
+            for tried, at, entered in self._seen.get(key, ())
+        ):
             return True
         if node.number is not None:
             assert node.above is not None
             above = node.above.state
             key = (key, node.number, time, above, self._model.time(above))
-            if any(tried & node.tried == tried for tried, _ in self._seen.get(key, ())):
+            if any(
+                tried & node.tried == tried and entered <= node.entered
+                for tried, _, entered in self._seen.get(key, ())
+            ):
                 return True
-        self._seen.setdefault(key, []).append((node.tried, time))
+        self._seen.setdefault(key, []).append((node.tried, time, node.entered))
         return False
 
     def _next(self, node: _Node[StateT]) -> Iterator[_Node[StateT]]:
@@ -266,8 +280,8 @@ class _Search(Generic[StateT]):
             return  # One that is missing comes too late already.
         before = [
             number
-            for number, part in enumerate(self._optional)
-            if part.operation.invoked < bound and not node.tried >> number & 1
+            for number, (invoked, over) in enumerate(self._spans)
+            if invoked < bound and over > node.entered and not node.tried >> number & 1
         ]
         if before and enabled:
             # Likelier to matter: what names a record of the one that has to come soonest.
@@ -297,6 +311,9 @@ class _Search(Generic[StateT]):
         that this order need not be looked at beside the other."""
         assert node.above is not None
         assert node.part is not None
+        assert node.number is not None
+        if self._spans[node.number][1] < part.operation.invoked:
+            return False
         states = (node.above.state, node.state, after)
         return self._model.may_swap(states, node.part, part)
 
@@ -342,7 +359,8 @@ class _Search(Generic[StateT]):
     def _is_earliest(
         self, following: _Node[StateT], node: _Node[StateT], before: list[int]
     ) -> bool:
-        """Whether no part that is missing could need an earlier instant than the step just taken.
+        """Whether no part that is missing could need an earlier instant than the step just taken,
+        and nothing of unknown outcome had to come before it.
 
         Invocations and earliest instants rise together, so the first required part is all that
         counts.
@@ -353,7 +371,11 @@ class _Search(Generic[StateT]):
             return False
         if model.time(following.state) > max(model.time(node.state), earliest):
             return False
-        return all(self._optional[number].earliest >= earliest for number in before)
+        invoked = following.part.operation.invoked
+        return all(
+            self._optional[number].earliest >= earliest and self._spans[number][1] > invoked
+            for number in before
+        )
 
     def _result(self, verdict: Verdict, node: _Node[StateT], steps: int) -> ComponentResult:
         return ComponentResult(

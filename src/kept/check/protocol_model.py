@@ -14,10 +14,11 @@ then may have been taken, or none. A step only matters to who names its records,
 so it is tried when such a part comes, and not before: until then it stays due, and steps of other
 records do not mind the order. Step 2 (listeners) and step 5 (messages) show in no answer.
 
-Own extensions. `promise.wait` answers like a get. `task.record` is a create and a settle under the
-lease. A claim is an acquire of what it answered (see `protocol_parts`). A request asked again under
-the same `kept:request` gets its answer again (B1). A component that uses more (`task.nack`, limited
-attempts, duplicates by key) is not judged, and its verdict says so.
+Own extensions. `promise.wait` answers like a get. A claim is an acquire of what it answered (see
+`protocol_parts`); its order, and that an empty one had nothing to take, are not judged. A request
+asked again under the same `kept:request` gets its answer again (B1). What a search shows was stored
+at some instant between its invocation and its return. A component that uses more (duplicates by key)
+is not judged, and its verdict says so.
 """
 
 from __future__ import annotations
@@ -29,37 +30,37 @@ from typing import Any, Final
 
 import msgspec
 
-from kept.check.compare import Reply, difference
+from kept.check.compare import Reply, difference, level
 from kept.check.history import Operation
-from kept.check.model import promises, tasks
-from kept.check.model import validation as v
+from kept.check.model import letters, promises, queues, tasks
+from kept.check.model.letters import letter_record
 from kept.check.model.model import HANDLERS, Handler
-from kept.check.model.schedules import fire
+from kept.check.model.schedules import fire, schedule_record
 from kept.check.model.state import (
     MAX_PRELOAD,
     Refused,
     State,
-    create,
     is_live,
-    make_pending,
     preload,
     promise_record,
-    settle,
     settle_by_deadline,
+    task_record,
     task_state,
 )
-from kept.check.protocol_parts import parts_of
+from kept.check.protocol_leases import Leases
+from kept.check.protocol_parts import SEEN, parts_of, shown_instants
 from kept.check.sequential import JsonObject, Part, Setting, Undecided
 from kept.check.snapshots import Snapshot, Workspace
 
 # States that the background may reach before one part; more, and the component is not judged.
 MAX_BACKGROUND_STATES: Final = 2_000
 MAX_SHOWN_CHARACTERS: Final = 600
-BEYOND: Final = ("kept:attempts", "kept:dedupe", "kept:debounce", "kept:singleton")
+BEYOND: Final = ("kept:dedupe", "kept:debounce", "kept:singleton")
 REPEATABLE: Final = frozenset(
-    f"task.{verb}" for verb in ("acquire", "claim", "release", "fulfill", "suspend", "record")
+    f"task.{verb}"
+    for verb in ("acquire", "claim", "release", "fulfill", "suspend", "record", "nack")
 )
-RESUMED: Final = 300
+RESUMED: Final = "300"
 # What these leave depends on their instant only by `createdAt`, `settledAt` and deadlines; others
 # leave a lease, whose end does.
 WITHOUT_LEASE: Final = frozenset(
@@ -76,11 +77,20 @@ BackgroundStep = Callable[[State], None]
 class ProtocolModel:
     """Judges histories of the base protocol and of the extensions named above."""
 
+    def __init__(self) -> None:
+        # For each promise, the instants that anybody was told: the background has no other witness.
+        self._shown: dict[str, set[int]] = {}
+        self._leases = Leases()
+
     def parts(self, operations: Sequence[Operation], skew_ms: float | None) -> Iterable[Part]:
-        return parts_of(operations, skew_ms)
+        self._shown = shown_instants(operations)
+        parts = parts_of(operations, skew_ms)
+        self._leases = Leases(parts)
+        return parts
 
     def limitation(self, setting: Setting) -> str | None:
-        unknown = Counter(part.kind for part in setting.parts if part.kind not in APPLIED)
+        judged = APPLIED.keys() | SEEN
+        unknown = Counter(part.kind for part in setting.parts if part.kind not in judged)
         for part in setting.parts:
             unknown.update(name for name in _tags_of(part.data) if name in BEYOND)
         if not unknown:
@@ -102,14 +112,26 @@ class ProtocolModel:
 
     def successors(self, state: Snapshot, part: Part) -> Iterator[Snapshot]:
         found: list[Snapshot] = []
+        unlikely: list[Snapshot] = []
+        if part.kind in SEEN:
+            for before in self._with_background(state, part, max(state.time, part.latest)):
+                if _seen(before, part):
+                    yield before
+            return
         for time in _times(state, part):
-            for before in _with_background(state, part, time):
+            for before in self._with_background(state, part, time):
                 reply, after = _applied(before, part, time)
                 if part.answer is not None and not _fits(part, reply):
                     continue
+                if part.answer is None and not self._leases.allow(part, state, after):
+                    continue
                 if not any(each.time <= after.time and each == after for each in found):
                     found.append(after)
-                    yield after
+                    if self._leases.foretell(state, after):
+                        yield after
+                    else:
+                        unlikely.append(after)
+        yield from unlikely
 
     def may_swap(
         self, states: tuple[Snapshot, Snapshot, Snapshot], first: Part, second: Part
@@ -140,8 +162,13 @@ class ProtocolModel:
         if not times:
             span = f"{part.earliest} to {part.latest}"
             return f"its instant lies in {span}, but {state.time} has been reached before it"
-        reply, _ = _applied(state, part, times[0])
         assert part.answer is not None
+        if part.kind in SEEN:
+            looked = Workspace(state).state
+            record = _looked_up(looked, part.kind, part.data["id"], times[0])
+            reply = Reply(200, record or {})
+        else:
+            reply, _ = _applied(state, part, times[0])
         actual = Reply(part.answer.status, part.answer.data)
         place = _state_difference(reply, actual)
         place = place or difference(part.kind, _as_asked(part, reply), actual)
@@ -150,13 +177,64 @@ class ProtocolModel:
         data = msgspec.json.encode(reply.data).decode()
         return f"{place} (the model answers {reply.status} {data[:MAX_SHOWN_CHARACTERS]})"
 
+    def _with_background(self, state: Snapshot, part: Part, time: int) -> Iterator[Snapshot]:
+        """The state, and those that the background may have made of it by `time`."""
+        yield state
+        if state.next_step > time:
+            return
+        seen = [state]
+        waiting = deque(seen)
+        while waiting:
+            before = waiting.popleft()
+            for step in self._due(before, part, time):
+                workspace = Workspace(before)
+                step(workspace.state)
+                after = workspace.snapshot(before.time if part.kind in SEEN else time)
+                if after in seen:
+                    continue
+                if len(seen) >= MAX_BACKGROUND_STATES:
+                    raise Undecided(f"more than {MAX_BACKGROUND_STATES} states by background steps")
+                seen.append(after)
+                waiting.append(after)
+                yield after
+
+    def _due(self, state: Snapshot, part: Part, time: int) -> Iterator[BackgroundStep]:
+        """Steps that are due by `time` and that the part could notice."""
+        named = _noticed(state, part)
+        for id, promise in state.promises.items():
+            is_overdue = promise["state"] == "pending" and promise["timeoutAt"] <= time
+            if is_overdue and not named.isdisjoint(promise["callbacks"]):
+                yield partial(_store_deadline, id=id, now=time)
+        for id in sorted(named & state.tasks.keys()):
+            task = state.tasks[id]
+            is_expired = task["state"] == "acquired" and task["expiresAt"] <= time
+            if is_expired and is_live(state.promises[id], task["expiresAt"]):
+                for at in self._instants_of_expiry(state, id, time):
+                    yield partial(queues.expire_lease, id=id, now=at)
+        for id, schedule in state.schedules.items():
+            if schedule["nextRunAt"] <= time:
+                yield partial(_fire_once, id=id)
+
+    def _instants_of_expiry(self, state: Snapshot, id: str, time: int) -> list[int]:
+        """When a lease may have ended, as far as it matters: a last one leaves its instant, which
+        lies before the promise's deadline, however long after that somebody looks, and maybe before
+        the latest step of other records."""
+        task, promise = state.tasks[id], state.promises[id]
+        if not queues.is_exhausted(promise["tags"], task["failures"] + 1):
+            is_over = not is_live(promise, time)
+            return [] if is_over else [max(task["expiresAt"], state.time)]
+        shown = self._shown.get(id, ())
+        told = sorted(at for at in shown if task["expiresAt"] <= at <= time)
+        return [at for at in (*told, time) if is_live(promise, at)]
+
 
 def _times(state: Snapshot, part: Part) -> Iterator[int]:
     """The instants (ms) worth trying."""
     start = max(state.time, part.earliest)
     if part.latest < start:
         return
-    shown = [at for at in part.instants if start < at <= part.latest]
+    instants = (*part.instants, *_nacked_at(state, part), *_due_again_at(state, part))
+    shown = [at for at in instants if start < at <= part.latest]
     if shown:
         yield shown[0]
     yield start
@@ -165,51 +243,27 @@ def _times(state: Snapshot, part: Part) -> Iterator[int]:
         yield from (at for at in state.instants(start, part.latest) if at not in shown)
 
 
-def _with_background(state: Snapshot, part: Part, time: int) -> Iterator[Snapshot]:
-    """The state, and those that the background may have made of it by `time`."""
-    yield state
-    if state.next_step > time:
+def _nacked_at(state: Snapshot, part: Part) -> Iterator[int]:
+    """When a nack was, by when it made its task due again."""
+    task = state.tasks.get(str(part.data.get("id", "")))
+    if part.kind != "task.nack" or "retryAt" not in part.data or task is None:
         return
-    seen = [state]
-    waiting = deque(seen)
-    while waiting:
-        before = waiting.popleft()
-        for step in _due(before, part, time):
-            workspace = Workspace(before)
-            step(workspace.state)
-            after = workspace.snapshot(time)
-            if after in seen:
-                continue
-            if len(seen) >= MAX_BACKGROUND_STATES:
-                raise Undecided(f"more than {MAX_BACKGROUND_STATES} states by background steps")
-            seen.append(after)
-            waiting.append(after)
-            yield after
+    tags = state.promises[task["id"]]["tags"]
+    for span in {queues.nack_span(part.data, tags, task["failures"] + more) for more in (0, 1)}:
+        yield part.data["retryAt"] - span.most
+        yield part.data["retryAt"] - span.least
 
 
-def _due(state: Snapshot, part: Part, time: int) -> Iterator[BackgroundStep]:
-    """Steps that are due by `time` and that the part could notice."""
-    named = _noticed(state, part)
-    for id, promise in state.promises.items():
-        is_overdue = promise["state"] == "pending" and promise["timeoutAt"] <= time
-        if is_overdue and not named.isdisjoint(promise["callbacks"]):
-            yield partial(_store_deadline, id=id, now=time)
-    for id in named & state.tasks.keys():
-        task = state.tasks[id]
-        is_expired = task["state"] == "acquired" and task["expiresAt"] <= time
-        if is_expired and is_live(state.promises[id], time):
-            yield partial(_expire_lease, id=id, now=time)
-    for id, schedule in state.schedules.items():
-        if schedule["nextRunAt"] <= time:
-            yield partial(_fire_once, id=id)
+def _due_again_at(state: Snapshot, part: Part) -> Iterator[int]:
+    """When what a claim took was due again, if a lease ended right before: at the earliest."""
+    task = state.tasks.get(str(part.data.get("id", "")))
+    if part.kind == "task.claim" and task is not None and task["state"] == "acquired":
+        span = queues.backoff(state.promises[task["id"]]["tags"], task["failures"] + 1)
+        yield task["expiresAt"] + span.least
 
 
 def _store_deadline(state: State, *, id: str, now: int) -> None:
     settle_by_deadline(state, state.promises[id], now)
-
-
-def _expire_lease(state: State, *, id: str, now: int) -> None:
-    make_pending(state.tasks[id], now)
 
 
 def _fire_once(state: State, *, id: str) -> None:
@@ -234,7 +288,7 @@ def _applied(state: Snapshot, part: Part, time: int) -> tuple[Reply, Snapshot]:
     """What the model answers at `time`, and the state that this leaves."""
     task = str(part.data.get("id", ""))
     is_repeatable = part.request_id is not None and part.kind in REPEATABLE
-    if is_repeatable and (again := _again(state, part, task, time)) is not None:
+    if is_repeatable and part.request_id and (again := _again(state, part, task, time)) is not None:
         return again, state.at(time)
     workspace = Workspace(state)
     try:
@@ -244,14 +298,15 @@ def _applied(state: Snapshot, part: Part, time: int) -> tuple[Reply, Snapshot]:
     status, data = answer if isinstance(answer, tuple) else (200, answer)
     after = workspace.snapshot(time)
     if is_repeatable:
-        assert part.request_id is not None
-        after = after.remembering(task, (part.request_id, part.kind, status))
+        told = msgspec.json.encode(data).decode() if part.kind == "task.nack" else str(status)
+        request = (str(part.request_id), part.kind, told)
+        after = after.remembering(task, request if part.request_id else None)
     return Reply(status, data), after
 
 
 def _again(state: Snapshot, part: Part, task: str, time: int) -> Reply | None:
     """The answer to a request that was the task's last one already (B1)."""
-    id, kind, status = state.requests.get(task, ("", "", 0))
+    id, kind, told = state.requests.get(task, ("", "", ""))
     if id != part.request_id or kind != part.kind:
         return None
     looked = Workspace(state).state
@@ -268,8 +323,10 @@ def _again(state: Snapshot, part: Part, task: str, time: int) -> Reply | None:
         case "task.record":
             step = looked.promises[part.data["step"]["id"]]
             return Reply(200, {"promise": promise_record(step, time)})
-        case "task.suspend" if status == RESUMED:
-            return Reply(RESUMED, {"preload": preload(looked, task, time)})
+        case "task.suspend" if told == RESUMED:
+            return Reply(int(RESUMED), {"preload": preload(looked, task, time)})
+        case "task.nack":
+            return Reply(200, msgspec.json.decode(told))
     return Reply(200, {})
 
 
@@ -299,14 +356,25 @@ def _state_difference(expected: Reply, actual: Reply) -> str | None:
 
 
 def _as_asked(part: Part, reply: Reply) -> Reply:
-    """The model's answer, its preload no longer than a page that may have been asked for."""
+    """The model's answer, its preload cut to the page that was answered, if that says that there is
+    more, or none was asked for. Where a page ends, the server may choose."""
     assert part.answer is not None
-    is_page = "preload" in part.data or len(_preload(reply.data)) >= MAX_PRELOAD
+    told = part.answer.data
+    more = told.get("more") if isinstance(told, dict) else None
+    is_page = more is not None or part.data.get("preload") == 0
+    is_page = is_page or len(_preload(reply.data)) >= MAX_PRELOAD
     if not is_page or reply.status != part.answer.status:
         return reply
     shown = {record["id"] for record in _preload(part.answer.data)}
     page = [record for record in _preload(reply.data) if record["id"] in shown]
-    return Reply(reply.status, {**reply.data, "preload": page})
+    data = {**reply.data, "preload": page}
+    if more is not None:
+        data["more"] = more
+    if "released" in data:
+        data["released"] = [id for id in data["released"] if id in shown]
+    if not data.get("released", True):
+        del data["released"]
+    return Reply(reply.status, data)
 
 
 def _preload(data: Any) -> list[JsonObject]:
@@ -320,34 +388,42 @@ def _tags_of(data: JsonObject) -> JsonObject:
     return {}
 
 
-# -- extensions (part B) -----------------------------------------------------------------------------
+# -- what is looked at without a step (A10) ----------------------------------------------------------
 
 
-def _task_claim(state: State, data: JsonObject, now: int) -> JsonObject:
-    task = tasks.existing(state, data["id"])
-    if task_state(state, task, now) != "pending":
-        raise Refused(409, "not there to be claimed")
-    tasks.acquire(task, data, now)
-    return tasks.task_with_promise(state, data["id"], now)
+def _seen(state: Snapshot, part: Part) -> bool:
+    """Whether a record that a search or a page shows is as it is stored, projected by the clock of
+    whoever searched: that clock decides nothing, so it may be ahead of the steps."""
+    looked = Workspace(state).state
+    id = part.data["id"]
+    assert part.answer is not None
+    for now in {max(state.time, part.earliest), max(state.time, part.latest)}:
+        record = _looked_up(looked, part.kind, id, now)
+        if record == part.answer.data or level(record) == level(part.answer.data):
+            return True
+    return False
 
 
-def _task_record(state: State, data: JsonObject, now: int) -> JsonObject:
-    v.check_lease(data)
-    v.demand(isinstance(data.get("step"), dict), "step: not an object")
-    step = data["step"]
-    v.check_promise_create(step)
-    v.check_promise_settle({**data, "id": step["id"]})
-    v.demand(step["id"] != data["id"], "step: the task itself")
-    tasks.held(state, data, now)
-    promise = create(state, step, now)
-    if is_live(promise, now):
-        settle(state, promise, data["state"], data.get("value", {}), now)
-    return {"promise": promise_record(promise, now)}
+def _looked_up(state: State, kind: str, id: str, now: int) -> JsonObject | None:
+    match kind:
+        case "promise.seen" if id in state.promises:
+            return {"promise": promise_record(state.promises[id], now)}
+        case "task.seen" if id in state.tasks:
+            return {"task": task_record(state, state.tasks[id], now)}
+        case "schedule.seen" if id in state.schedules:
+            return {"schedule": schedule_record(state.schedules[id])}
+        case "dead.seen" if id in state.letters:
+            return {"letter": letter_record(state.letters[id])}
+    return None
 
 
 APPLIED: Final[dict[str, Handler]] = {
     **{kind: handler for kind, handler in HANDLERS.items() if not kind.endswith(".search")},
     "promise.wait": promises.promise_get,
-    "task.claim": _task_claim,
-    "task.record": _task_record,
+    "task.claim": queues.task_claim,
+    "task.claim handed back": queues.hand_back,
+    "task.nack": queues.task_nack,
+    "task.record": queues.task_record_step,
+    "dead.get": letters.dead_get,
+    "dead.replay": letters.dead_replay,
 }

@@ -2,17 +2,23 @@
 
 What is judged, and how:
 
-- Requests by id are. Searches, `debug.*`, `dead.*` and pages of children are not: they are
-  read-committed (A10) or no requests of a client.
+- Requests by id are. `debug.*` are not: they are no requests of a client.
+- A search or a page of children is read-committed (A10). Each record that it shows is judged by
+  itself, as a look at it; that a record is missing is not judged.
 - 401, 403, 413, 429 and 503 say that nothing was applied, so there is nothing to judge. Any other
   5xx leaves the outcome unknown, as no answer does.
-- A heartbeat is cut into one part for each task, and a claim into one for each lease that it
-  answered, because nothing else ties those tasks together. What is lost: that one request is one
-  step across tasks, the order of a claim, and that an empty claim had nothing to take.
-- A claim of unknown outcome may have taken any task of its queues, each as a part of its own.
+- A heartbeat is cut into one part for each task, a replay into one for each letter, and a claim
+  into one for each lease that it answered, because nothing else ties those tasks together. What is
+  lost: that one request is one step across tasks, the order of a claim, and that an empty claim had
+  nothing to take.
+- A claim of unknown outcome may have taken any task of its queues, each as a part of its own, and
+  may have given it back, where nobody waited for the answer any more.
+- An answer is compared without what only cancelling reads, and a dead letter without the fields that
+  it does not have.
 
-The server's instant of a step lies between invocation and return on the recorder's clock, give or
-take the skew; where the skew is unknown, only the instants in answers tell the time. Earliest
+The server's instant of a step lies between invocation and return: on its own clock, where the
+recorder knew it, else on the recorder's, give or take the skew; where the skew is unknown too, only
+the instants in answers tell the time. Earliest
 instants are levelled so that they rise with the order of invocations, whatever the recorder's clock
 did.
 """
@@ -32,11 +38,21 @@ from kept.check.sequential import FOREVER, JsonObject, Part
 REQUEST_ID: Final = "kept:request"
 QUEUE: Final = "queue://"
 READS: Final = frozenset({"promise.get", "promise.wait", "task.get", "schedule.get"})
-NOT_JUDGED: Final = frozenset({"promise.children", "dead.list", "dead.get"})
+# What searches and pages show, by the kind of look that each record is then judged as.
+SHOWING: Final = {
+    "promise.search": ("promise.seen", "promises", "promise"),
+    "promise.children": ("promise.seen", "preload", "promise"),
+    "task.search": ("task.seen", "tasks", "task"),
+    "schedule.search": ("schedule.seen", "schedules", "schedule"),
+    "dead.list": ("dead.seen", "letters", "letter"),
+}
+SEEN: Final = frozenset(seen for seen, _, _ in SHOWING.values())
+CLAIM: Final = "task.claim"
+HAND_BACK: Final = "task.claim handed back"
 NOTHING_APPLIED: Final = frozenset({401, 403, 413, 429, 503})
 FIRST_UNCLEAR: Final = 500
 # What our own extensions add to answers of the base protocol.
-ADDED_FIELDS: Final = ("attempt", "released", "more", "lost", "cancel")
+ADDED_FIELDS: Final = ("cancel",)
 # Kinds by which a promise is created or settled, so that its record may show their instant.
 TELLING: Final = frozenset(
     {
@@ -45,56 +61,134 @@ TELLING: Final = frozenset(
     }
 )
 
+# Kinds that leave an instant which their own answers do not show, but others' may.
+SILENT: Final = frozenset({"task.nack", "dead.replay"})
+
 
 def parts_of(operations: Sequence[Operation], skew_ms: float | None) -> list[Part]:
     """All parts, in the order of the operations."""
-    earliest = _earliest(operations, skew_ms)
-    shown = _shown_instants(operations)
-    queued = _queued(operations)
-    ids = Counter(_request_id(operation) for operation in operations)
-    # Ids matter only where one was asked twice; else they would only make states differ.
-    is_repeated = any(count > 1 for id, count in ids.items() if id is not None)
+    cutting = _Cutting(operations, skew_ms)
+    claims: list[int] = []
     found: list[Part] = []
     for index, operation in enumerate(operations):
         answer = _judged_answer(operation)
-        unclear = answer is None
-        if _is_left_out(operation, is_unclear=unclear):
+        if _is_left_out(operation, is_unclear=answer is None):
             continue
-        latest = FOREVER
-        if not unclear and skew_ms is not None and operation.returned_at is not None:
-            latest = math.ceil(operation.returned_at + skew_ms)
-        for kind, data, own in _shares(operation, answer, queued):
-            keys = tuple(_keys(kind, data, own))
-            part = Part(
-                index=index,
-                operation=operation,
-                kind=kind,
-                data=data,
-                answer=own,
-                keys=keys,
-                earliest=earliest[index],
-                latest=latest,
-                instants=_instants(kind, data, own, shown),
-                request_id=_request_id(operation) if is_repeated else None,
-            )
-            found.append(part)
+        if operation.kind == CLAIM and answer is None:
+            claims.append(index)
+            continue
+        for kind, data, own in _shares(operation, answer):
+            found.append(cutting.part(index, kind, data, own))
+    if claims:
+        jobs = _Jobs(operations, found)
+        for index in claims:
+            data = operations[index].data
+            for id in jobs.within_reach(operations[index]):
+                found.append(cutting.part(index, CLAIM, {**data, "id": id}, None))
+                back = {"id": id, "pid": data.get("pid")}
+                found.append(cutting.part(index, HAND_BACK, back, None))
+        found.sort(key=lambda part: part.index)
     return found
 
 
+class _Cutting:
+    """What every part needs to know of the whole history."""
+
+    def __init__(self, operations: Sequence[Operation], skew_ms: float | None) -> None:
+        self._operations = operations
+        self._skew_ms = skew_ms
+        self._earliest = _earliest(operations, skew_ms)
+        self._shown = shown_instants(operations)
+        self._ids = Counter(request_id_of(operation) for operation in operations)
+        # What a nack answered, for one that was asked before it under the same id.
+        self._retry_at = {
+            request_id_of(operation): operation.answer.data["retryAt"]
+            for operation in operations
+            if operation.kind == "task.nack"
+            and operation.answer is not None
+            and isinstance(operation.answer.data, dict)
+            and "retryAt" in operation.answer.data
+        }
+
+    def part(self, index: int, kind: str, data: JsonObject, answer: Answer | None) -> Part:
+        """A share of an operation."""
+        operation = self._operations[index]
+        if kind == "task.nack" and answer is None:
+            id = request_id_of(operation)
+            if id is not None and id in self._retry_at:
+                data = {**data, "retryAt": self._retry_at[id]}
+        return Part(
+            index=index,
+            operation=operation,
+            kind=kind,
+            data=data,
+            answer=answer,
+            keys=tuple(_keys(kind, data, answer)),
+            earliest=self._earliest[index],
+            latest=_latest(operation, self._skew_ms),
+            instants=_instants(kind, data, answer, self._shown),
+            request_id=_known_id(operation, self._ids),
+        )
+
+
+class _Jobs:
+    """The jobs of each queue, and from when to when anybody named them."""
+
+    def __init__(self, operations: Sequence[Operation], parts: Sequence[Part]) -> None:
+        self._queued = _queued(operations)
+        self._spans: dict[str, tuple[int, int]] = {}
+        for part in parts:
+            invoked = part.operation.invoked
+            returned = part.operation.returned
+            over = FOREVER if returned is None else returned
+            for key in part.keys:
+                first, last = self._spans.get(key, (invoked, over))
+                self._spans[key] = (min(first, invoked), max(last, over))
+
+    def within_reach(self, claim: Operation) -> Iterator[str]:
+        """Those that a claim of unknown outcome may have taken so that anybody could tell."""
+        over = FOREVER if claim.returned is None else claim.returned
+        names = _list(claim.data.get("queues"))
+        for id in dict.fromkeys(_each(self._queued.get(str(name), ()) for name in names)):
+            first, last = self._spans.get(id, (FOREVER, -1))
+            if first < over and claim.invoked < last:
+                yield id
+
+
 def _earliest(operations: Sequence[Operation], skew_ms: float | None) -> list[int]:
-    if skew_ms is None:
-        return [0] * len(operations)
     found = [0] * len(operations)
     least = FOREVER
     for index in range(len(operations) - 1, -1, -1):
-        least = min(least, max(0, math.floor(operations[index].invoked_at - skew_ms)))
+        operation = operations[index]
+        if operation.clock_from is not None:
+            least = min(least, operation.clock_from)
+        elif skew_ms is not None:
+            least = min(least, max(0, math.floor(operation.invoked_at - skew_ms)))
+        else:
+            least = 0
         found[index] = least
     return found
 
 
-def _request_id(operation: Operation) -> str | None:
+def _latest(operation: Operation, skew_ms: float | None) -> int:
+    if operation.clock_until is not None:
+        return operation.clock_until
+    if skew_ms is None or operation.returned_at is None or _judged_answer(operation) is None:
+        return FOREVER
+    return math.ceil(operation.returned_at + skew_ms)
+
+
+def request_id_of(operation: Operation) -> str | None:
+    """The id under which a request may be repeated (protocol B1)."""
     head = operation.request.get("head")
     return head.get(REQUEST_ID) if isinstance(head, dict) else None
+
+
+def _known_id(operation: Operation, ids: Counter[str | None]) -> str | None:
+    """The id under which a request may be repeated; an empty one if nobody did, because ids that
+    differ make states differ."""
+    id = request_id_of(operation)
+    return "" if id is not None and ids[id] == 1 else id
 
 
 def _judged_answer(operation: Operation) -> Answer | None:
@@ -109,34 +203,72 @@ def _judged_answer(operation: Operation) -> Answer | None:
 
 def _is_left_out(operation: Operation, *, is_unclear: bool) -> bool:
     kind = operation.kind
-    if kind.endswith(".search") or kind.startswith("debug.") or kind in NOT_JUDGED:
+    if kind.startswith("debug."):
         return True
     if operation.answer is not None and operation.answer.status in NOTHING_APPLIED:
         return True
-    return is_unclear and kind in READS
+    return is_unclear and (kind in READS or kind in SHOWING)
 
 
 def _shares(
-    operation: Operation, answer: Answer | None, queued: dict[str, list[str]]
+    operation: Operation, answer: Answer | None
 ) -> Iterator[tuple[str, JsonObject, Answer | None]]:
     """The operation, or the shares into which it is cut."""
     kind, data = operation.kind, operation.data
     refused = answer is not None and answer.status >= 400
-    if kind == "task.heartbeat" and not refused:
-        own = None if answer is None else Answer(answer.status, _without_added(answer.data))
+    if kind in SHOWING and not refused:
+        yield from _looks(kind, answer)
+    elif kind == "task.heartbeat" and not refused:
         for named in _list(data.get("tasks")):
-            yield kind, {"pid": data.get("pid"), "tasks": [named]}, own
-    elif kind == "task.claim" and not refused:
+            yield kind, {**data, "tasks": [named]}, _beat_of(named, answer)
+    elif kind == "dead.replay" and not refused:
+        yield from _replays(data, answer)
+    elif kind == CLAIM and not refused:
         claimed = answer.data if answer is not None and isinstance(answer.data, dict) else {}
         for lease in _list(claimed.get("tasks")):
             yield kind, {**data, "id": _claimed_id(lease)}, Answer(200, _without_added(lease))
-        if answer is None:
-            names = _list(data.get("queues"))
-            for id in dict.fromkeys(_each(queued.get(str(name), ()) for name in names)):
-                yield kind, {**data, "id": id}, None
-    elif kind != "task.claim" and any(True for _ in _keys(kind, data, answer)):
+    elif kind != CLAIM and any(True for _ in _keys(kind, data, answer)):
         own = None if answer is None else Answer(answer.status, _without_added(answer.data))
+        if kind == "task.nack" and own is not None and isinstance(own.data, dict):
+            data = {**data, **{name: at for name, at in own.data.items() if name == "retryAt"}}
         yield kind, data, own
+
+
+def _looks(kind: str, answer: Answer | None) -> Iterator[tuple[str, JsonObject, Answer | None]]:
+    """Each record that a search or a page shows."""
+    seen, many, one = SHOWING[kind]
+    if answer is None or not isinstance(answer.data, dict):
+        return
+    for record in _list(answer.data.get(many)):
+        if isinstance(record, dict):
+            data = {"id": record.get("id", "")}
+            yield seen, data, Answer(200, _without_added({one: record}))
+
+
+def _beat_of(named: Any, answer: Answer | None) -> Answer | None:
+    """What a heartbeat says of one of its tasks."""
+    if answer is None:
+        return None
+    data = _without_added(answer.data)
+    if isinstance(data, dict) and "lost" in data and isinstance(named, dict):
+        lease = (named.get("id"), named.get("version"))
+        own = [each for each in data["lost"] if (each.get("id"), each.get("version")) == lease]
+        # A task may be named twice.
+        data = {**data, "lost": own[:1]}
+    return Answer(answer.status, data)
+
+
+def _replays(
+    data: JsonObject, answer: Answer | None
+) -> Iterator[tuple[str, JsonObject, Answer | None]]:
+    told = answer.data.get("replays") if answer and isinstance(answer.data, dict) else None
+    for number, id in enumerate(_list(data.get("ids"))):
+        own = None
+        if answer is not None:
+            known = _list(told)[number : number + 1]
+            replays = [{n: v for n, v in each.items() if n != "error"} for each in known]
+            own = Answer(answer.status, {"replays": replays})
+        yield "dead.replay", {**data, "ids": [id], "id": id}, own
 
 
 def _claimed_id(lease: Any) -> str:
@@ -155,7 +287,17 @@ def _each(lists: Iterable[Iterable[str]]) -> Iterator[str]:
 def _without_added(data: Any) -> Any:
     if not isinstance(data, dict):
         return data
-    return {name: value for name, value in data.items() if name not in ADDED_FIELDS}
+    if isinstance(data.get("letter"), dict):
+        letter = {name: value for name, value in data["letter"].items() if value is not None}
+        return {**data, "letter": letter}
+    kept = {name: value for name, value in data.items() if name not in ADDED_FIELDS}
+    match kept:
+        case {"task": {"state": "fulfilled"}, "attempt": _}:
+            # How often it had failed when it ended is of no use to anybody.
+            del kept["attempt"]
+    if kept.get("released") == []:
+        del kept["released"]
+    return kept
 
 
 def _creates(operation: Operation) -> Iterator[JsonObject]:
@@ -170,14 +312,25 @@ def _creates(operation: Operation) -> Iterator[JsonObject]:
 
 
 def _queued(operations: Sequence[Operation]) -> dict[str, list[str]]:
-    """The ids of the jobs of each queue."""
-    found: defaultdict[str, list[str]] = defaultdict(list)
+    """The ids of the jobs of each queue: those that anybody created, and those that were shown."""
+    found: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for operation in operations:
-        for create in _creates(operation):
-            target = _tags(create).get("resonate:target", "")
+        for record in (*_creates(operation), *_shown_promises(operation)):
+            target = _tags(record).get("resonate:target", "")
             if isinstance(target, str) and target.startswith(QUEUE):
-                found[target.removeprefix(QUEUE)].append(create.get("id", ""))
-    return found
+                found[target.removeprefix(QUEUE)][str(record.get("id", ""))] = None
+    return {queue: list(ids) for queue, ids in found.items()}
+
+
+def _shown_promises(operation: Operation) -> Iterator[JsonObject]:
+    """Every promise record in the answer to an operation."""
+    if operation.answer is None or not isinstance(operation.answer.data, dict):
+        return
+    yield from promises_in(operation.answer.data)
+    for many in ("tasks", "promises"):
+        for each in _list(operation.answer.data.get(many)):
+            if isinstance(each, dict):
+                yield from promises_in(each if many == "tasks" else {"promise": each})
 
 
 def _tags(record: JsonObject) -> JsonObject:
@@ -204,6 +357,9 @@ def _keys(kind: str, data: JsonObject, answer: Answer | None) -> Iterator[str]:
     if answer is not None and isinstance(answer.data, dict):
         for record in promises_in(answer.data):
             yield from _named(record)
+        for replay in _list(answer.data.get("replays")):
+            if isinstance(replay.get("replayedAs"), str):
+                yield replay["replayedAs"]
 
 
 def schedule_key(id: str) -> str:
@@ -216,7 +372,7 @@ def _named(record: JsonObject) -> Iterator[str]:
         if isinstance(record.get(field), str):
             yield record[field]
     tags = _tags(record)
-    for name in ("resonate:parent", "resonate:branch"):
+    for name in ("resonate:parent", "resonate:branch", "kept:replay-of"):
         if isinstance(tags.get(name), str):
             yield tags[name]
     if isinstance(tags.get("resonate:schedule"), str):
@@ -243,12 +399,12 @@ def promises_in(data: JsonObject) -> Iterator[JsonObject]:
 
 
 def _instants_in(record: JsonObject) -> Iterator[int]:
-    for field in ("settledAt", "createdAt"):
+    for field in ("settledAt", "createdAt", "diedAt"):
         if isinstance(record.get(field), int):
             yield record[field]
 
 
-def _shown_instants(operations: Sequence[Operation]) -> dict[str, set[int]]:
+def shown_instants(operations: Sequence[Operation]) -> dict[str, set[int]]:
     """For each promise, the instants at which it was created and settled, as anybody was told."""
     found: defaultdict[str, set[int]] = defaultdict(set)
     for operation in operations:
@@ -259,19 +415,29 @@ def _shown_instants(operations: Sequence[Operation]) -> dict[str, set[int]]:
         for answer in (data, *leases):
             for record in promises_in(answer):
                 found[str(record.get("id", ""))].update(_instants_in(record))
-        if isinstance(data.get("schedule"), dict):
-            schedule = data["schedule"]
-            found[schedule_key(str(schedule.get("id", "")))].update(_instants_in(schedule))
+        for kind, record in _records_in(operation.kind, data):
+            id = str(record.get("id", ""))
+            found[schedule_key(id) if kind == "schedule" else id].update(_instants_in(record))
     return found
+
+
+def _records_in(kind: str, data: JsonObject) -> Iterator[tuple[str, JsonObject]]:
+    """Records of an answer beside those of promises that it carries, each with what it is."""
+    _, many, one = SHOWING.get(kind, ("", "", ""))
+    if many:
+        yield from ((one, each) for each in _list(data.get(many)) if isinstance(each, dict))
+    for name in ("schedule", "letter"):
+        if isinstance(data.get(name), dict):
+            yield name, data[name]
 
 
 def _instants(
     kind: str, data: JsonObject, answer: Answer | None, shown: dict[str, set[int]]
 ) -> tuple[int, ...]:
-    if kind not in TELLING:
+    if kind not in TELLING and kind not in SILENT:
         return ()
-    if answer is None:
-        ids = set(_keys(kind, data, None))
+    if answer is None or kind in SILENT:
+        ids = set(_keys(kind, data, answer))
         return tuple(sorted(set(_each_instant(shown[id] for id in ids if id in shown))))
     if not isinstance(answer.data, dict):
         return ()

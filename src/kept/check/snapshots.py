@@ -3,7 +3,7 @@
 The model changes its records in place. Here it gets a state whose records are copied when they are
 first looked up; what differs afterwards goes into a new snapshot, the rest is shared. What no answer
 can show is left out, so that states which differ only in it are one: listeners, messages, and the
-instant at which a pending task is next dispatched.
+instant at which a pending task is due, unless it lies ahead and the task waits in a queue.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from kept.check.model.state import NEVER, State
 
 JsonObject: TypeAlias = dict[str, Any]
 Table: TypeAlias = dict[str, JsonObject]
+# A request's id and kind, and as much of its answer as the records do not tell.
+Remembered: TypeAlias = tuple[str, str, str]
 
-TABLES: Final = ("promises", "tasks", "schedules")
+TABLES: Final = ("promises", "tasks", "schedules", "letters")
 _NO_SET: Final[set[str]] = set()
 
 
@@ -26,11 +28,11 @@ class Snapshot:
     `time` is the instant (ms) of the step. `next_instant` is no later than the first instant after
     `time` at which a deadline passes or a step becomes possible, `next_step` no later than the first
     instant, passed or not, at which the background may act. `requests` holds for each task its last
-    repeatable request (protocol B1): id, kind and status.
+    repeatable request (protocol B1) that was asked more than once: id, kind and answer.
     """
 
     __slots__ = (
-        *("promises", "requests", "schedules", "tasks", "time"),
+        *("letters", "promises", "requests", "schedules", "tasks", "time"),
         *("next_instant", "next_step", "_hash"),
     )
 
@@ -38,7 +40,8 @@ class Snapshot:
         self.promises: Table = {}
         self.tasks: Table = {}
         self.schedules: Table = {}
-        self.requests: dict[str, tuple[str, str, int]] = {}
+        self.letters: Table = {}
+        self.requests: dict[str, Remembered] = {}
         self.time = 0
         self.next_instant = NEVER
         self.next_step = NEVER
@@ -54,6 +57,7 @@ class Snapshot:
             (self.promises is other.promises or self.promises == other.promises)
             and (self.tasks is other.tasks or self.tasks == other.tasks)
             and (self.schedules is other.schedules or self.schedules == other.schedules)
+            and (self.letters is other.letters or self.letters == other.letters)
             and (self.requests is other.requests or self.requests == other.requests)
         )
 
@@ -65,11 +69,16 @@ class Snapshot:
         later._seal(time)
         return later
 
-    def remembering(self, task: str, request: tuple[str, str, int]) -> Snapshot:
-        """The same records, with the last repeatable request of a task."""
+    def remembering(self, task: str, request: Remembered | None) -> Snapshot:
+        """The same records, with the last repeatable request of a task, if it is to be known."""
+        before = self.requests.get(task)
+        if before == request:
+            return self
         later = self._copy()
-        later.requests = self.requests | {task: request}
-        later._hash ^= hash((task, self.requests.get(task))) ^ hash((task, request))
+        later.requests = {id: known for id, known in self.requests.items() if id != task}
+        if request is not None:
+            later.requests[task] = request
+        later._hash ^= hash((task, before)) ^ hash((task, request))
         later._seal(self.time)
         return later
 
@@ -78,8 +87,8 @@ class Snapshot:
         if not any(changes):
             return self.at(time)
         later = self._copy()
-        for name, table in zip(TABLES, changes[:3], strict=True):
-            if table:
+        for name in TABLES:
+            if table := getattr(changes, name):
                 later._replace(name, table)
         if changes.deleted_schedules:
             left = later.schedules.items()
@@ -107,6 +116,7 @@ class Snapshot:
         other = Snapshot.__new__(Snapshot)
         other.promises, other.tasks = self.promises, self.tasks
         other.schedules, other.requests = self.schedules, self.requests
+        other.letters = self.letters
         other.next_instant, other.next_step = self.next_instant, self.next_step
         other._hash = self._hash
         return other
@@ -142,6 +152,7 @@ class Snapshot:
                 (self.promises, later.promises),
                 (self.tasks, later.tasks),
                 (self.schedules, later.schedules),
+                (self.letters, later.letters),
             )
             if mine is not theirs
             for id in mine.keys() | theirs.keys()
@@ -172,6 +183,7 @@ class Changes(NamedTuple):
     promises: Table
     tasks: Table
     schedules: Table
+    letters: Table
     deleted_schedules: frozenset[str]
 
 
@@ -186,8 +198,10 @@ def _instant_of(record: JsonObject) -> tuple[int, bool]:
         return record["timeoutAt"], bool(record["callbacks"])
     if "expiresAt" in record:
         expires_at = record["expiresAt"]
-        return (NEVER, False) if expires_at is None else (expires_at, True)
-    return record["nextRunAt"], True
+        if expires_at is None:
+            return record["retryAt"] or NEVER, False
+        return expires_at, True
+    return (record["nextRunAt"], True) if "nextRunAt" in record else (NEVER, False)
 
 
 def _hash_of(record: JsonObject) -> int:
@@ -196,8 +210,11 @@ def _hash_of(record: JsonObject) -> int:
         settled_at = record["settledAt"]
         return hash((record["id"], record["state"], settled_at, len(record["callbacks"])))
     if "expiresAt" in record:
-        lease = (record["version"], record["expiresAt"], record["pid"])
-        return hash((record["id"], record["state"], lease, len(record["resumes"])))
+        lease = (record["version"], record["expiresAt"], record["pid"], record["retryAt"])
+        past = (record["failures"], record["released"])
+        return hash((record["id"], record["state"], lease, past, len(record["resumes"])))
+    if "diedAt" in record:
+        return hash((record["id"], record["diedAt"], record["replays"]))
     return hash((record["id"], record["createdAt"], record["nextRunAt"]))
 
 
@@ -209,14 +226,16 @@ class Workspace:
         self._promises = _CopiedOnUse(base.promises)
         self._tasks = _CopiedOnUse(base.tasks)
         self._schedules = _CopiedOnUse(base.schedules)
-        self.state = State(self._promises, self._tasks, self._schedules)
+        self._letters = _CopiedOnUse(base.letters)
+        self.state = State(self._promises, self._tasks, self._schedules, self._letters)
 
     def snapshot(self, time: int) -> Snapshot:
         """What the records are now."""
         changes = Changes(
-            self._promises.changed(),
-            self._tasks.changed(),
-            self._schedules.changed(),
+            self._promises.changed(time),
+            self._tasks.changed(time),
+            self._schedules.changed(time),
+            self._letters.changed(time),
             frozenset(self._schedules.deleted),
         )
         return self._base.changed(changes, time)
@@ -268,14 +287,14 @@ class _CopiedOnUse(dict[str, JsonObject]):
     def items(self) -> Any:
         return self._all().items()
 
-    def changed(self) -> Table:
+    def changed(self, time: int) -> Table:
         """The records that are new or differ, without what no answer shows."""
         base = self._base
         found: Table = {}
         for id, record in dict.items(self):
             if record.get("listeners"):
                 record["listeners"] = _NO_SET
-            if record.get("retryAt") is not None:
+            if record.get("retryAt") and (record["queue"] is None or record["retryAt"] <= time):
                 record["retryAt"] = 0
             if base.get(id) != record:
                 found[id] = record

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Final
 from kept.cli.failure import EXIT_OK, EXIT_REFUSED
 
 if TYPE_CHECKING:  # help is shown without loading the whole system
+    from kept.sim.judgement import Judgement
     from kept.sim.run import Outcome
     from kept.sim.soak import Tally
 
 DEFAULT_TICKS: Final = 1_000
 DEFAULT_SOAK_TICKS: Final = 150
 DEFAULT_SEEDS: Final = 100
+SHOWN_UNKNOWN: Final = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser, _everywhere: argparse.ArgumentParser) -> None:
@@ -81,11 +83,21 @@ def _print_outcome(outcome: Outcome) -> None:
     print(f"          {outcome.repeated:,} of them tried again")
     print(f"checked   {sum(outcome.properties.values()):,} property evaluations,")
     print(f"          {outcome.compared:,} answers held against earlier ones")
+    _print_judgement(outcome.judgement)
     print(f"answers   {_joined(_by_kind(outcome.answers).items())}")
     print(f"faults    {_joined(outcome.faults.items()) or 'none'}")
     print(f"trace     {outcome.digest}")
     if not outcome.ok:
         _explain(outcome)
+
+
+def _print_judgement(judgement: Judgement) -> None:
+    verdict = "not linearizable" if judgement.violation else "linearizable"
+    print(f"history   {judgement.operations:,} operations in {judgement.components:,} components,")
+    print(f"          the largest of {judgement.largest:,}, judged in {judgement.steps:,} steps:")
+    print(f"          {verdict}, {len(judgement.unknown):,} components unknown")
+    for unknown in judgement.unknown[:SHOWN_UNKNOWN]:
+        print(f"          {unknown}")
 
 
 def _verdict(outcome: Outcome) -> str:
@@ -145,6 +157,9 @@ def _sums(tally: Tally) -> dict[str, object]:
         "goals": tally.goals,
         "compared": tally.compared,
         "evaluated": tally.properties.total(),
+        "judged": tally.judged,
+        "components": tally.components,
+        "unknown": tally.unknown,
         "faults": dict(sorted(tally.faults.items())),
         "answers": dict(sorted(tally.answers.items())),
     }
@@ -156,6 +171,8 @@ def _print_tally(tally: Tally, ticks: int) -> None:
     print(f"work      {tally.goals:,} workflows and jobs")
     print(f"checked   {tally.properties.total():,} property evaluations,")
     print(f"          {tally.compared:,} answers held against earlier ones")
+    print(f"histories {tally.judged:,} operations in {tally.components:,} components, judged in")
+    print(f"          {tally.steps:,} steps; {tally.unknown:,} components unknown")
     print(f"answers   {_joined(sorted(_by_kind(tally.answers).items()))}")
     print(f"faults    {_joined(sorted(tally.faults.items())) or 'none'}")
     if tally.failed:

@@ -21,6 +21,8 @@ from kept.protocol import tags as tag
 from kept.protocol.codec import encode_request
 from kept.protocol.records import PromiseRecord, Value
 from kept.protocol.responses import Response
+from kept.sim.process import Process
+from kept.sim.recording import Recording
 
 EXCHANGE_TIMEOUT_SECONDS: Final = 10.0
 FUNCTION: Final = "base"
@@ -30,16 +32,19 @@ DIALECTS: Final = (".", ":")
 
 
 class BaseConnection:
-    """A `Connection` that sends each request by itself, once."""
+    """A `Connection` that sends each request by itself, once. It is asked through a recording one."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, recording: Recording, process: Process) -> None:
         self._exchange = exchange
+        self._recording = recording
+        self._process = process
         self._numbers = 0
 
     async def send(self, request: r.Request, *, request_id: str | None = None) -> Response:
         self._numbers += 1
         corr_id = f"base-{self._numbers}"
         body = encode_request(request, r.RequestHead(corr_id=corr_id))
+        self._recording.encoded(self._process, corr_id, body)
         try:
             answer = await self._exchange.post("/", body, EXCHANGE_TIMEOUT_SECONDS)
             return single_outcome(request.kind, corr_id, answer).response

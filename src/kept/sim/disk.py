@@ -23,6 +23,7 @@ from kept.protocol.storage import Changes, Children, Due, Dump, Loaded, Notice, 
 from kept.sim.loop import SimulatedLoop
 from kept.sim.mix import Mix
 from kept.sim.process import Process
+from kept.sim.recording import Recording
 from kept.sim.trace import Trace
 from kept.stores.memory.store import MemoryStore, MemoryTransaction
 
@@ -45,7 +46,9 @@ class Disk:
         inner: MemoryStore,
         monitor: Monitor,
         kill: Callable[[Process, str], None],
+        recording: Recording,
     ) -> None:
+        self._recording = recording
         self.loop = loop
         self.inner = inner
         self.monitor = monitor
@@ -99,6 +102,7 @@ class Disk:
         await transaction.commit_inner(notice)
         self.commits += 1
         self.trace.note("commit", process.name, transaction.batch_id)
+        self._recording.committed(process)
         for store in self._stores:
             if store.process is not process:
                 self._tell(store, notice)

@@ -78,8 +78,9 @@ class Faults:
             await self._strikes[name](random)
             await world.loop.pause(random.expovariate(1 / period))
 
-    def _note(self, name: str, who: str, text: str) -> None:
+    def _note(self, name: str, who: str, text: str, seconds: float | None = None) -> None:
         self._world.trace.note(f"fault {name}", who, text)
+        self._world.recording.fault(name, who, text, seconds)
 
     # -- one each
 
@@ -117,8 +118,10 @@ class Faults:
         links = random.choice((((other, server),), ((server, other),), _both(other, server)))
         for link in links:
             world.network.cut(*link)
-        self._note("partition", other, " ".join("->".join(link) for link in links))
-        await world.loop.pause(random.uniform(*PARTITION_SECONDS))
+        seconds = random.uniform(*PARTITION_SECONDS)
+        text = " ".join("->".join(link) for link in links)
+        self._note("partition", other, text, seconds)
+        await world.loop.pause(seconds)
         for link in links:
             world.network.mend(*link)
 
@@ -132,18 +135,20 @@ class Faults:
             victim = random.choice(victims)
             seconds = random.uniform(*STALL_LEASES) * self._world.mix.lease_seconds
             victim.stalled_until = self._world.loop.time() + seconds
-            self._note("stall", victim.name, f"{seconds:.3f}")
+            self._note("stall", victim.name, f"{seconds:.3f}", seconds)
 
     async def _clock_jump(self, random: Random) -> None:
         machine = random.choice(list(self._world.machines.values()))
         jump = random.choice(CLOCK_JUMPS_MS)
+        self._world.server_clock.bounds()
         machine.clock.jump(jump)
         self._note("clock_jump", machine.name, str(jump))
 
     async def _store_outage(self, random: Random) -> None:
         self._world.disk.outage = True
-        self._note("store_outage", "disk", "")
-        await self._world.loop.pause(random.uniform(*OUTAGE_SECONDS))
+        seconds = random.uniform(*OUTAGE_SECONDS)
+        self._note("store_outage", "disk", "", seconds)
+        await self._world.loop.pause(seconds)
         self._world.disk.outage = False
 
     async def _open_stream(self, random: Random) -> Stream:

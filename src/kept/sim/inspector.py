@@ -124,7 +124,8 @@ class Inspector:
         self._count_failures(now, name, before, task, promise)
         if name == "lease.expire" and task.state is not TaskState.ACQUIRED:
             self._expired(now, before, task, promise)
-        if name == "task.retry" and (before.retry_at or 0) > now:
+        offered = name == "task.retry" and task.state is TaskState.PENDING
+        if offered and (before.retry_at or 0) > now:
             self._ledger.break_off("nothing is dispatched early", f"{task.id} at {now}")
 
     def _born(self, now: int, task: Task, promise: Promise) -> None:

@@ -16,6 +16,7 @@ from kept.sim.conversations import Conversation, Message, StreamConversation, sc
 from kept.sim.loop import SimulatedLoop
 from kept.sim.mix import Mix
 from kept.sim.process import Process
+from kept.sim.recording import Recording
 from kept.sim.streams import Stream
 from kept.sim.trace import Trace
 from kept.transports.base import DeliveryFailedError
@@ -73,8 +74,16 @@ class Hook(NamedTuple):
 class Network:
     """All links. `calm` stops its faults; what is on its way then still ends as it was drawn."""
 
-    def __init__(self, loop: SimulatedLoop, random: Random, mix: Mix, trace: Trace) -> None:
+    def __init__(
+        self,
+        loop: SimulatedLoop,
+        random: Random,
+        mix: Mix,
+        trace: Trace,
+        recording: Recording,
+    ) -> None:
         self.loop = loop
+        self._recording = recording
         self._random = random
         self._mix = mix
         self._trace = trace
@@ -164,6 +173,7 @@ class Network:
         self._note("deliver", server, f"{flight.number}")
         flight.server = listener.process
         listener.flights[flight.number] = flight
+        self._recording.arrived(flight, flight.client, listener.process, body)
         work = self._serve(listener, flight, path, body, fate)
         listener.process.spawn(self.loop, work, f"request-{flight.number}")
 
@@ -182,7 +192,9 @@ class Network:
         assert flight.server is not None
         if answer is None:
             self._note("left", flight.server.name, f"{flight.number}")
+            self._recording.left(flight, flight.server)
             return
+        self._recording.replied(flight, flight.server, answer.body)
         text = f"{flight.number} {answer.status} {len(answer.body)}"
         self._note("reply", flight.server.name, text, answer.body)
         if (flight.server.name, flight.client.name) in self._cut:
@@ -190,7 +202,13 @@ class Network:
         if fate == "broken_after":
             self._later(self._delay(), flight.fail, AnswerLostError("reset by the simulation"))
         elif fate != "again":
-            self._later(self._delay(), _settle, flight.future, answer)
+            self._later(self._delay(), self._arrive, flight, answer)
+
+    def _arrive(self, flight: Flight, answer: Answer) -> None:
+        """The answer is at the client, if that still waits."""
+        if not flight.future.done():
+            self._recording.heard(flight)
+            flight.future.set_result(answer)
 
     def left(self, flight: Flight) -> None:
         """The client waits no longer: the server hears of it, unless the link is cut."""
@@ -285,17 +303,17 @@ class Network:
             await self.loop.pause(self._delay())
             raise DeliveryFailedError("refused by the simulation")
         if fate not in ("lost", "broken_before"):
-            self._later(self._delay(), self._arrive, sender, hook, body, answered, fate)
+            self._later(self._delay(), self._arrive_at_hook, sender, hook, body, answered, fate)
         if fate == "duplicated":
             later, again = self._delay() * OVERTAKEN_FACTOR, self.loop.create_future()
-            self._later(later, self._arrive, sender, hook, body, again, fate)
+            self._later(later, self._arrive_at_hook, sender, hook, body, again, fate)
         try:
             async with asyncio.timeout(DELIVERY_TIMEOUT_SECONDS):
                 return int(await answered)
         except TimeoutError:
             raise DeliveryFailedError("no answer in time") from None
 
-    def _arrive(
+    def _arrive_at_hook(
         self, sender: Process, hook: Hook, body: bytes, answered: asyncio.Future[int], fate: str
     ) -> None:
         name = hook.process.name
@@ -307,6 +325,7 @@ class Network:
 
     def _died(self, listener: Listener) -> None:
         name = listener.process.name
+        self._recording.died(listener.process)
         if self._listeners.get(name) is listener:
             del self._listeners[name]
         for stream in listener.streams.values():
@@ -357,6 +376,6 @@ class SimulatedExchange:
         """Nothing is kept open."""
 
 
-def _settle(future: asyncio.Future[Any], answer: Answer | int) -> None:
+def _settle(future: asyncio.Future[int], answer: int) -> None:
     if not future.done():
         future.set_result(answer)

@@ -68,8 +68,9 @@ class Receiver:
         self._random: Random = world.random(f"receiver {process}")
         self._servers = [m.name for m in world.machines.values() if m.role == "server"]
         exchange = world.network.exchange(process, self._servers)
-        connection = base.BaseConnection(exchange)
-        self._connection = ObservedConnection(connection, world.ledger, process)
+        connection = base.BaseConnection(exchange, world.recording, process)
+        recorded = world.recording.connection(connection, process)
+        self._connection = ObservedConnection(recorded, world.ledger, process)
         number = int(process.name.rpartition("-")[2])
         self._addresses = addresses_of(process.name, number)
         self._pushed = number % 2 == 0

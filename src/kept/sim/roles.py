@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 import yarl
 
 from kept.client.connection import Connection
-from kept.client.http import HttpConnection
 from kept.client.local import LocalConnection
 from kept.engine.config import EngineConfig
 from kept.engine.engine import Engine
@@ -27,6 +26,7 @@ from kept.sim.ledger import ObservedConnection
 from kept.sim.network import Network
 from kept.sim.process import Process
 from kept.sim.receivers import Receiver
+from kept.sim.recording import WireConnection
 from kept.sim.runtime import SimulatedRuntime
 from kept.transports.http import HttpPushTransport
 from kept.transports.poll import PollTransport
@@ -143,7 +143,8 @@ class SimulatedApp(App):
     async def _connect(self) -> Connection:
         connection = await (self._embedded() if self.embedded else self._remote())
         world = self.world
-        observed = ObservedConnection(connection, world.ledger, self.process)
+        recorded = world.recording.connection(connection, self.process)
+        observed = ObservedConnection(recorded, world.ledger, self.process)
         return TimedConnection(
             observed, world.ledger, world.inspector, world.mix, world.milliseconds
         )
@@ -152,12 +153,16 @@ class SimulatedApp(App):
         store = self.world.disk.store(self.process)
         engine = Engine(store, self._runtime, EngineConfig(), observer=store)
         await engine.start()
+        recording, process = self.world.recording, self.process
+        process.on_death.append(lambda: recording.died_with_its_engine(process))
         return LocalConnection(engine, self._runtime, owns=True)
 
     async def _remote(self) -> Connection:
         servers = [m.name for m in self.world.machines.values() if m.role == "server"]
         exchange = self.world.network.exchange(self.process, servers)
-        return HttpConnection(self.url, self._runtime, exchange=exchange)
+        connection = WireConnection(self.url, self._runtime, exchange=exchange)
+        connection.recording, connection.process = self.world.recording, self.process
+        return connection
 
 
 def _app(world: World, process: Process, runtime: Runtime, *, worker: bool) -> SimulatedApp:

@@ -26,6 +26,11 @@ class Tally(msgspec.Struct):
     faults: Counter[str] = msgspec.field(default_factory=Counter)
     answers: Counter[str] = msgspec.field(default_factory=Counter)
     properties: Counter[str] = msgspec.field(default_factory=Counter)
+    judged: int = 0
+    components: int = 0
+    steps: int = 0
+    # Components about which nothing could be said.
+    unknown: int = 0
 
     def add(self, outcome: Outcome) -> None:
         """Counts one run."""
@@ -40,6 +45,10 @@ class Tally(msgspec.Struct):
         self.faults.update(outcome.faults)
         self.answers.update(outcome.answers)
         self.properties.update(outcome.properties)
+        self.judged += outcome.judgement.operations
+        self.components += outcome.judgement.components
+        self.steps += outcome.judgement.steps
+        self.unknown += len(outcome.judgement.unknown)
 
 
 def soak(seeds: range, ticks: int, processes: int | None = None) -> Iterator[Outcome]:

@@ -30,6 +30,7 @@ from kept.sim.mix import Mix
 from kept.sim.network import Network
 from kept.sim.process import Process, current_owner
 from kept.sim.receivers import addresses_of
+from kept.sim.recording import Recording, ServerClock
 from kept.sim.runtime import EPOCH_MS, Clock, SimulatedRuntime
 from kept.sim.trace import Trace
 from kept.stores.memory.store import MemoryStore
@@ -77,15 +78,26 @@ class World:
         self.goals = Goals(self.ledger, self.boundary, self.monitor.state)
         # What clients wait for now, and nobody may wait for ever.
         self._waiting: dict[Process, Counter[str]] = {}
-        self.network = Network(loop, self.random("network"), mix, self.trace)
         clock = Clock(loop)
         keeper = SimulatedRuntime(loop, loop.kernel, clock, self.random("store"))
         inner = MemoryStore(keeper)
+        self.machines = self._machines()
+        self.server_clock = ServerClock(
+            inner, [m.clock for m in self.machines.values() if m.role != "client"]
+        )
+        self.recording = Recording(loop, seed, self.server_clock)
+        self.network = Network(loop, self.random("network"), mix, self.trace, self.recording)
         self.disk = Disk(
-            loop, self.random("disk"), mix, self.trace, inner, self.monitor, self.kill_next
+            loop,
+            self.random("disk"),
+            mix,
+            self.trace,
+            inner,
+            self.monitor,
+            self.kill_next,
+            self.recording,
         )
         self._births = self.random("births")
-        self.machines = self._machines()
         self.inspector = Inspector(mix, self.ledger, self.milliseconds, self.reachable())
         self.monitor.inspector = self.inspector
         self.deliveries.on_unblock = self.inspector.unblocked
@@ -139,12 +151,15 @@ class World:
         if not process.alive:
             return
         self.trace.note("kill", process.name, str(process.incarnation))
+        kind = "stopped" if process.told_to_stop.is_set() else "crash"
         process.kill()
         self.loop.remove_process(process)
         if not self.restarting:
+            self.recording.fault(kind, process.name)
             return
         machine = self.machines[process.name]
         delay = self._births.uniform(*DOWN_SECONDS)
+        self.recording.fault(kind, process.name, seconds=delay)
         self.loop.call_later(delay, self.start, machine, context=self.loop.kernel.context)
 
     def kill_next(self, process: Process, why: str, callbacks: int = 0) -> None:

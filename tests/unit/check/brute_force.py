@@ -14,8 +14,9 @@ from kept.check.compare import Reply, difference
 from kept.check.history import Answer, Operation
 from kept.check.model import Model
 from kept.check.model.background import task_state
+from kept.check.model.queues import expire_lease
 from kept.check.model.schedules import fire
-from kept.check.model.state import State, is_live, make_pending, settle_by_deadline
+from kept.check.model.state import State, is_live, settle_by_deadline
 
 HORIZON_MS = 14
 PENDING = "pending"
@@ -110,7 +111,7 @@ def _fits(operation: Operation, reply: Reply) -> bool:
     data = answer.data
     if isinstance(data, dict):
         # Not in the base protocol.
-        data = {name: value for name, value in data.items() if name not in ("attempt", "released")}
+        data = {name: value for name, value in data.items() if value != [] or name == "preload"}
     return difference(operation.kind, reply, Reply(answer.status, data)) is None
 
 
@@ -132,7 +133,7 @@ def single_steps(model: Model, now: int) -> Iterator[Model]:
     for id, task in state.tasks.items():
         if task_state(state, task, now) == "acquired" and task["expiresAt"] <= now:
             after = copy.deepcopy(model)
-            make_pending(after.state.tasks[id], now)
+            expire_lease(after.state, id, now)
             yield after
     for id, schedule in state.schedules.items():
         if schedule["nextRunAt"] <= now:

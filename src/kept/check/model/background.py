@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from kept.check.model.queues import expire_lease
 from kept.check.model.schedules import fire
 from kept.check.model.state import (
     NEVER,
@@ -13,7 +14,6 @@ from kept.check.model.state import (
     is_live,
     is_pulled,
     is_timer,
-    make_pending,
     promise_record,
     settle_by_deadline,
     task_record,
@@ -48,7 +48,7 @@ def lease_expiries(state: State, now: int) -> bool:
     busy = False
     for _, task in sorted(state.tasks.items()):
         if task_state(state, task, now) == "acquired" and task["expiresAt"] <= now:
-            make_pending(task, now)
+            expire_lease(state, task["id"], now)
             busy = True
     return busy
 

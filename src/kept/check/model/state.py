@@ -22,11 +22,13 @@ class Refused(Exception):
 
 @dataclass
 class State:
-    """Everything stored. Promises and tasks hold their wire fields and the hidden ones of A2."""
+    """Everything stored. Promises and tasks hold their wire fields and the hidden ones of A2; of
+    part B a task holds its queue, its failures, and what its holders released, in order."""
 
     promises: dict[str, JsonObject] = field(default_factory=dict)
     tasks: dict[str, JsonObject] = field(default_factory=dict)
     schedules: dict[str, JsonObject] = field(default_factory=dict)
+    letters: dict[str, JsonObject] = field(default_factory=dict)
     outbox: dict[tuple[str, ...], JsonObject] = field(default_factory=dict)
 
 
@@ -40,6 +42,11 @@ def is_timer(tags: dict[str, str]) -> bool:
 
 def is_external(tags: dict[str, str]) -> bool:
     return is_targeted(tags) or is_timer(tags) or tags.get("resonate:external") == "true"
+
+
+def queue_of(tags: dict[str, str]) -> str | None:
+    """The queue in which a task waits to be claimed, if it does."""
+    return tags["resonate:target"].removeprefix("queue://") if is_pulled(tags) else None
 
 
 def is_pulled(tags: dict[str, str]) -> bool:
@@ -114,6 +121,7 @@ def create(state: State, data: JsonObject, now: int) -> JsonObject:
     if is_targeted(tags):
         task = {"id": data["id"], "state": "pending", "version": 0, "resumes": set()}
         task |= {"ttl": None, "pid": None, "expiresAt": None}
+        task |= {"queue": queue_of(tags), "failures": 0, "released": ()}
         task["retryAt"] = max(now, int(tags.get("resonate:delay", now)))
         state.tasks[data["id"]] = task
         if born_dead:

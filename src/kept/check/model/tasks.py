@@ -13,6 +13,7 @@ from kept.check.model.state import (
     is_external,
     is_live,
     is_targeted,
+    is_timer,
     make_pending,
     preload,
     promise_record,
@@ -49,12 +50,23 @@ def acquire(task: JsonObject, data: JsonObject, now: int) -> None:
 
 
 def task_with_promise(state: State, id: str, now: int) -> JsonObject:
-    task = task_record(state, state.tasks[id], now)
-    return {
-        "task": task,
-        "promise": promise_record(state.promises[id], now),
-        "preload": preload(state, id, now) if task["state"] == "acquired" else [],
-    }
+    """A lease as it is answered; of a job with its attempt, of a replay with the order so far."""
+    stored = state.tasks[id]
+    task = task_record(state, stored, now)
+    children = preload(state, id, now) if task["state"] == "acquired" else []
+    answer = {"task": task, "promise": promise_record(state.promises[id], now), "preload": children}
+    is_job = stored["queue"] is not None and not is_timer(state.promises[id]["tags"])
+    if is_job and task["state"] == "acquired":
+        answer["attempt"] = stored["failures"] + 1
+    known = {child["id"] for child in children}
+    released = [each for each in stored["released"] if each in known]
+    return answer | {"released": released} if released else answer
+
+
+def note_released(task: JsonObject, data: JsonObject) -> None:
+    """Results that reached the code get the next numbers (B3)."""
+    for id in data.get("released", ()):
+        task["released"] = (*(each for each in task["released"] if each != id), id)
 
 
 def task_get(state: State, data: JsonObject, now: int) -> JsonObject:
@@ -101,7 +113,7 @@ def task_fulfill(state: State, data: JsonObject, now: int) -> JsonObject:
     action = v.check_action(data.get("action"), "promise.settle")
     v.check_promise_settle(action)
     v.demand(action["id"] == data["id"], "action: for another id")
-    held(state, data, now)
+    note_released(held(state, data, now), data)
     promise = state.promises[data["id"]]
     settle(state, promise, action["state"], action.get("value", {}), now)
     return {"promise": promise_record(promise, now)}
@@ -114,6 +126,7 @@ def task_suspend(state: State, data: JsonObject, now: int) -> tuple[int, JsonObj
     for id in awaited:
         if id not in state.promises or not is_external(state.promises[id]["tags"]):
             raise Refused(422, "an awaited is missing or not external")
+    note_released(task, data)
     task["resumes"] = set()
     if not all(is_live(state.promises[id], now) for id in awaited):
         return RESUME_AT_ONCE, {"preload": preload(state, data["id"], now)}
@@ -121,6 +134,8 @@ def task_suspend(state: State, data: JsonObject, now: int) -> tuple[int, JsonObj
         state.promises[id]["callbacks"].add(data["id"])
     clear(task)
     task["state"] = "suspended"
+    # Progress was made (B2).
+    task["failures"] = 0
     return {}
 
 
@@ -143,7 +158,7 @@ def task_fence(state: State, data: JsonObject, now: int) -> JsonObject:
     action = v.check_action(data.get("action"), "promise.create", "promise.settle")
     v.check_id(action)
     v.demand(action["id"] != data["id"], "action: targets the task itself")
-    held(state, data, now)
+    note_released(held(state, data, now), data)
     kind = data["action"]["kind"]
     handler = promise_create if kind == "promise.create" else promise_settle
     status, answer = 200, {}
@@ -162,13 +177,30 @@ def task_heartbeat(state: State, data: JsonObject, now: int) -> JsonObject:
     for named in data["tasks"]:
         v.demand(isinstance(named, dict), "tasks: not an object")
         v.check_lease(named)
+    lost: list[JsonObject] = []
     for named in data["tasks"]:
-        task = state.tasks.get(named["id"])
-        if task is None or task_state(state, task, now) != "acquired":
-            continue
-        if task["version"] == named["version"] and task["pid"] == data["pid"]:
+        reason = _why_lost(state, named, data["pid"], now)
+        if reason is None:
+            task = state.tasks[named["id"]]
             task["expiresAt"] = now + task["ttl"]
-    return {}
+        else:
+            lost.append({"id": named["id"], "version": named["version"], "reason": reason})
+    return {"lost": lost} if data.get("report") else {}
+
+
+def _why_lost(state: State, named: JsonObject, pid: str, now: int) -> str | None:
+    """Why a lease does not hold any more (B3); None where it does."""
+    task = state.tasks.get(named["id"])
+    if task is None:
+        return "unknown"
+    shown = task_state(state, task, now)
+    if shown in ("fulfilled", "halted"):
+        return "settled" if shown == "fulfilled" else shown
+    if task["version"] != named["version"]:
+        return "superseded"
+    if shown != "acquired":
+        return "expired"
+    return None if task["pid"] == pid else "superseded"
 
 
 def task_halt(state: State, data: JsonObject, now: int) -> JsonObject:

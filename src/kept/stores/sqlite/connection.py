@@ -98,19 +98,6 @@ def identity_of(path: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def check_same(path: str, identity: tuple[int, int]) -> None:
-    """Refuses to go on with a file that is not at its place any more: what is written to it would
-    be acknowledged and gone."""
-    try:
-        same = identity_of(path) == identity
-    except OSError:
-        same = False
-    if not same:
-        raise StoreFailedError(
-            f"{path} was removed or replaced while it was open; put it back or start again"
-        )
-
-
 def check_ours(connection: sqlite3.Connection, path: str) -> None:
     """Refuses a database of another program before anything in it is touched."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()

@@ -10,11 +10,16 @@ from typing import Final
 from kept.errors import StoreBusyError, StoreError, StoreFailedError
 
 _REMEDIES: Final = (
-    ("SQLITE_FULL", "the disk is full; free some space, then it goes on by itself"),
+    ("SQLITE_FULL", "the disk is full; free some space and try again"),
+    ("SQLITE_IOERR_SHMSIZE", "there is no room for the log's index; free some space and try again"),
     ("SQLITE_IOERR", "the disk failed to read or write; look at the system's log"),
     ("SQLITE_CORRUPT", "the file is damaged; restore it from a backup"),
     ("SQLITE_NOTADB", "the file is not a database; give another path, or restore it"),
-    ("SQLITE_READONLY", "the file cannot be written to; look at its owner and permissions"),
+    (
+        "SQLITE_READONLY",
+        "it cannot be written to; look at the owner and permissions of the file and of those beside "
+        "it, and whether its disk is mounted read-only",
+    ),
     ("SQLITE_CANTOPEN", "the file cannot be opened; look at its directory and permissions"),
     ("SQLITE_PERM", "access is not permitted; look at the file's owner and permissions"),
     ("SQLITE_TOOBIG", "a record is larger than SQLite's limit"),

@@ -18,6 +18,7 @@ from kept.runtime import Runtime
 from kept.stores.sqlite import connection as connections
 from kept.stores.sqlite import scan
 from kept.stores.sqlite.faults import translated
+from kept.stores.sqlite.identity import Identity
 from kept.stores.sqlite.neighbours import Neighbours
 from kept.stores.sqlite.schema import check_version, migrate, migrations
 from kept.stores.sqlite.transaction import SqliteTransaction
@@ -59,7 +60,7 @@ class SqliteStore:
         self._scanning = asyncio.Lock()
         self._checking: asyncio.Task[None] | None = None
         self._data_version = -1
-        self._identity = (0, 0)
+        self._identity: Identity | None = None
         self._others_committed = False
 
     # -- opening and closing ---------------------------------------------------------------------
@@ -73,7 +74,10 @@ class SqliteStore:
             os.makedirs(directory, exist_ok=True)
             turns = turns_for(directory, self._runtime)
         except OSError as error:
-            raise StoreFailedError(f"opening {self.path}: {error.strerror}: {directory}") from error
+            raise StoreFailedError(
+                f"opening {self.path}: {directory}: {error.strerror}; the directory and its disk must "
+                "be writable, and have room"
+            ) from error
         await turns.take()
         try:
             with translated("opening", self.path):
@@ -96,12 +100,16 @@ class SqliteStore:
         connections.check_ours(writer, self.path)
         version = check_version(writer, self.path, len(scripts))
         await connections.patiently(writer, "PRAGMA journal_mode = WAL", self.path, self._runtime)
+        await connections.begin(writer, self.path, self._runtime)
         if version < len(scripts):
-            await connections.begin(writer, self.path, self._runtime)
             migrate(writer, self.path, scripts)
             writer.execute("COMMIT")
+        else:
+            # A file that cannot be written to is refused here, and not with the first request.
+            writer.execute("UPDATE meta SET clock = clock")
+            writer.execute("ROLLBACK")
         self._data_version = _data_version(writer)
-        self._identity = connections.identity_of(self.path)
+        self._identity = Identity(self.path)
         self._reader = connections.connect_reader(self.path)
 
     async def close(self) -> None:
@@ -140,15 +148,19 @@ class SqliteStore:
                     # Nobody knows what state an error left it in: the next one begins afresh.
                     self._writer.close()
                     self._writer = None
+                    self._identified().log_closed()
         finally:
             turns.give_back()
 
     async def _begin(self) -> SqliteTransaction:
-        connections.check_same(self.path, self._identity)
+        self._identified().check()
+        is_new = self._writer is None
         if self._writer is None:
             self._writer = connections.connect_writer(self.path)
             self._data_version = -1
         await connections.begin(self._writer, self.path, self._runtime)
+        if is_new:
+            self._identified().log_opened()
         self._notice_others(self._writer)
         return SqliteTransaction(
             self._writer,
@@ -157,6 +169,10 @@ class SqliteStore:
             inline_commit=self._inline_commit,
             on_committed=self._tell_others,
         )
+
+    def _identified(self) -> Identity:
+        assert self._identity is not None
+        return self._identity
 
     def _opened(self) -> Turns:
         if self._turns is None:
