@@ -12,6 +12,7 @@ from typing import Final
 
 from kept.sim.mix import PERIODS
 from kept.sim.process import Process
+from kept.sim.streams import Stream
 from kept.sim.world import TICK_SECONDS, World
 
 # A process dies after so many more of its callbacks, so at any of its awaits.
@@ -44,6 +45,9 @@ class Faults:
             "stall": self._stall,
             "clock_jump": self._clock_jump,
             "store_outage": self._store_outage,
+            "receiver_crash": lambda random: self._crash("receiver", random),
+            "stream_break": self._stream_break,
+            "stream_stall": self._stream_stall,
         }
 
     def start(self) -> None:
@@ -120,7 +124,7 @@ class Faults:
     async def _stall(self, random: Random) -> None:
         victims: list[Process] = [
             process
-            for role in ("server", "worker", "client")
+            for role in ("server", "worker", "client", "receiver")
             for process in self._world.alive(role)
         ]
         if victims:
@@ -140,6 +144,22 @@ class Faults:
         self._note("store_outage", "disk", "")
         await self._world.loop.pause(random.uniform(*OUTAGE_SECONDS))
         self._world.disk.outage = False
+
+    async def _open_stream(self, random: Random) -> Stream:
+        """One of the open streams, as soon as there is one."""
+        while not (streams := self._world.network.streams()):
+            await self._world.loop.pause(TICK_SECONDS)
+        return random.choice(streams)
+
+    async def _stream_break(self, random: Random) -> None:
+        stream = await self._open_stream(random)
+        self._note("stream_break", stream.client.name, str(stream.number))
+        self._world.network.break_stream(stream)
+
+    async def _stream_stall(self, random: Random) -> None:
+        stream = await self._open_stream(random)
+        self._note("stream_stall", stream.client.name, str(stream.number))
+        stream.stalled = True
 
 
 def _both(one: str, other: str) -> tuple[tuple[str, str], ...]:

@@ -181,6 +181,8 @@ class Boundary:
         self._ledger = ledger
         self._effects: dict[str, str] = {}
         self.tries: Counter[str] = Counter()
+        self.attempts: Counter[str] = Counter()
+        self._repaired: dict[str, None] = {}
 
     def apply(self, key: str, text: str) -> None:
         """An effect with an idempotency key; the same key must always mean the same."""
@@ -188,6 +190,18 @@ class Boundary:
         first = self._effects.setdefault(key, text)
         if first != text:
             self._ledger.break_off("effects are the same", f"{key}: first {first}, then {text}")
+
+    def attempt(self, key: str) -> int:
+        """Counts a try that may fail; how many there were, with this one."""
+        self.attempts[key] += 1
+        return self.attempts[key]
+
+    def repair(self, key: str) -> None:
+        """From now on, what failed under this key works."""
+        self._repaired[key] = None
+
+    def is_repaired(self, key: str) -> bool:
+        return key in self._repaired
 
     def applied(self, key: str) -> bool:
         return key in self._effects

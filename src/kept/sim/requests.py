@@ -61,8 +61,10 @@ class RawClient:
         runtime: Runtime,
         random: Random,
         succeeded: Mapping[str, int],
+        addresses: list[str],
     ) -> None:
         self._succeeded = succeeded
+        self._targets = [*TARGETS, *addresses]
         self.pid = pid
         self._connection = connection
         self._runtime = runtime
@@ -169,7 +171,7 @@ class RawClient:
     def _create(self, targeted: float = 0.6) -> r.PromiseCreate:
         tags: dict[str, str] = {}
         if self._random.random() < targeted:
-            tags[tag.TARGET] = self._random.choice(TARGETS)
+            tags[tag.TARGET] = self._random.choice(self._targets)
         elif self._random.random() < 0.8:
             tags[tag.EXTERNAL] = "true"
         return r.PromiseCreate(self._window_id(), self._deadline(), self._value(), tags)

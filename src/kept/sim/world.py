@@ -10,21 +10,26 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final
 
 from kept.check.liveness import enabled_steps
-from kept.check.monitor import Monitor
 from kept.client.exchange import AnswerLostError, NotSentError
+from kept.client.http import HttpConnection
 from kept.errors import KeptError
 from kept.protocol.storage import DEFAULT_TENANT
 from kept.sim import roles
+from kept.sim.audit import Audit, check_counts
+from kept.sim.calm import check_calm
+from kept.sim.deliveries import Deliveries
 from kept.sim.disk import Disk
+from kept.sim.goals import Goals, check_letters
+from kept.sim.inspector import InspectingMonitor, Inspector
 from kept.sim.ledger import Boundary, Broken, Ledger
 from kept.sim.loop import SimulatedLoop
 from kept.sim.mix import Mix
 from kept.sim.network import Network
 from kept.sim.process import Process, current_owner
-from kept.sim.programs import Program
+from kept.sim.receivers import addresses_of
 from kept.sim.runtime import EPOCH_MS, Clock, SimulatedRuntime
 from kept.sim.trace import Trace
 from kept.stores.memory.store import MemoryStore
@@ -41,13 +46,6 @@ TICKS_PER_COMPARISON: Final = 20
 SETTLE_SECONDS: Final = 3_600
 OVERDUE_MS: Final = 60_000
 STEPS_PER_WHOLE_CHECK: Final = 5_000
-
-
-class Goal(NamedTuple):
-    """Started work that must come to one of its program's results."""
-
-    id: str
-    program: Program
 
 
 class Machine:
@@ -74,8 +72,9 @@ class World:
         self.trace = Trace(loop.time)
         self.ledger = Ledger(self.trace)
         self.boundary = Boundary(self.ledger)
-        self.monitor = Monitor(whole_every=STEPS_PER_WHOLE_CHECK)
-        self.goals: dict[str, Goal] = {}
+        self.monitor = InspectingMonitor(whole_every=STEPS_PER_WHOLE_CHECK)
+        self.deliveries = Deliveries(mix, self.ledger, self.monitor.state)
+        self.goals = Goals(self.ledger, self.boundary, self.monitor.state)
         # What clients wait for now, and nobody may wait for ever.
         self._waiting: dict[Process, Counter[str]] = {}
         self.network = Network(loop, self.random("network"), mix, self.trace)
@@ -87,6 +86,9 @@ class World:
         )
         self._births = self.random("births")
         self.machines = self._machines()
+        self.inspector = Inspector(mix, self.ledger, self.milliseconds, self.reachable())
+        self.monitor.inspector = self.inspector
+        self.deliveries.on_unblock = self.inspector.unblocked
         loop.after_callback = self._after_callback
 
     def random(self, name: str) -> Random:
@@ -99,6 +101,7 @@ class World:
             "server": self.mix.servers,
             "worker": self.mix.workers,
             "client": self.mix.clients,
+            "receiver": self.mix.receivers,
         }
         random = self.random("clocks")
         for role, count in counts.items():
@@ -163,7 +166,7 @@ class World:
     async def stop_all(self) -> None:
         """Everybody stops in good order, workers first, and soon: there are no faults any more."""
         self.restarting = False
-        for role in ("worker", "server"):
+        for role in ("receiver", "worker", "server"):
             for process in self.alive(role):
                 process.told_to_stop.set()
             deadline = self.loop.time() + LONGEST_STOP_SECONDS
@@ -192,10 +195,6 @@ class World:
 
     # -- what clients do
 
-    def expect(self, id: str, program: Program) -> None:
-        """Work was started, and that was acknowledged."""
-        self.goals.setdefault(id, Goal(id, program))
-
     def begin_waiting(self, process: Process, id: str) -> None:
         """Somebody in a process waits for an outcome."""
         self._waiting.setdefault(process, Counter())[id] += 1
@@ -204,15 +203,6 @@ class World:
         """The outcome came."""
         self._waiting[process][id] -= 1
         self.trace.counts["outcome"] += 1
-
-    def pending_goals(self) -> list[Goal]:
-        """Goals that have not been reached."""
-        promises = self.monitor.state().promises
-        return [
-            goal
-            for goal in self.goals.values()
-            if (promise := promises.get(goal.id)) is None or promise.pending
-        ]
 
     # -- looking on
 
@@ -236,6 +226,8 @@ class World:
         dump = await self.disk.inner.dump(DEFAULT_TENANT)
         self.monitor.compare(dump)
         self.ledger.compare(dump)
+        check_letters(self.ledger, dump)
+        check_counts(await self.disk.inner.counts(), dump)
 
     async def run(self, ticks: int) -> None:
         """So many ticks with faults."""
@@ -255,25 +247,48 @@ class World:
             self.look()
         self.monitor.check_everything()
         await self.compare()
-        self.ledger_of_goals()
+        self.goals.check()
+        await self._audit()
+        if self.mix.calm:
+            check_calm(self)
         self.look()
 
     def _unsettled(self) -> str:
         """What is still pending, in words; nothing when all is well."""
         state = self.monitor.state()
-        for goal in self.pending_goals():
+        for goal in self.goals.pending():
             return f"{goal.id} is not settled; its task: {state.tasks.get(goal.id)}"
         for process, ids in self._waiting.items():
             for id, count in ids.items():
                 if count and process.alive:
                     return f"{process.name} waits for {id}"
+        if missing := self.deliveries.missing(self.reachable()):
+            return missing
         overdue = enabled_steps(state, self.disk.inner.clock - OVERDUE_MS)
         return f"{overdue[0].name} of {overdue[0].id} is overdue" if overdue else ""
 
-    def ledger_of_goals(self) -> None:
-        """Each goal's promise holds a result that is right, and its effects have happened."""
-        for goal in self.goals.values():
-            roles.check_goal(self, goal)
+    async def _audit(self) -> None:
+        """Somebody walks all pages, while nothing else happens but time."""
+        runtime = SimulatedRuntime(
+            self.loop, self.loop.kernel, Clock(self.loop), self.random("audit")
+        )
+        servers = [m.name for m in self.machines.values() if m.role == "server"]
+        exchange = self.network.exchange(self.loop.kernel, servers)
+        connection = HttpConnection(roles.URL, runtime, exchange=exchange)
+        audit = Audit(connection, self.monitor.state, lambda: self.disk.inner.clock)
+        await audit.run()
+        await connection.close()
+        self.ledger.checked += audit.rows
+
+    def reachable(self) -> frozenset[str]:
+        """The addresses at which receivers are."""
+        machines = [m.name for m in self.machines.values() if m.role == "receiver"]
+        found = [addresses_of(name, int(name.rpartition("-")[2])) for name in machines]
+        return frozenset().union(*found)
+
+    def milliseconds(self) -> float:
+        """Virtual time."""
+        return self.loop.time() * 1_000
 
     @property
     def virtual_ms(self) -> int:
