@@ -171,9 +171,9 @@ def check_request(
     if isinstance(request, r.TaskClaim):
         _check_claim(before, request, request_id, response)
     if isinstance(request, r.TaskAcquire) and response.ok:
-        task = before.tasks[request.id]
-        if task.version != request.version and task.last_request != request_id:
-            raise Broken(FENCED, f"{request.pid} acquires {task.id} at a version that is over")
+        acquired = before.tasks[request.id]
+        if acquired.version != request.version and acquired.last_request != request_id:
+            raise Broken(FENCED, f"{request.pid} acquires {acquired.id} at a version that is over")
     if not isinstance(request, _UNDER_LEASE):
         return
     task = before.tasks.get(request.id)
@@ -188,9 +188,10 @@ def _check_claim(before: State, request: r.TaskClaim, request_id: str, response:
     """A claim that took effect is answered with what it took, as long as that is held."""
     given = {lease.task.id for lease in _leases(response.data)}
     for task in before.tasks.values():
-        if task.last_request == request_id and _holds(before, task.id, task.version, request.pid):
-            if task.id not in given:
-                raise Broken(SAME_ANSWER, f"the claim that took {task.id} is not answered with it")
+        if task.last_request != request_id or task.id in given:
+            continue
+        if _holds(before, task.id, task.version, request.pid):
+            raise Broken(SAME_ANSWER, f"the claim that took {task.id} is not answered with it")
 
 
 def _holds(state: State, id: str, version: int, pid: str | None = None) -> bool:
