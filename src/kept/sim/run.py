@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from kept.sim.bounds import bounded
 from kept.sim.faults import Faults
 from kept.sim.loop import SimulatedLoop, SimulationStuckError
 from kept.sim.mix import Mix, draw_mix
@@ -56,7 +57,7 @@ def run_seed(seed: int, ticks: int, mix: Mix | None = None) -> Outcome:
     mix = mix or draw_mix(seed)
     kernel = Process("kernel")
     loop = SimulatedLoop(Random(f"{seed}/order"), kernel, shuffled=mix.shuffled)
-    with _undisturbed():
+    with _undisturbed(), bounded(mix.bounds):
         world = World(seed, mix, loop)
         complaints = Complaints(world.ledger.break_off)
         with _heard(complaints):

@@ -32,6 +32,7 @@ from kept.sim.process import Process, current_owner
 from kept.sim.receivers import addresses_of
 from kept.sim.runtime import EPOCH_MS, Clock, SimulatedRuntime
 from kept.sim.trace import Trace
+from kept.sim.witness import Witness
 from kept.stores.memory.store import MemoryStore
 
 # What one tick of the command line is.
@@ -88,6 +89,7 @@ class World:
         self.machines = self._machines()
         self.inspector = Inspector(mix, self.ledger, self.milliseconds, self.reachable())
         self.monitor.inspector = self.inspector
+        self.ledger.witness = Witness(mix, self.ledger, self.monitor.state, loop.time)
         self.deliveries.on_unblock = self.inspector.unblocked
         loop.after_callback = self._after_callback
 

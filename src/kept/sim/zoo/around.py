@@ -110,6 +110,7 @@ def _release_number_overwritten(original: Any) -> Any:
     "written-is-delivered",
     "A message counts as delivered once it is written, whether or not the stream is alive.",
     "kept.transports.poll:PollConnection.tick",
+    faults=("stream_stall", "stream_break", "receiver_crash"),
 )
 def _written_is_delivered(original: Any) -> Any:
     def tick(self: Any, now: float, keep_alive_seconds: float, tick_seconds: float) -> None:
@@ -124,6 +125,7 @@ def _written_is_delivered(original: Any) -> Any:
     "lost-stream-delivers",
     "Messages on a stream that ended count as delivered.",
     "kept.transports.poll:PollConnection.close",
+    faults=("stream_stall", "stream_break", "receiver_crash", "server_crash"),
 )
 def _lost_stream_delivers(original: Any) -> Any:
     def close(self: Any) -> None:

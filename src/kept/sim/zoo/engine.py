@@ -134,6 +134,7 @@ def _claims_not_handed_back(_original: Any) -> Any:
     "no-clock-floor",
     "A commit's time is this process's clock, whatever earlier commits had: time goes back.",
     "kept.engine.committer:_Batch.__init__",
+    fits=lambda mix: mix.clock_spread_ms > 50,
 )
 def _no_clock_floor(original: Any) -> Any:
     def begin(self: Any, committer: Any, transaction: Any, now: int) -> None:
@@ -146,7 +147,7 @@ def _no_clock_floor(original: Any) -> Any:
     "own-clock-floor",
     "A commit's time does not go back in one process; what others committed is not asked.",
     "kept.engine.committer:_Batch.__init__",
-    fits=lambda mix: mix.servers > 1 or mix.embedded,
+    fits=lambda mix: (mix.servers > 1 or mix.embedded) and mix.clock_spread_ms > 50,
 )
 def _own_clock_floor(original: Any) -> Any:
     def begin(self: Any, committer: Any, transaction: Any, now: int) -> None:
@@ -162,6 +163,7 @@ def _own_clock_floor(original: Any) -> Any:
     "exact-timer-off",
     "Commits do not tell the timer what will be due: only the repairing scan finds it.",
     "kept.engine.background:Background.expect",
+    fits=lambda mix: mix.prompt,
 )
 def _exact_timer_off(_original: Any) -> Any:
     return lambda *_: None
@@ -206,6 +208,7 @@ def _no_look_after_failure(_original: Any) -> Any:
     "waiter-after-the-look",
     "A promise.wait is registered after its look: a settlement in between does not wake it.",
     "kept.engine.waiting:Waiting.promise",
+    fits=lambda mix: mix.prompt,
 )
 def _waiter_after_the_look(original: Any) -> Any:
     async def promise(self: Any, request: Any, tenant: str, look: Any) -> Response:
@@ -230,6 +233,7 @@ def _waiter_after_the_look(original: Any) -> Any:
     "claim-after-the-look",
     "A claim is registered after its look: a task that became due in between does not wake it.",
     "kept.engine.waiting:Waiting.claim",
+    fits=lambda mix: mix.prompt,
 )
 def _claim_after_the_look(original: Any) -> Any:
     return _waiter_after_the_look(original)
@@ -239,6 +243,7 @@ def _claim_after_the_look(original: Any) -> Any:
     "next-claim-not-woken",
     "A claim that found tasks does not wake the next in line.",
     "kept.engine.waiters:Waiters.remove_claim",
+    fits=lambda mix: mix.prompt,
 )
 def _next_claim_not_woken(original: Any) -> Any:
     def remove(self: Any, waiter: Any) -> None:
@@ -252,6 +257,7 @@ def _next_claim_not_woken(original: Any) -> Any:
     "settlements-not-noticed",
     "A commit's news do not say which promises settled: waiting calls sleep on.",
     "kept.engine.notices:_promise_notice",
+    fits=lambda mix: mix.prompt,
 )
 def _settlements_not_noticed(original: Any) -> Any:
     def notice_of(tenant: str, promise: Any, notice: Notice) -> None:
@@ -282,6 +288,7 @@ def _missed_news_not_repaired(original: Any) -> Any:
     "deleted-before-delivery",
     "A message is deleted from the outbox before it is handed to its transport.",
     "kept.engine.outbox:Outbox._deliver",
+    faults=("stream_break", "receiver_crash", "server_crash"),
 )
 def _deleted_before_delivery(original: Any) -> Any:
     async def deliver(self: Any, tenant: str, entry: Any, promise: Any) -> None:
@@ -296,6 +303,7 @@ def _deleted_before_delivery(original: Any) -> Any:
     "failed-delivery-counts",
     "A delivery that failed counts as one that succeeded.",
     "kept.engine.outbox:FailedMessage",
+    faults=("stream_break", "receiver_crash", "server_crash"),
 )
 def _failed_delivery_counts(_original: Any) -> Any:
     return lambda key, version, _due_at: DeliveredMessage(key, version)

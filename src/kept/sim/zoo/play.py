@@ -15,7 +15,7 @@ from kept.sim.zoo.bug import Bug, applied
 
 DEFAULT_TICKS: Final = 60
 # Long enough for what is not broken, and short, because a broken world is played to its end.
-SETTLE_SECONDS: Final = 240
+SETTLE_SECONDS: Final = 600
 _WORLDS: Final = BY_NAME | {ONE.name: ONE, TWO.name: TWO}
 
 

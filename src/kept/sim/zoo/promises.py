@@ -125,6 +125,7 @@ def _edges_not_drained(_original: Any) -> Any:
     "edges-not-continued",
     "Of a settlement's callbacks only those that one step drains are drained; nothing goes on.",
     "kept.machine.working_set:WorkingSet.put_undrained",
+    fits=lambda mix: "MAX_EDGES_PER_STEP" in mix.bounds,
 )
 def _edges_not_continued(_original: Any) -> Any:
     return lambda *_args, **_fields: None
@@ -134,6 +135,7 @@ def _edges_not_continued(_original: Any) -> Any:
     "listeners-beyond-one-step-dropped",
     "Listeners that are more than one step drains are dropped with it.",
     "kept.machine.dispatch:Machine._drain_promise",
+    fits=lambda mix: "MAX_EDGES_PER_STEP" in mix.bounds,
 )
 def _listeners_beyond_one_step_dropped(original: Any) -> Any:
     def drain(self: Any, id: str, now: int) -> bool:

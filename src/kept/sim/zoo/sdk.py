@@ -55,6 +55,7 @@ def _silence_ignored(_original: Any) -> Any:
     "heartbeat-stops",
     "A worker sends no heartbeats.",
     "kept.sdk.worker:Worker._beat",
+    fits=lambda mix: mix.calm,
 )
 def _heartbeat_stops(_original: Any) -> Any:
     async def beat(_self: Any) -> None:
@@ -230,6 +231,7 @@ def _history_not_read(_original: Any) -> Any:
     "A replay reads the first page of what was recorded only.",
     "kept.sdk.history:call",
     faults=REPLAYS,
+    fits=lambda mix: "MAX_PRELOAD_RECORDS" in mix.bounds,
 )
 def _history_one_page(original: Any) -> Any:
     async def call(connection: Any, request: Any) -> Response:
