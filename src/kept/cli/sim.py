@@ -3,6 +3,7 @@
 kept sim run --seed 23496 --ticks 1000    one seed; a tick is a second of virtual time
 kept sim --seed 23496 --ticks 1000        the same
 kept sim soak --seeds 1000                many seeds, on all cores
+kept sim zoo --bug fulfil-unfenced        a safeguard switched off: in how many seeds it is missed
 
 The same seed gives the same trace; its SHA-256 is printed. A run that breaks prints what broke and
 the command that repeats it, and ends with exit code 1.
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from kept.cli import sim_zoo
 from kept.cli.failure import EXIT_OK, EXIT_REFUSED
 
 if TYPE_CHECKING:  # help is shown without loading the whole system
@@ -30,12 +32,12 @@ DEFAULT_SEEDS: Final = 100
 def add_arguments(parser: argparse.ArgumentParser, _everywhere: argparse.ArgumentParser) -> None:
     """The verbs of `kept sim`; without one it runs a seed."""
     parser.add_argument(
-        "verb", nargs="?", choices=("run", "soak"), default="run", help="default: run"
+        "verb", nargs="?", choices=("run", "soak", "zoo"), default="run", help="default: run"
     )
     parser.add_argument(
         "--seed", type=int, default=1, help="the seed, or the first one of a soak (1)"
     )
-    parser.add_argument("--seeds", type=_positive, default=DEFAULT_SEEDS, help="soak: how many")
+    parser.add_argument("--seeds", type=_positive, help="soak and zoo: how many")
     parser.add_argument(
         "--ticks",
         type=_positive,
@@ -43,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser, _everywhere: argparse.Argumen
         f"(run: {DEFAULT_TICKS:,}, soak: {DEFAULT_SOAK_TICKS})",
     )
     parser.add_argument("--processes", type=_positive, help="soak: how many at once (all cores)")
+    sim_zoo.add_options(parser)
     parser.set_defaults(run=_simulate)
 
 
@@ -54,6 +57,8 @@ def _positive(text: str) -> int:
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
+    if arguments.verb == "zoo":
+        return sim_zoo.run(arguments, arguments.seeds, arguments.ticks)
     return _run(arguments) if arguments.verb == "run" else _soak(arguments)
 
 
@@ -118,7 +123,7 @@ def _soak(arguments: argparse.Namespace) -> int:
     from kept.sim.soak import Tally, soak
 
     ticks = arguments.ticks or DEFAULT_SOAK_TICKS
-    seeds = range(arguments.seed, arguments.seed + arguments.seeds)
+    seeds = range(arguments.seed, arguments.seed + (arguments.seeds or DEFAULT_SEEDS))
     tally = Tally()
     on_terminal = sys.stderr.isatty()
     for outcome in soak(seeds, ticks, arguments.processes):

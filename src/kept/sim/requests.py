@@ -30,9 +30,11 @@ WINDOW_IDS: Final = 8
 SECONDS_PER_NEW_ID: Final = 2.0
 TARGETS: Final = ("poll://any@nobody", "queue://raw", "queue://raw")
 QUEUE: Final = "raw"
-LISTENER: Final = "poll://uni@nobody/listener"
+# Of several, so that a settlement may have more to tell than one step does.
+LISTENERS: Final = tuple(f"poll://uni@nobody/listener-{number}" for number in range(4))
 SCHEDULES: Final = 3
-CRON: Final = "*/30 * * * * *"
+# A frequent one misses several instants in any outage.
+CRONS: Final = ("*/30 * * * * *", "*/4 * * * * *")
 DEADLINE_MS: Final = (500, 5_000, 60_000)
 LEASE_MS: Final = (1_000, 5_000, 30_000)
 STATES: Final = (PromiseState.RESOLVED, PromiseState.REJECTED, PromiseState.REJECTED_CANCELED)
@@ -200,7 +202,7 @@ class RawClient:
         return r.PromiseChildren(self._id())
 
     def listener(self) -> r.Request:
-        return r.PromiseRegisterListener(self._id(), LISTENER)
+        return r.PromiseRegisterListener(self._id(), self._random.choice(LISTENERS))
 
     def callback(self) -> r.Request:
         return r.PromiseRegisterCallback(self._id(), self._task_id())
@@ -269,7 +271,8 @@ class RawClient:
         return r.TaskSearch(limit=5)
 
     def schedule_create(self) -> r.Request:
-        return r.ScheduleCreate(self._any_schedule(), CRON, "{{.id}}-{{.timestamp}}", 30_000)
+        cron = self._random.choice(CRONS)
+        return r.ScheduleCreate(self._any_schedule(), cron, "{{.id}}-{{.timestamp}}", 30_000)
 
     def schedule_get(self) -> r.Request:
         return r.ScheduleGet(self._schedule_id())

@@ -168,15 +168,6 @@ def _repeats_what_is_not_repeatable(original: Any) -> Any:
     return original | frozenset(request.kind for request in kinds)
 
 
-@bug(
-    "answers-by-position",
-    "A client takes the answers of a batch in the order of their ids, not of its requests.",
-    "kept.client.lanes:decode_batch",
-)
-def _answers_by_position(original: Any) -> Any:
-    return lambda body: sorted(original(body), key=lambda each: each.head.corr_id)
-
-
 # -- server
 
 
@@ -184,6 +175,7 @@ def _answers_by_position(original: Any) -> Any:
     "departed-client-served",
     "A claim whose client is gone waits on, and takes work for nobody.",
     "kept.server.reception:Reception._submit_unless_gone",
+    unfound="The leases expire, and the work goes on: nothing is lost but time.",
 )
 def _departed_client_served(_original: Any) -> Any:
     async def submit(self: Any, admitted: Any, _departure: Any) -> Any:
@@ -193,13 +185,9 @@ def _departed_client_served(_original: Any) -> Any:
 
 
 @bug(
-    "batch-out-of-order",
-    "The items of a batch are applied in another order than they were sent.",
-    "kept.engine.engine:Engine.submit_batch",
+    "batch-answers-crossed",
+    "The answers to a batch are given to its requests in another order.",
+    "kept.server.reception:_encoded_run",
 )
-def _batch_out_of_order(original: Any) -> Any:
-    async def submit_batch(self: Any, items: Any, tenant: str) -> Any:
-        answers = await original(self, list(items)[::-1], tenant)
-        return answers[::-1]
-
-    return submit_batch
+def _batch_answers_crossed(original: Any) -> Any:
+    return lambda run, responses, room: original(run, list(responses)[::-1], room)

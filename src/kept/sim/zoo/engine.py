@@ -122,6 +122,7 @@ def _unknown_commit_called_failed(_original: Any) -> Any:
     "claims-not-handed-back",
     "What a claim got that was given up during its commit is not released.",
     "kept.engine.committer:Committer._hand_back",
+    unfound="The leases expire, and the work goes on: nothing is lost but time.",
 )
 def _claims_not_handed_back(_original: Any) -> Any:
     return lambda *_: None
@@ -190,6 +191,7 @@ def _timer_lost_on_restart(_original: Any) -> Any:
     "When looking for due work failed, nobody looks again until something new is due.",
     "kept.engine.background:Background._seconds_to_wait",
     faults=("scan_fails", "commit_fails", "store_outage"),
+    unfound="Any later commit says what is due next, and a busy world always has one.",
 )
 def _no_look_after_failure(_original: Any) -> Any:
     def seconds(self: Any) -> float | None:
@@ -244,6 +246,7 @@ def _claim_after_the_look(original: Any) -> Any:
     "A claim that found tasks does not wake the next in line.",
     "kept.engine.waiters:Waiters.remove_claim",
     fits=lambda mix: mix.prompt,
+    unfound="A claim of a simulated worker takes up to a hundred tasks, so the next need not be woken.",
 )
 def _next_claim_not_woken(original: Any) -> Any:
     def remove(self: Any, waiter: Any) -> None:
@@ -272,6 +275,7 @@ def _settlements_not_noticed(original: Any) -> Any:
     "A process that missed another's news does not look at everything again.",
     "kept.engine.engine:Engine._noticed",
     faults=("notice_lost",),
+    unfound="Whoever waits asks again after a minute; only worlds without faults are held to be prompt.",
 )
 def _missed_news_not_repaired(original: Any) -> Any:
     def noticed(self: Any, notice: Notice) -> None:

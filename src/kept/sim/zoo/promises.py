@@ -258,6 +258,7 @@ def _message_not_kept(original: Any) -> Any:
     "newer-message-dropped",
     "A delivered message takes with it the newer one that has taken its place meanwhile.",
     "kept.machine.background:delivered_message",
+    unfound="The retry step offers the task again after five seconds, so nothing is lost but time.",
 )
 def _newer_message_dropped(_original: Any) -> Any:
     return lambda step, delivered: (

@@ -7,7 +7,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from kept.protocol.records import PromiseRecord, PromiseState, Value
-from kept.protocol.responses import OK, PromiseResult, Response
+from kept.protocol.responses import OK, PreloadResult, PromiseResult, Response
 from kept.sdk.asks import Ask
 from kept.sim.zoo.bug import Menagerie
 from kept.sim.zoo.leases import LOSSES
@@ -69,6 +69,7 @@ def _heartbeat_stops(_original: Any) -> Any:
     "A worker that stops does not hand back what it holds.",
     "kept.sdk.worker:Worker._release",
     faults=("worker_stop",),
+    unfound="The leases expire, and the work goes on: nothing is lost but time.",
 )
 def _nothing_handed_back(_original: Any) -> Any:
     async def release(_self: Any, _leases: Any) -> None:
@@ -82,6 +83,7 @@ def _nothing_handed_back(_original: Any) -> Any:
     "A worker whose claim was not answered claims under a new id.",
     "kept.sdk.worker:Worker._claim",
     faults=("lost", "broken_after", "partition", "server_crash"),
+    unfound="The leases of the first claim expire, and the work goes on: nothing is lost but time.",
 )
 def _claim_asked_anew(original: Any) -> Any:
     async def claim(self: Any, room: int) -> None:
@@ -112,6 +114,7 @@ def _stale_run_goes_on(original: Any) -> Any:
     "Durable code goes on when the engine says that its lease is lost.",
     "kept.sdk.execution:Execution._recorded",
     faults=LOSSES,
+    unfound="The worker stops at its next heartbeat.",
 )
 def _conflict_ignored(original: Any) -> Any:
     def recorded(self: Any, response: Response) -> None:
@@ -235,8 +238,10 @@ def _history_not_read(_original: Any) -> Any:
 )
 def _history_one_page(original: Any) -> Any:
     async def call(connection: Any, request: Any) -> Response:
-        answer: Any = await original(connection, request)
-        return Response(answer.status, replace(answer.data, more=None))
+        answer: Response = await original(connection, request)
+        if isinstance(answer.data, PreloadResult):
+            return Response(answer.status, replace(answer.data, more=None))
+        return answer
 
     return call
 
