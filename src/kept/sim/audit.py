@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final
 
 from kept.check.state import State
 from kept.client.connection import Connection
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
-from kept.protocol.records import PromiseState, TaskState
+from kept.protocol.records import Promise, PromiseState, TaskState
 from kept.protocol.responses import (
     DeadLetterPage,
     PreloadResult,
@@ -44,14 +45,14 @@ class Audit:
         resolved, rejected = PromiseState.RESOLVED, PromiseState.REJECTED
         for state in (resolved, rejected):
             query = r.PromiseSearch(state, limit=PAGE_ROWS * 10)
-            await self._promises(query, lambda p, state=state: p.state is state)
+            await self._promises(query, partial(_has_state, state))
         query = r.PromiseSearch(resolved, {tag.FUNCTION: "step@1"}, limit=PAGE_ROWS * 10)
         await self._promises(
             query, lambda p: p.state is resolved and p.tags.get(tag.FUNCTION) == "step@1"
         )
         for id in self._parents():
             query = r.PromiseSearch(tags={tag.PARENT: id}, limit=PAGE_ROWS)
-            await self._promises(query, lambda p, id=id: p.tags.get(tag.PARENT) == id)
+            await self._promises(query, partial(_is_child, id))
             await self._children(id)
         await self._tasks()
         await self._letters()
@@ -65,7 +66,7 @@ class Audit:
                 counts[promise.parent] = counts.get(promise.parent, 0) + 1
         return sorted(counts, key=lambda id: (-counts[id], id))[:MAX_PARENTS]
 
-    async def _promises(self, query: r.PromiseSearch, matches: Callable[[Any], bool]) -> None:
+    async def _promises(self, query: r.PromiseSearch, matches: Callable[[Promise], bool]) -> None:
         def expected() -> set[str]:
             now = self._now()
             promises = self._state().promises.values()
@@ -99,10 +100,12 @@ class Audit:
                 r.DeadList(reason=reason, limit=PAGE_ROWS),
                 DeadLetterPage,
                 "letters",
-                lambda reason=reason: {
-                    x.id for x in self._state().dead_letters.values() if x.reason == reason
-                },
+                partial(self._letters_of, reason),
             )
+
+    def _letters_of(self, reason: str) -> set[str]:
+        letters = self._state().dead_letters.values()
+        return {letter.id for letter in letters if letter.reason == reason}
 
     async def _schedules(self) -> None:
         await self._walk(
@@ -162,6 +165,14 @@ class Audit:
         released = sorted((c for c in children if c in numbers), key=lambda c: numbers[c])
         if seen[: len(released)] != released:
             raise Broken("pages are in order", f"promise.children of {id}")
+
+
+def _has_state(state: PromiseState, promise: Promise) -> bool:
+    return promise.state is state
+
+
+def _is_child(parent: str, promise: Promise) -> bool:
+    return promise.tags.get(tag.PARENT) == parent
 
 
 def _require_same(what: str, seen: list[str], least: set[str], most: set[str]) -> None:

@@ -49,7 +49,12 @@ class TimedConnection:
     """A `Connection` whose waits are timed, where nothing may come late."""
 
     def __init__(
-        self, inner: Connection, ledger: Ledger, inspector: Inspector, mix: Mix, now: Callable[[], float]
+        self,
+        inner: Connection,
+        ledger: Ledger,
+        inspector: Inspector,
+        mix: Mix,
+        now: Callable[[], float],
     ) -> None:
         self._inner = inner
         self._ledger = ledger

@@ -13,11 +13,13 @@ from kept.protocol.records import PromiseState
 from kept.protocol.responses import PromiseResult, ReplayResult
 from kept.sdk import payload
 from kept.sdk.handle import Handle
-from kept.sim import base_protocol, programs
+from kept.sim import base_protocol, programs, scripts
+from kept.sim.ledger import Broken
 from kept.sim.process import Process
 from kept.sim.programs import Program
 from kept.sim.requests import RawClient
 from kept.sim.runtime import SimulatedRuntime
+from kept.sim.scripts import Script
 
 if TYPE_CHECKING:
     from kept.sim.roles import SimulatedApp
@@ -30,6 +32,9 @@ SHARE_OF_STARTS: Final = 0.2
 SHARE_OF_BASE: Final = 0.2
 # Work under one id that several clients may start.
 SHARE_OF_RACES: Final = 0.3
+# Conversations whose answers are known beforehand.
+SHARE_OF_SCRIPTS: Final = 0.06
+SHARE_OF_RARE: Final = 0.7
 SHARE_OF_LISTENERS: Final = 0.4
 MAX_WAITING_HANDLES: Final = 10
 # Requests of one client that are under way at one time, besides those that wait for outcomes.
@@ -53,6 +58,7 @@ class Client:
         self._app = app
         self._raw: RawClient
         self._addresses = sorted(world.reachable())
+        self._scripts = scripts.playable(world.mix)
         self._waiting = 0
         self._doing = 0
         self._number = 0
@@ -68,6 +74,7 @@ class Client:
             self._random,
             self._world.ledger.succeeded,
             self._addresses,
+            self._world.ledger.break_off,
         )
         while True:
             await self._runtime.sleep(self._random.expovariate(1 / PAUSE_SECONDS))
@@ -83,7 +90,9 @@ class Client:
 
     async def _do_something(self) -> None:
         try:
-            if self._random.random() < SHARE_OF_STARTS and self._waiting < MAX_WAITING_HANDLES:
+            if self._scripts and self._random.random() < SHARE_OF_SCRIPTS:
+                await self._play()
+            elif self._random.random() < SHARE_OF_STARTS and self._waiting < MAX_WAITING_HANDLES:
                 await self._start()
             else:
                 await self._raw.ask()
@@ -91,6 +100,24 @@ class Client:
             self._world.trace.note("failed", self._process.name, type(error).__name__)
         finally:
             self._doing -= 1
+
+    async def _play(self) -> None:
+        """A script: the one that has been played least, or any."""
+        counts = self._world.trace.counts
+        name = self._random.choice(self._scripts)
+        if self._random.random() < SHARE_OF_RARE:
+            name = min(self._scripts, key=lambda each: counts[f"script {each}"])
+        self._number += 1
+        key = f"{name.partition('@')[0]}-{self._process.name}-{self._process.incarnation}-{self._number}"
+        mix = self._world.mix
+        play = Script(
+            key, self._connection, self._runtime, self._random, exact=scripts.is_exact(mix)
+        )
+        self._world.trace.note(f"script {name}", self._process.name, key)
+        try:
+            await scripts.SCRIPTS[name](play)
+        except Broken as broken:
+            self._world.ledger.break_off(broken.oracle, f"{name}: {broken.why}")
 
     # -- work
 
@@ -149,9 +176,9 @@ class Client:
         if address.startswith("poll://any"):
             return
         response = await self._connection.send(r.PromiseRegisterListener(id, address))
-        if isinstance(response.data, PromiseResult):
-            if response.data.promise.state is PromiseState.PENDING:
-                self._world.deliveries.registered(id, address)
+        data = response.data
+        if isinstance(data, PromiseResult) and data.promise.state is PromiseState.PENDING:
+            self._world.deliveries.registered(id, address)
 
     async def _wait(self, handle: Handle[object]) -> None:
         """Until there is an outcome, as a patient user would."""

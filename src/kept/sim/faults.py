@@ -63,6 +63,7 @@ class Faults:
         world = self._world
         world.faulty = world.network.faulty = world.disk.faulty = False
         world.network.mend_all()
+        world.network.end_stalled()
         world.disk.outage = world.disk.crash_before = world.disk.crash_after = False
         for machine in world.machines.values():
             if machine.process is not None:

@@ -35,9 +35,6 @@ class Goals:
     def __len__(self) -> int:
         return len(self._goals)
 
-    def __contains__(self, id: str) -> bool:
-        return id in self._goals
-
     def expect(self, id: str, program: Program) -> None:
         """Work was started, and that was acknowledged."""
         self._goals.setdefault(id, Goal(id, program))

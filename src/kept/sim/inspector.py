@@ -90,9 +90,9 @@ class Inspector:
         self.settled_at[promise.id] = self._instant()
         late = now - promise.timeout_at
         armed = promise.is_external and promise.timeout_at != NEVER_MS
-        if self._mix.prompt and armed and promise.settled_at == promise.timeout_at:
-            if late > LATE_MS:
-                self._ledger.break_off("timers fire in time", f"{promise.id}: {late} ms late")
+        struck = armed and promise.settled_at == promise.timeout_at
+        if self._mix.prompt and struck and late > LATE_MS:
+            self._ledger.break_off("timers fire in time", f"{promise.id}: {late} ms late")
 
     # -- tasks
 
@@ -186,13 +186,14 @@ class Inspector:
             taken[task.queue] = max(rank, taken.get(task.queue, rank))
         for queue in sorted(taken.keys() & ORDERED_QUEUES):
             for id in list(self._claimable.get(queue, ())):
-                task, promise = state.tasks.get(id), state.promises.get(id)
-                if task is None or promise is None or task.state is not TaskState.PENDING:
+                left, promise = state.tasks.get(id), state.promises.get(id)
+                if left is None or promise is None or left.state is not TaskState.PENDING:
                     del self._claimable[queue][id]
-                elif task.ready and promise.timeout_at > now:
-                    if _rank(task, promise) < taken[queue]:
-                        why = f"{id} waits at {_rank(task, promise)}, taken was {taken[queue]}"
-                        self._ledger.break_off("queues are in order", why)
+                    continue
+                is_due = left.ready and promise.timeout_at > now
+                if is_due and _rank(left, promise) < taken[queue]:
+                    why = f"{id} waits at {_rank(left, promise)}, taken was {taken[queue]}"
+                    self._ledger.break_off("queues are in order", why)
 
     # -- schedules
 

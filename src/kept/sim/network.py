@@ -7,21 +7,20 @@ server's process (ASGI). Each fate is drawn when a request is posted, so it depe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from random import Random
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from kept.client.exchange import Answer, AnswerLostError, NotSentError
-from kept.protocol.responses import INTERNAL
+from kept.sim.conversations import Conversation, Message, StreamConversation, scope_of
 from kept.sim.loop import SimulatedLoop
 from kept.sim.mix import Mix
 from kept.sim.process import Process
-from kept.sim.streams import Stream, StreamConversation
+from kept.sim.streams import Stream
 from kept.sim.trace import Trace
 from kept.transports.base import DeliveryFailedError
 from kept.transports.http import DELIVERY_TIMEOUT_SECONDS
 
-Message: TypeAlias = MutableMapping[str, Any]
 Application: TypeAlias = Callable[..., Any]
 
 # How many times longer than others an overtaken message takes.
@@ -171,11 +170,11 @@ class Network:
     async def _serve(
         self, listener: Listener, flight: Flight, path: str, body: bytes, fate: str
     ) -> None:
-        conversation = _Conversation(body, self.loop.create_future())
+        conversation = Conversation(body, self.loop.create_future())
         flight.gone = conversation.gone
         if flight.future.done():
             flight.hang_up()
-        await listener.application(_scope(path, body), conversation.receive, conversation.send)
+        await listener.application(scope_of(path, body), conversation.receive, conversation.send)
         listener.flights.pop(flight.number, None)
         self._reply(flight, conversation.answer(), fate)
 
@@ -229,7 +228,7 @@ class Network:
     async def _serve_stream(self, listener: Listener, stream: Stream, path: str) -> None:
         conversation = StreamConversation(stream, self._write)
         await listener.application(
-            _scope(path, b"", "GET"), conversation.receive, conversation.send
+            scope_of(path, b"", "GET"), conversation.receive, conversation.send
         )
         listener.streams.pop(stream.number, None)
         self._later(max(stream.arrives_at - self.loop.time(), 0.0), stream.end)
@@ -261,6 +260,13 @@ class Network:
         """Those that are open."""
         listeners = self._listeners.values()
         return [s for each in listeners for s in each.streams.values() if not s.stalled]
+
+    def end_stalled(self) -> None:
+        """Servers learn of streams that have stalled, as they do when the network is well again."""
+        for listener in self._listeners.values():
+            for stream in listener.streams.values():
+                if stream.stalled:
+                    stream.hang_up()
 
     def break_stream(self, stream: Stream) -> None:
         """Both ends learn that it is over; what is on its way is lost."""
@@ -349,53 +355,6 @@ class SimulatedExchange:
 
     async def close(self) -> None:
         """Nothing is kept open."""
-
-
-class _Conversation:
-    """One request as the application sees it."""
-
-    def __init__(self, body: bytes, gone: asyncio.Future[None]) -> None:
-        self._body: bytes | None = body
-        self.gone = gone
-        self._status = INTERNAL
-        self._retry_after: float | None = None
-        self._pieces: list[bytes] = []
-        self._ended = False
-
-    async def receive(self) -> Message:
-        if self._body is not None:
-            body, self._body = self._body, None
-            return {"type": "http.request", "body": body, "more_body": False}
-        await asyncio.shield(self.gone)
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._status = message["status"]
-            for name, value in message["headers"]:
-                if name == b"retry-after":
-                    self._retry_after = float(value)
-            return
-        self._pieces.append(message.get("body", b""))
-        self._ended = not message.get("more_body", False)
-
-    def answer(self) -> Answer | None:
-        """The whole answer; None where the application gave none because the client left."""
-        if not self._ended:
-            return None
-        return Answer(self._status, b"".join(self._pieces), self._retry_after)
-
-
-def _scope(path: str, body: bytes, method: str = "POST") -> Message:
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    return {
-        "type": "http",
-        "method": method,
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "headers": headers,
-    }
 
 
 def _settle(future: asyncio.Future[Any], answer: Answer | int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from yarl import URL
+import yarl
 
 from kept.client.connection import Connection
 from kept.client.http import HttpConnection
@@ -84,6 +84,9 @@ async def _serve(world: World, process: Process, runtime: Runtime) -> None:
     world.network.unlisten(process)
     await poll.close()
     await engine.stop()
+    if engine.statistics.waiting or engine.statistics.queued:
+        numbers = f"{engine.statistics.waiting} wait, {engine.statistics.queued} are queued"
+        world.ledger.break_off("nothing is left in a stopped engine", f"{process}: {numbers}")
     world.left(process)
 
 
@@ -99,7 +102,7 @@ class SimulatedPush(HttpPushTransport):
         self._network = network
         self._process = process
 
-    async def _post(self, url: URL, message: bytes) -> int:
+    async def _post(self, url: yarl.URL, message: bytes) -> int:
         return await self._network.push(self._process, url.host or "", message)
 
 
@@ -116,7 +119,11 @@ async def _work(world: World, process: Process, runtime: Runtime) -> None:
         else:
             break
     await process.told_to_stop.wait()
+    pid, undisturbed = app.worker_pid, not world.restarting
     await app.close()
+    held = [id for id, task in world.monitor.state().tasks.items() if task.pid == pid]
+    if undisturbed and held:
+        world.ledger.break_off("who stops hands back", f"{process} left and holds {held}")
     world.left(process)
 
 
@@ -127,6 +134,11 @@ class SimulatedApp(App):
     process: Process
     embedded: bool
     functions: dict[str, Function[..., Any]]
+
+    @property
+    def worker_pid(self) -> str:
+        """What its worker is called in leases."""
+        return "" if self._worker is None else self._worker.pid
 
     async def _connect(self) -> Connection:
         connection = await (self._embedded() if self.embedded else self._remote())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from kept.sim.loop import SimulatedLoop, SimulationStuckError
 from kept.sim.mix import Mix, draw_mix
 from kept.sim.process import Process
 from kept.sim.requests import RAW_KINDS
+from kept.sim.scripts import playable
 from kept.sim.world import Complaints, World
 
 # From so many ticks on, every kind must have succeeded and every fault must have struck.
@@ -97,6 +99,11 @@ def _require_all(world: World, ticks: int) -> None:
     missing = [kind for kind in RAW_KINDS if not world.ledger.succeeded[kind]]
     assert not missing, f"an empty pass: these kinds never succeeded: {', '.join(missing)}"
     struck = world.trace.counts
+    unplayed = [name for name in playable(world.mix) if not struck[f"script {name}"]]
+    assert not unplayed, f"an empty pass: these scripts were never played: {', '.join(unplayed)}"
+    delivered = world.deliveries
+    assert delivered.executes, "an empty pass: no execute was delivered"
+    assert delivered.unblocks, "an empty pass: no unblock was delivered"
     idle = [fault for fault in world.mix.faults if not struck[f"fault {fault}"]]
     assert not idle, f"an empty pass: these faults never struck: {', '.join(idle)}"
 
@@ -107,6 +114,7 @@ def _undisturbed() -> Iterator[None]:
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()
+    hook, sys.unraisablehook = sys.unraisablehook, _unraisable
     try:
         with warnings.catch_warnings():
             # Of coroutines that a dead process had made and not begun.
@@ -114,8 +122,15 @@ def _undisturbed() -> Iterator[None]:
             yield
             gc.collect()
     finally:
+        sys.unraisablehook = hook
         if enabled:
             gc.enable()
+
+
+def _unraisable(raised: sys.UnraisableHookArgs) -> None:
+    """Asyncio's groups await while a dead process's coroutines are closed, and are told off."""
+    if not isinstance(raised.exc_value, RuntimeError):
+        sys.__unraisablehook__(raised)
 
 
 @contextmanager

@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, MutableMapping
-from typing import Any, TypeAlias
 
 from kept.sim.process import Process
-
-Message: TypeAlias = MutableMapping[str, Any]
 
 
 class Stream:
@@ -65,23 +61,3 @@ class Stream:
         """The server learns that the client is gone."""
         if self.gone is not None and not self.gone.done():
             self.gone.set_result(None)
-
-
-class StreamConversation:
-    """A stream as the application sees it. `write` carries what it sends."""
-
-    def __init__(self, stream: Stream, write: Callable[[Stream, Message], None]) -> None:
-        self._stream = stream
-        self._write = write
-        self._asked = False
-
-    async def receive(self) -> Message:
-        if not self._asked:
-            self._asked = True
-            return {"type": "http.request", "body": b"", "more_body": False}
-        assert self._stream.gone is not None
-        await asyncio.shield(self._stream.gone)
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Message) -> None:
-        self._write(self._stream, message)

@@ -29,9 +29,9 @@ def found(world: World, *, depth: int | None = None) -> Finding:
 
 def caught(name: str) -> Finding:
     """What the explorer finds of a bug of the zoo."""
-    findings = [walked.finding for walked in walk(ZOO[name], time.monotonic)]
-    assert findings and findings[0] is not None, "nothing was found"
-    return findings[0]
+    finding = next(walk(ZOO[name], time.monotonic)).finding
+    assert finding is not None, "nothing was found"
+    return finding
 
 
 def lines(text: str) -> tuple[str, ...]:

@@ -95,9 +95,10 @@ def _canceling(app: App, steps: Steps) -> list[Function[..., Any]]:
             nonlocal cleaned
             try:
                 await ctx.sleep(LONG_SECONDS)
-            finally:
+            except asyncio.CancelledError:
                 done: int = await ctx.run(step, f"{ctx.id}/cleaned/{number}")
                 cleaned += done
+                raise
 
         try:
             async with asyncio.TaskGroup() as tasks:

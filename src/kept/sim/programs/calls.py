@@ -43,9 +43,7 @@ def register(app: App, steps: Steps) -> list[Function[..., Any]]:
     async def fibonacci(ctx: Context, n: int) -> int:
         if n < 2:
             return n
-        one, two = await asyncio.gather(
-            ctx.call(fibonacci, n - 1), ctx.call(fibonacci, n - 2)
-        )
+        one, two = await asyncio.gather(ctx.call(fibonacci, n - 1), ctx.call(fibonacci, n - 2))
         return int(one) + int(two)
 
     @app.function
