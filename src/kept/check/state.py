@@ -15,6 +15,7 @@ from typing import TypeAlias, TypeVar
 
 import msgspec
 
+from kept.protocol.entries import Entry, EntryKey
 from kept.protocol.records import (
     DeadLetter,
     MessageKey,
@@ -90,6 +91,7 @@ class Delta(msgspec.Struct):
     schedules: dict[str, ScheduleRecord | None] = {}
     outbox: dict[MessageKey, OutboxEntry | None] = {}
     dead_letters: dict[str, DeadLetter | None] = {}
+    entries: dict[EntryKey, Entry | None] = {}
     releases: dict[Edge, int | None] = {}
     callbacks: EdgeDelta = msgspec.field(default_factory=EdgeDelta)
     listeners: EdgeDelta = msgspec.field(default_factory=EdgeDelta)
@@ -107,6 +109,7 @@ class Delta(msgspec.Struct):
             schedules=_changed(before.schedules, after.schedules),
             outbox=_changed(before.outbox, after.outbox),
             dead_letters=_changed(before.dead_letters, after.dead_letters),
+            entries=_changed(before.entries, after.entries),
             releases=_changed(before.releases, after.releases),
             callbacks=_changed_edges(before.callbacks, after.callbacks),
             listeners=_changed_edges(before.listeners, after.listeners),
@@ -139,6 +142,7 @@ class State:
         self.schedules: dict[str, ScheduleRecord] = {}
         self.outbox: dict[MessageKey, OutboxEntry] = {}
         self.dead_letters: dict[str, DeadLetter] = {}
+        self.entries: dict[EntryKey, Entry] = {}
         self.releases: dict[Edge, int] = {}
         # (awaited promise, awaiting task)
         self.callbacks = Edges()
@@ -158,6 +162,7 @@ class State:
         state.schedules = dict(sorted(dump.schedules.items()))
         state.outbox = dict(sorted(dump.outbox.items()))
         state.dead_letters = dict(sorted(dump.dead_letters.items()))
+        state.entries = dict(sorted(dump.entries.items()))
         state.releases = dict(sorted(dump.releases.items()))
         state.callbacks = Edges(sorted(dump.callbacks))
         state.listeners = Edges(sorted(dump.listeners))
@@ -174,6 +179,7 @@ class State:
         _write(self.tasks, changes.tasks, delta.tasks)
         _write(self.schedules, changes.schedules, delta.schedules)
         _write(self.dead_letters, changes.dead_letters, delta.dead_letters)
+        _write(self.entries, changes.entries, delta.entries)
         first = {e: number for e, number in changes.releases.items() if e not in self.releases}
         _write(self.releases, first, delta.releases)
         _write(self.outbox, changes.outbox, delta.outbox)
@@ -200,6 +206,7 @@ class State:
         _restore(self.tasks, delta.tasks)
         _restore(self.schedules, delta.schedules)
         _restore(self.dead_letters, delta.dead_letters)
+        _restore(self.entries, delta.entries)
         _restore(self.releases, delta.releases)
         _restore(self.outbox, delta.outbox)
         self._index(delta.outbox)
@@ -225,6 +232,7 @@ class State:
             schedules=dict(self.schedules),
             outbox=dict(self.outbox),
             dead_letters=dict(self.dead_letters),
+            entries=dict(self.entries),
         )
 
     def _index(self, touched: Iterable[MessageKey]) -> None:

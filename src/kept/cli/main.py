@@ -31,6 +31,7 @@ NOUNS: Final = {
     "worker": "run an app's functions: kept worker module:app",
     "promise": "get, create, resolve, reject, cancel, search promises",
     "task": "get, search, halt, continue tasks",
+    "queue": "settings and numbers of queues: limits, pause, resume, stats",
     "schedule": "create, get, list, delete schedules",
     "dead": "list, get, replay dead letters: work that was given up on",
     "tree": "show the call tree of a promise",

@@ -9,6 +9,7 @@ from kept.contract.store_samples import (
     births,
     execute,
     jobs,
+    letter,
     promise,
     pushed,
     queued,
@@ -21,7 +22,18 @@ from kept.contract.store_samples import (
 from kept.protocol import tags as tag
 from kept.protocol.limits import NEVER_MS
 from kept.protocol.records import Delivery, Task, TaskState
-from kept.protocol.storage import Changes, Due, Head, Key, Loaded, Reads
+from kept.protocol.storage import (
+    Changes,
+    Due,
+    Head,
+    Key,
+    LaneFront,
+    LaneWindow,
+    Loaded,
+    QueueCounts,
+    Reads,
+    Slots,
+)
 from kept.stores.base import Store
 
 
@@ -106,6 +118,97 @@ class QueueCases(Opens):
                 assert (await _head(store, Head("q"), 10)).heads[Head("q")] == expected
                 rare = Head("q", ("g",))
                 assert (await _head(store, rare, 10)).heads[rare] == ["rare"]
+
+    async def test_lanes(self) -> None:
+        """Of a head whose ready tasks are in several lanes, the lanes are asked for: in the order of
+        their names from one on and round, each with its first tasks by rank."""
+        tasks = (
+            *(
+                queued(f"{lane}{n}", rank=n, function="f", lane=lane)
+                for lane in "bca"
+                for n in (2, 1)
+            ),
+            queued("b0", rank=0, function="g", lane="b"),
+            queued("d1", function="g", lane="d"),
+            queued("e1", function="f", lane="e", due=NOW + 9),
+        )
+        f, g = Head("q", ("f",)), Head("q", ("g",))
+        async with self.opened() as store:
+            await write(store, jobs(*tasks))
+            loaded = await read(store, Reads(heads={Head("q"): 9, f: 9}))
+            assert loaded.laned == {Head("q"), f}
+            assert loaded.heads == {Head("q"): [], f: []}
+            for head, window, wanted in (
+                (f, LaneWindow("", 9, 9), [("a", "a1 a2"), ("b", "b1 b2"), ("c", "c1 c2")]),
+                (f, LaneWindow("b", 9, 1), [("b", "b1"), ("c", "c1"), ("a", "a1")]),
+                (f, LaneWindow("b\0", 2, 1), [("c", "c1"), ("a", "a1")]),
+                (f, LaneWindow("x", 2, 1), [("a", "a1"), ("b", "b1")]),
+                (f, LaneWindow("b", 1, 5), [("b", "b1 b2")]),
+                (Head("q"), LaneWindow("b", 2, 2), [("b", "b0 b1"), ("c", "c1 c2")]),
+                (Head("q"), LaneWindow("d", 2, 2), [("d", "d1"), ("a", "a1 a2")]),
+                (g, LaneWindow("", 9, 9), [("b", "b0"), ("d", "d1")]),
+                (Head("none"), LaneWindow("", 9, 9), []),
+            ):
+                loaded = await read(store, Reads(lanes={head: window}))
+                fronts = [LaneFront(lane, ids.split()) for lane, ids in wanted]
+                assert loaded.lanes == {head: fronts}, (head, window)
+                assert set(loaded.tasks) == {id for front in fronts for id in front.ids}
+            await write(store, Changes(tasks={id: acquired(id, NOW) for id in ("b0",)}))
+            loaded = await read(store, Reads(heads={g: 9}))
+            assert (loaded.laned, loaded.heads) == (set(), {g: ["d1"]})
+
+    async def test_many_lanes(self) -> None:
+        """Looking at a few of 20,000 lanes costs what is looked at: hundreds of looks pass."""
+        async with self.opened() as store:
+            for start in range(0, 20_000, 5_000):
+                numbers = range(start, start + 5_000)
+                await write(store, jobs(*(queued(f"t{n}", lane=f"{n:05}") for n in numbers)))
+            for start in range(0, 20_000, 100):
+                window = LaneWindow(f"{start:05}", 3, 2)
+                found = (await read(store, Reads(lanes={Head("q"): window}))).lanes[Head("q")]
+                assert [front.lane for front in found] == [f"{start + n:05}" for n in range(3)]
+
+    async def test_slots_and_depths(self) -> None:
+        """What is acquired is counted by queue and lane, what waits by queue, ready or delayed."""
+        tasks = (
+            acquired("a", NOW, lane="x"),
+            acquired("b", NOW, lane="x"),
+            acquired("c", NOW, lane="y"),
+            queued("d", lane="x"),
+            queued("e", due=NOW + 5),
+            queued("f", "other"),
+        )
+        wanted = {Slots("q"): 3, Slots("q", "x"): 2, Slots("q", "y"): 1, Slots("none"): 0}
+        async with self.opened() as store:
+            await write(store, jobs(*tasks))
+            loaded = await read(store, Reads(slots=set(wanted), depths={"q", "other", "none"}))
+            assert loaded.slots == wanted
+            assert loaded.depths == {"q": 2, "other": 1, "none": 0}
+            await write(store, Changes(tasks={"a": queued("a")}))
+            loaded = await read(store, Reads(slots={Slots("q", "x")}, depths={"q"}))
+            assert (loaded.slots, loaded.depths) == ({Slots("q", "x"): 1}, {"q": 3})
+
+    async def test_queue_counts(self) -> None:
+        """The numbers of a queue: due and delayed, held and parked, dead, and the oldest in line."""
+        tasks = (
+            queued("new", rank=2, at=NOW - 1),
+            queued("old", rank=1, at=NOW - 7),
+            queued("unmarked", due=NOW),
+            queued("delayed", due=NOW + 1),
+            acquired("held", NOW),
+            Task("s", TaskState.SUSPENDED, 1, delivery=Delivery.PULL, queue="q", lane="lane"),
+            Task("h", TaskState.HALTED, 1, delivery=Delivery.PULL, queue="q", lane="lane"),
+            Task("done", TaskState.FULFILLED, 1, delivery=Delivery.PULL, queue="q", lane="lane"),
+            queued("elsewhere", "other"),
+        )
+        async with self.opened() as store:
+            changes = jobs(*tasks)
+            changes.dead_letters = {"dead": letter("dead", queue="q")}
+            await write(store, changes)
+            counts = await store.queue_counts("default", "q", NOW)
+            assert counts == QueueCounts(3, 1, 1, 1, 1, 1, NOW - 7)
+            assert await store.queue_counts("default", "none", NOW) == QueueCounts()
+            assert await store.queue_counts("other", "q", NOW) == QueueCounts()
 
     async def test_requests(self) -> None:
         """Tasks are found by the id of their last request, until they have another."""

@@ -83,16 +83,23 @@ def settled(before: Promise, value: Value = EMPTY) -> Promise:
 
 
 def queued(
-    id: str, queue: str = "q", *, rank: int = 0, function: str | None = None, due: int | None = None
+    id: str,
+    queue: str = "q",
+    *,
+    rank: int = 0,
+    function: str | None = None,
+    lane: str = "lane",
+    due: int | None = None,
+    at: int = NOW,
 ) -> Task:
-    """A pending task of a queue: ready at `rank`, or delayed until `due`."""
+    """A pending task of a queue: ready since `at` with a `rank`, or delayed until `due`."""
     return Task(
         id,
         TaskState.PENDING,
-        retry_at=NOW if due is None else due,
+        retry_at=at if due is None else due,
         delivery=Delivery.PULL,
         queue=queue,
-        lane="lane",
+        lane=lane,
         function=function,
         ready=due is None,
         rank=rank,
@@ -104,7 +111,14 @@ def pushed(id: str, due: int) -> Task:
     return Task(id, TaskState.PENDING, retry_at=due)
 
 
-def acquired(id: str, expires_at: int, *, version: int = 1, request: str | None = None) -> Task:
+def acquired(
+    id: str,
+    expires_at: int,
+    *,
+    version: int = 1,
+    request: str | None = None,
+    lane: str | None = None,
+) -> Task:
     """A task that a worker holds."""
     return Task(
         id,
@@ -115,6 +129,7 @@ def acquired(id: str, expires_at: int, *, version: int = 1, request: str | None 
         expires_at=expires_at,
         delivery=Delivery.PULL,
         queue="q",
+        lane=lane,
         last_request=request,
         last_answer=None if request is None else b'{"answer":1}',
     )

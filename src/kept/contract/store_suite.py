@@ -17,11 +17,12 @@ can show (several processes, a full disk) is not in here.
 from __future__ import annotations
 
 from kept.contract.store_edge_cases import EdgeCases
+from kept.contract.store_entry_cases import EntryCases
 from kept.contract.store_queue_cases import QueueCases
 from kept.contract.store_record_cases import RecordCases
 from kept.contract.store_scan_cases import ScanCases
 from kept.contract.store_transaction_cases import TransactionCases
 
 
-class StoreSuite(RecordCases, EdgeCases, QueueCases, ScanCases, TransactionCases):
+class StoreSuite(RecordCases, EdgeCases, EntryCases, QueueCases, ScanCases, TransactionCases):
     """The contract of `Store`; `opened` is to be defined."""

@@ -120,6 +120,8 @@ def items_of(due: Due, fixed_now: int | None = None) -> list[Item]:
         (list(due.retries), steps.RetryTask),
         (list(due.ready), steps.ReadyTask),
     )
-    return [
+    items = [
         Item(tenant, step(id), fixed_now) for keys, step in kinds for tenant, id in sorted(keys)
     ]
+    looks = [Item(tenant, steps.LookAtEntry(key), fixed_now) for tenant, key in sorted(due.entries)]
+    return items + looks

@@ -14,7 +14,7 @@ from kept.engine.config import MAX_WAITERS, EngineConfig
 from kept.engine.debug import Debug
 from kept.engine.outbox import Outbox
 from kept.engine.returns import WATCHED, Returns
-from kept.engine.searching import Searching
+from kept.engine.searching import SEARCHES, Searching
 from kept.engine.statistics import Statistics
 from kept.engine.waiters import Waiters
 from kept.engine.waiting import Waiting
@@ -30,11 +30,10 @@ from kept.stores.base import Store
 from kept.transports.base import Transport
 
 _NO_HEAD = r.RequestHead()
-_SEARCHES = (r.PromiseSearch, r.TaskSearch, r.ScheduleSearch, r.DeadList, r.PromiseChildren)
 _DEBUG = (r.DebugStart, r.DebugStop, r.DebugReset, r.DebugSnap, r.DebugTick)
 _MAY_WAIT = (r.TaskClaim, r.PromiseWait)
 # All others are applied by the committer, and that is all.
-_NOT_PLAIN = frozenset((*_SEARCHES, *_DEBUG, *_MAY_WAIT))
+_NOT_PLAIN = frozenset((*SEARCHES, *_DEBUG, *_MAY_WAIT))
 
 
 class Engine:
@@ -174,7 +173,7 @@ class Engine:
         if _waits(request):
             return await self._wait(request, head, tenant)
         try:
-            if isinstance(request, _SEARCHES):
+            if isinstance(request, SEARCHES):
                 now = self._debug.fixed_now(head)
                 now = self._committer.now_ms() if now is None else now
                 return await self._searching.answer(request, now, tenant, prefix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from kept.protocol.entries import EntryKind
 from kept.protocol.records import Delivery, Promise, Task, TaskState
 from kept.protocol.storage import Changes, Notice
 
@@ -22,6 +23,12 @@ def notice_of(tenant: str, changes: Changes, now: int, notice: Notice) -> None:
     for schedule in changes.schedules.values():
         if schedule is not None:
             _due(notice, schedule.next_run_at)
+    for key, entry in changes.entries.items():
+        if key.kind is EntryKind.QUEUE:
+            # Another limit, or none any more: what waits may start.
+            notice.queues.add((tenant, key.name))
+        if entry is not None:
+            _due(notice, entry.due_at)
     if any(changes.undrained.values()):
         _due(notice, now)
     if any(entry is not None for entry in changes.outbox.values()):
@@ -40,7 +47,10 @@ def _promise_notice(tenant: str, promise: Promise, notice: Notice) -> None:
 def _task_notice(tenant: str, task: Task, now: int, notice: Notice) -> None:
     if task.state is _ACQUIRED:
         _due(notice, task.expires_at)
-    elif task.state is _PENDING and task.delivery is not _NEVER:
+        return
+    if task.queue is not None and task.version:
+        notice.freed.add((tenant, task.queue))
+    if task.state is _PENDING and task.delivery is not _NEVER:
         assert task.retry_at is not None
         if task.queue is not None and task.retry_at <= now:
             notice.queues.add((tenant, task.queue))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar, get_args
+
+import msgspec
 
 from kept.engine.config import MAX_PAGE_BYTES, MAX_PAYLOAD_SCAN_ROWS, MAX_SCAN_ROWS
 from kept.machine import search
 from kept.machine.preload import children_cursor, fitting_count, payload_size
+from kept.machine.queue_settings import queue_record
 from kept.protocol import requests as r
+from kept.protocol.entries import EntryKind
 from kept.protocol.limits import DEFAULT_SEARCH_ROWS, MAX_PRELOAD_RECORDS, MAX_SEARCH_SCAN_ROWS
 from kept.protocol.records import DeadLetter, Promise, PromiseRecord
 from kept.protocol.responses import (
@@ -16,13 +20,25 @@ from kept.protocol.responses import (
     DeadLetterPage,
     PreloadResult,
     PromisePage,
+    QueueNumbers,
+    QueuePage,
+    QueueStatsResult,
     Response,
     SchedulePage,
     TaskPage,
 )
 from kept.stores.base import Store
 
-SearchRequest = r.PromiseSearch | r.TaskSearch | r.ScheduleSearch | r.DeadList | r.PromiseChildren
+SearchRequest = (
+    r.PromiseSearch
+    | r.TaskSearch
+    | r.ScheduleSearch
+    | r.DeadList
+    | r.PromiseChildren
+    | r.QueueList
+    | r.QueueStats
+)
+SEARCHES: Final = get_args(SearchRequest)
 Row = TypeVar("Row")
 Found = TypeVar("Found")
 
@@ -48,6 +64,10 @@ class Searching:
                 return await self._dead_letters(request, tenant, prefix or "")
             case r.PromiseChildren():
                 return await self._children(request, now, tenant)
+            case r.QueueList():
+                return await self._queues(request, tenant, prefix or "")
+            case r.QueueStats():
+                return await self._queue_stats(request, now, tenant)
 
     async def _promises(
         self, request: r.PromiseSearch, now: int, tenant: str, prefix: str
@@ -92,6 +112,23 @@ class Searching:
         )
         return Response(OK, DeadLetterPage(found, cursor))
 
+    async def _queues(self, request: r.QueueList, tenant: str, prefix: str) -> Response:
+        found, cursor = await _page(
+            lambda after, limit: self._store.scan_entries(
+                tenant, EntryKind.QUEUE, after, limit, prefix
+            ),
+            lambda entry: entry.key.name,
+            queue_record,
+            request,
+        )
+        return Response(OK, QueuePage(found, cursor))
+
+    async def _queue_stats(self, request: r.QueueStats, now: int, tenant: str) -> Response:
+        counts = await self._store.queue_counts(tenant, request.name, now)
+        depth = counts.due + counts.delayed
+        numbers = msgspec.structs.asdict(counts)
+        return Response(OK, QueueStatsResult(QueueNumbers(request.name, depth, **numbers)))
+
     async def _children(self, request: r.PromiseChildren, now: int, tenant: str) -> Response:
         """The rest of a preload, in its order (A4)."""
         limit = min(request.limit or MAX_PRELOAD_RECORDS, MAX_PRELOAD_RECORDS)
@@ -110,7 +147,7 @@ async def _page(
     scan: Callable[[str | None, int], Awaitable[Sequence[Row]]],
     id_of: Callable[[Row], str],
     match: Callable[[Row], Found | None],
-    request: r.PromiseSearch | r.TaskSearch | r.ScheduleSearch | r.DeadList,
+    request: r.PromiseSearch | r.TaskSearch | r.ScheduleSearch | r.DeadList | r.QueueList,
     bytes_of: Callable[[Found], int] | None = None,
 ) -> tuple[list[Found], str | None]:
     """Matches in order, and the cursor to go on from where there may be more. Of records that

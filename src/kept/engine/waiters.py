@@ -54,6 +54,8 @@ class Waiters:
         self._by_queue: dict[WaitKey, dict[Functions, Line]] = {}
         self._by_promise: dict[WaitKey, Line] = {}
         self._waiting = 0
+        # Queues of which a waiting claim got less than is due, because of a limit.
+        self._limited: set[WaitKey] = set()
         # Rung when the last one leaves.
         self.empty = Alarm()
 
@@ -79,6 +81,7 @@ class Waiters:
                 del lines[waiter.functions]
             if not lines:
                 del self._by_queue[key]
+                self._limited.discard(key)
         self._left()
         if waiter.woken or waiter.honoured:
             # It found tasks and may have left others behind, or it never looked.
@@ -110,9 +113,16 @@ class Waiters:
         """
         return sum(_wake_first(line) for line in self._by_queue.get(key, {}).values())
 
+    def note_limited(self, keys: Iterable[WaitKey]) -> None:
+        """A claim that waits was kept from tasks of these queues: a slot that is given back there
+        is news to it."""
+        self._limited.update(key for key in keys if key in self._by_queue)
+
     def wake(self, notice: Notice) -> int:
         """Wakes who should look again because of a commit; answers how many."""
-        woken = sum(self.wake_claims(key) for key in sorted(notice.queues))
+        freed = notice.freed & self._limited
+        self._limited -= freed
+        woken = sum(self.wake_claims(key) for key in sorted(notice.queues | freed))
         waited_for = notice.settled & self._by_promise.keys()
         for key in sorted(waited_for):
             for waiter in self._by_promise[key]:

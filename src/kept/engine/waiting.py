@@ -26,9 +26,22 @@ class Waiting:
         """The first non-empty claim; empty after `wait` ms."""
         waiter = self._waiters.add_claim(tenant, request.queues, request.functions)
         try:
-            return await self._until(waiter, request.wait, look, _has_tasks)
+            return await self._until(waiter, request.wait, look, self._claimed(tenant))
         finally:
             self._waiters.remove_claim(waiter)
+
+    def _claimed(self, tenant: str) -> Callable[[Response], bool]:
+        """Whether a claim got tasks. One that a limit kept from them is woken by its end."""
+
+        def done(response: Response) -> bool:
+            data = response.data
+            if not isinstance(data, ClaimResult):
+                return True
+            if data.limited and not data.tasks:
+                self._waiters.note_limited((tenant, each.queue) for each in data.limited)
+            return bool(data.tasks)
+
+        return done
 
     async def promise(self, request: PromiseWait, tenant: str, look: Look) -> Response:
         """The settled promise; the pending one after `timeout` ms."""
@@ -51,19 +64,20 @@ class Waiting:
             left = end - self._runtime.monotonic()
             if left <= 0 or self._stopping():
                 return response
-            await waiter.alarm.wait(min(left, self._seconds_to_deadline(response)))
+            await waiter.alarm.wait(min(left, self._seconds_to_news(response)))
 
-    def _seconds_to_deadline(self, response: Response) -> float:
-        """Until a promise that nobody settles, because it is not external, is seen as settled."""
-        if not isinstance(response.data, PromiseResult):
-            return inf
-        left = response.data.promise.timeout_at - self._runtime.now_ms()
+    def _seconds_to_news(self, response: Response) -> float:
+        """Until time alone changes the answer: a promise that nobody settles, because it is not
+        external, is seen as settled; a period begins in which a queue may start more."""
+        instants: list[int] = []
+        if isinstance(response.data, PromiseResult):
+            instants.append(response.data.promise.timeout_at)
+        elif isinstance(response.data, ClaimResult):
+            limited = response.data.limited or ()
+            instants += [each.retry_at for each in limited if each.retry_at is not None]
+        now = self._runtime.now_ms()
         # One that has passed on this clock, and is still ahead on that of the store, is waited for.
-        return left / 1_000 if left > 0 else inf
-
-
-def _has_tasks(response: Response) -> bool:
-    return not isinstance(response.data, ClaimResult) or bool(response.data.tasks)
+        return min(((at - now) / 1_000 for at in instants if at > now), default=inf)
 
 
 def _is_settled(response: Response) -> bool:

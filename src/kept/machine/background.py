@@ -16,6 +16,7 @@ from kept.machine.effects import put_pending, read_promise, read_task
 from kept.machine.queues import LEASE_EXPIRED, backoff_ms, give_up, is_exhausted
 from kept.machine.step import Step
 from kept.protocol import tags as tag
+from kept.protocol.entries import EntryKey
 from kept.protocol.limits import MAX_INTEGER
 from kept.protocol.records import (
     EMPTY,
@@ -84,6 +85,12 @@ class FailedMessage(msgspec.Struct, frozen=True):
     due_at: int
 
 
+class LookAtEntry(msgspec.Struct, frozen=True):
+    """An entry is due: what that means depends on its kind (`machine/entries.py`)."""
+
+    key: EntryKey
+
+
 InternalStep: TypeAlias = (
     TimeoutPromise
     | DrainEdges
@@ -94,6 +101,7 @@ InternalStep: TypeAlias = (
     | TakeMessage
     | DeliveredMessage
     | FailedMessage
+    | LookAtEntry
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from kept.machine.effects import put_new_promise, put_pending, read_promise
+from kept.machine.limits import depth_key
 from kept.machine.not_loaded import NotLoaded
 from kept.machine.step import Step
 from kept.protocol import requests as r
@@ -43,7 +44,9 @@ def _require_replays(step: Step, ids: list[str]) -> None:
     following = {f"{letter.id}~{letter.replays + 1}" for letter in letters}
     missing = {id for id in following if not step.records.knows_object(id)}
     if missing:
-        raise NotLoaded(Reads(objects=missing))
+        # What is created again waits in its queue, where it may be counted.
+        counted = {depth_key(letter.queue) for letter in letters if letter.queue is not None}
+        raise NotLoaded(Reads(objects=missing, entries=counted))
 
 
 def _replay(step: Step, id: str, param: Value | None) -> Replay:

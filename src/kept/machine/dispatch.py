@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kept.machine import background as b
-from kept.machine import dead_letters, promises, queues, schedules, tasks
+from kept.machine import dead_letters, entries, promises, queue_settings, queues, schedules, tasks
+from kept.machine.limits import count_depths
 from kept.machine.repeat import REPEATABLE, answered_before, claimed_before, remember
 from kept.machine.step import MachineConfig, Step
 from kept.machine.working_set import WorkingSet
@@ -164,6 +165,7 @@ class Machine:
         return records.has_edges(id)
 
     def _observe(self, mark: int, now: int, name: str, *, internal: bool = False) -> None:
+        count_depths(self.records)
         if self._observer is not None:
             changes = self.records.changes_since(mark)
             self._observer.step(self.tenant, now, name, internal, changes)
@@ -196,6 +198,11 @@ HANDLERS: Final[dict[type[r.Request], Callable[[Step, Any], Response]]] = {
     r.ScheduleCreate: schedules.schedule_create,
     r.ScheduleGet: schedules.schedule_get,
     r.ScheduleDelete: schedules.schedule_delete,
+    r.QueuePut: queue_settings.queue_put,
+    r.QueueGet: queue_settings.queue_get,
+    r.QueueDelete: queue_settings.queue_delete,
+    r.QueuePause: queue_settings.queue_pause,
+    r.QueueResume: queue_settings.queue_resume,
     r.DeadGet: dead_letters.dead_get,
     r.DeadReplay: dead_letters.dead_replay,
 }
@@ -208,4 +215,5 @@ _INTERNAL: Final[dict[type, tuple[str, Callable[[Step, Any], OutboxEntry | None]
     b.TakeMessage: ("outbox.taken", b.take_message),
     b.DeliveredMessage: ("outbox.delivered", b.delivered_message),
     b.FailedMessage: ("outbox.failed", b.failed_message),
+    b.LookAtEntry: ("entry.due", entries.look_at_entry),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from kept.machine.limits import count_start, settings_of
 from kept.machine.step import Step
 from kept.protocol import tags as tag
 from kept.protocol.addresses import queue_of
@@ -96,6 +97,7 @@ def put_acquired(step: Step, task: Task, pid: str, ttl: int) -> Task:
         last_request=step.request_id,
         last_answer=None,
     )
+    count_start(step, acquired)
     step.records.put_task(acquired)
     return acquired
 
@@ -110,7 +112,7 @@ def put_pending(step: Step, task: Task, promise: Promise, retry_at: int, **field
         expires_at=None,
         retry_at=retry_at,
         ready=is_ready(task.delivery, retry_at, step.now),
-        rank=rank_of(promise, retry_at),
+        rank=rank_of(step, promise, task.queue, retry_at),
         **fields,
     )
     step.records.put_task(pending)
@@ -163,11 +165,11 @@ def put_new_promise(step: Step, create: PromiseCreate) -> Promise:
     promise = new_promise(create, step.now)
     step.records.put_promise(promise)
     if promise.target is not None:
-        step.records.put_task(new_task(promise, step.now))
+        step.records.put_task(new_task(step, promise))
     return promise
 
 
-def new_task(promise: Promise, now: int) -> Task:
+def new_task(step: Step, promise: Promise) -> Task:
     """The task of a promise with a target: due now, or at its delay."""
     tags = promise.tags
     queue = None
@@ -186,7 +188,7 @@ def new_task(promise: Promise, now: int) -> Task:
             lane=lane,
             function=promise.function,
         )
-    retry_at = max(now, int(tags.get(tag.DELAY, 0)))
+    retry_at = max(step.now, int(tags.get(tag.DELAY, 0)))
     return Task(
         promise.id,
         TaskState.PENDING,
@@ -195,8 +197,8 @@ def new_task(promise: Promise, now: int) -> Task:
         queue=queue,
         lane=lane,
         function=promise.function,
-        ready=is_ready(delivery, retry_at, now),
-        rank=rank_of(promise, retry_at),
+        ready=is_ready(delivery, retry_at, step.now),
+        rank=rank_of(step, promise, queue, retry_at),
     )
 
 
@@ -205,6 +207,10 @@ def is_ready(delivery: Delivery, retry_at: int, now: int) -> bool:
     return delivery is Delivery.PULL and retry_at <= now
 
 
-def rank_of(promise: Promise, retry_at: int) -> int:
+def rank_of(step: Step, promise: Promise, queue: str | None, retry_at: int) -> int:
     """The place in its queue: a priority is worth a fixed time of waiting, so nothing starves (B2)."""
-    return retry_at - int(promise.tags.get(tag.PRIORITY, 0)) * DEFAULT_AGING_MS
+    priority = int(promise.tags.get(tag.PRIORITY, 0))
+    if not priority or queue is None:
+        return retry_at
+    aging = settings_of(step.records, queue).aging
+    return retry_at - priority * (DEFAULT_AGING_MS if aging is None else aging)

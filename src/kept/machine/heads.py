@@ -9,9 +9,10 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterator
 
+from kept.machine.lane_ring import LaneRing
 from kept.machine.not_loaded import NotLoaded
 from kept.protocol.records import Task
-from kept.protocol.storage import Head, Reads
+from kept.protocol.storage import Head, LaneFront, LaneWindow, Reads
 
 # How many tasks of a head are loaded at least when a claim runs out of candidates.
 _NEXT_LOAD = 64
@@ -27,6 +28,8 @@ class _Front:
         # The instant (ms) of the claim that moved the position.
         self.now = 0
         self.arrivals = 0
+        # Ready tasks are in several lanes, so they are not in here.
+        self.laned = False
         # How many the store was asked for, and whether it had that many: then there may be more.
         self.asked = 0
         self.more = False
@@ -53,8 +56,9 @@ class Heads:
         self._fronts: dict[Head, _Front] = {}
         # Pulled tasks that became pending in this batch, by queue.
         self._pending: dict[str, dict[str, Task]] = {}
+        self._rings: dict[Head, LaneRing] = {}
 
-    def add(self, head: Head, tasks: list[Task], asked: int) -> None:
+    def add(self, head: Head, tasks: list[Task], asked: int, *, laned: bool = False) -> None:
         """What the store found at the head, in its order, when it was asked for `asked` tasks."""
         front = self._fronts.get(head)
         if front is None:
@@ -64,8 +68,28 @@ class Heads:
                     front.insert(task)
         for task in tasks:
             front.insert(task)
+        front.laned = laned
         front.asked = asked
         front.more = len(tasks) >= asked
+
+    def add_lanes(self, head: Head, window: LaneWindow, fronts: list[LaneFront]) -> None:
+        """What the store found in the lanes of a head."""
+        self._rings[head] = LaneRing(window, fronts)
+
+    def is_laned(self, head: Head) -> bool:
+        """Whether its ready tasks are in several lanes, so that these take turns."""
+        front = self._fronts.get(head)
+        if front is None:
+            raise NotLoaded(Reads(heads={head: _NEXT_LOAD}))
+        return front.laned
+
+    def ring(self, head: Head) -> LaneRing | None:
+        """What is known of the lanes of a head."""
+        return self._rings.get(head)
+
+    def pending(self, head: Head) -> list[Task]:
+        """Tasks that a claim on the head may take and that became pending in this batch."""
+        return [t for t in self._pending.get(head.queue, {}).values() if matches(head, t)]
 
     def became_pending(self, task: Task) -> None:
         """A pulled task is pending since now: it may be claimed in this batch already."""

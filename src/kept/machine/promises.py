@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from kept.machine.effects import put_new_promise, read_promise, settle
+from kept.machine.limits import is_full
 from kept.machine.step import Step
 from kept.protocol import requests as r
+from kept.protocol import tags as tag
+from kept.protocol.addresses import queue_of
 from kept.protocol.responses import (
     NOT_FOUND,
     OK,
+    SHED,
     UNPROCESSABLE,
     PromiseResult,
     Response,
@@ -26,6 +30,19 @@ def promise_get(step: Step, request: r.PromiseGet | r.PromiseWait) -> Response:
 
 
 def promise_create(step: Step, request: r.PromiseCreate) -> Response:
+    """As `create_promise`; but a queue that is full takes no new work, only what belongs to work
+    that is under way (B2)."""
+    target = request.tags.get(tag.TARGET)
+    queue = queue_of(target) if target is not None else None
+    is_root = request.tags.get(tag.PARENT, request.id) == request.id
+    if queue is None or not is_root or not is_full(step, queue):
+        return create_promise(step, request)
+    if read_promise(step, request.id) is not None:
+        return create_promise(step, request)
+    return Response(SHED, f"queue {queue} is full; ask again later")
+
+
+def create_promise(step: Step, request: r.PromiseCreate) -> Response:
     """Idempotent by id: the second create answers with the stored record."""
     promise = read_promise(step, request.id)
     if promise is None:

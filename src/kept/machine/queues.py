@@ -10,9 +10,11 @@ import msgspec
 from msgspec.structs import replace
 
 from kept.machine.effects import put_acquired, put_parked, put_pending, read_promise, settle
+from kept.machine.limits import Refusal, queue_refusal, settings_of
 from kept.machine.preload import payload_size
 from kept.machine.step import Step
 from kept.machine.tasks import acquired_task, held
+from kept.machine.turns import is_due, tasks_by_turns
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.limits import (
@@ -24,14 +26,20 @@ from kept.protocol.limits import (
 from kept.protocol.records import (
     EMPTY,
     DeadLetter,
-    Delivery,
     Promise,
     PromiseState,
     Task,
     TaskState,
     Value,
 )
-from kept.protocol.responses import OK, AcquiredTask, ClaimResult, NackResult, Response
+from kept.protocol.responses import (
+    OK,
+    AcquiredTask,
+    ClaimResult,
+    LimitedQueue,
+    NackResult,
+    Response,
+)
 from kept.protocol.storage import Head
 from kept.protocol.validation import parse_backoff
 
@@ -50,8 +58,9 @@ def task_claim(step: Step, request: r.TaskClaim) -> Response:
     """Up to `limit` due tasks, taken from the queues in turn, within each by rank; fewer where
     they carry so much that the answer would be too large to travel."""
     taken: list[AcquiredTask] = []
+    limited: dict[str, LimitedQueue] = {}
     size = 0
-    due = [_due_tasks(step, head) for head in heads_of(request)]
+    due = [_due_tasks(step, head, limited) for head in heads_of(request)]
     empty: set[int] = set()
     # Where the turn begins changes with time, so that small claims starve none of their queues.
     first = step.now % len(due)
@@ -67,7 +76,7 @@ def task_claim(step: Step, request: r.TaskClaim) -> Response:
         task = put_acquired(step, found[0], request.pid, request.ttl)
         taken.append(acquired_task(step, task, found[1], request.preload))
         size += _payload_size(taken[-1])
-    return Response(OK, ClaimResult(taken))
+    return Response(OK, ClaimResult(taken, list(limited.values()) or None))
 
 
 def _payload_size(taken: AcquiredTask) -> int:
@@ -77,8 +86,37 @@ def _payload_size(taken: AcquiredTask) -> int:
     return size
 
 
-def _due_tasks(step: Step, head: Head) -> Iterator[tuple[Task, Promise]]:
-    """Tasks of a head that may be claimed now; those whose promise is over drop out."""
+def _due_tasks(
+    step: Step, head: Head, limited: dict[str, LimitedQueue]
+) -> Iterator[tuple[Task, Promise]]:
+    """Tasks of a head that may be claimed now; `limited` gains what keeps others from it."""
+    settings = settings_of(step.records, head.queue)
+    refused: list[Refusal] = []
+    if settings.lane or settings.lanes or step.records.heads.is_laned(head):
+        due = tasks_by_turns(step, head, settings, refused)
+    else:
+        due = _tasks_by_rank(step, head)
+    while True:
+        refusal = queue_refusal(step, head.queue, settings)
+        if refusal is not None:
+            refused.append(refusal)
+        found = next(due, None) if refusal is None else None
+        if refused:
+            limited[head.queue] = _most_urgent(head.queue, refused)
+        if found is None:
+            return
+        yield found
+
+
+def _most_urgent(queue: str, refused: list[Refusal]) -> LimitedQueue:
+    """What ends first by itself, else whatever it is."""
+    timed = [refusal for refusal in refused if refusal.retry_at is not None]
+    first = min(timed, key=lambda refusal: refusal.retry_at or 0) if timed else refused[0]
+    return LimitedQueue(queue, first.reason, first.retry_at)
+
+
+def _tasks_by_rank(step: Step, head: Head) -> Iterator[tuple[Task, Promise]]:
+    """Due tasks in order of rank; those whose promise is over drop out."""
     records = step.records
     for id in records.heads.candidates(head, step.now):
         task = records.task(id)
@@ -87,16 +125,6 @@ def _due_tasks(step: Step, head: Head) -> Iterator[tuple[Task, Promise]]:
         promise = read_promise(step, id)
         if promise is not None and promise.pending:
             yield task, promise
-
-
-def is_due(task: Task, now: int) -> bool:
-    """Whether a claim may take it."""
-    return (
-        task.state is TaskState.PENDING
-        and task.delivery is Delivery.PULL
-        and task.retry_at is not None
-        and task.retry_at <= now
-    )
 
 
 def task_nack(step: Step, request: r.TaskNack) -> Response:

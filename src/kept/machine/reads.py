@@ -9,8 +9,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kept.machine import background as b
+from kept.machine.limits import depth_key, settings_key
 from kept.machine.queues import heads_of
+from kept.machine.turns import turn_key
 from kept.protocol import requests as r
+from kept.protocol import tags as tag
+from kept.protocol.addresses import queue_of
 from kept.protocol.storage import Reads
 
 
@@ -23,6 +27,20 @@ def plan(request: r.Request | b.InternalStep, reads: Reads) -> None:
 
 def _object(request: Any, reads: Reads) -> None:
     reads.objects.add(request.id)
+
+
+def _promise_create(request: r.PromiseCreate, reads: Reads) -> None:
+    reads.objects.add(request.id)
+    _add_queue_of(request.tags, reads)
+
+
+def _add_queue_of(tags: dict[str, str], reads: Reads) -> None:
+    """Into a queue: what is said of it decides whether there is room, and what a priority is worth."""
+    target = tags.get(tag.TARGET)
+    queue = queue_of(target) if target is not None else None
+    if queue is not None:
+        reads.entries.add(settings_key(queue))
+        reads.entries.add(depth_key(queue))
 
 
 def _settled_object(request: Any, reads: Reads) -> None:
@@ -41,6 +59,7 @@ def _register_listener(request: r.PromiseRegisterListener, reads: Reads) -> None
 
 def _task_create(request: r.TaskCreate, reads: Reads) -> None:
     reads.objects.add(request.action.data.id)
+    _add_queue_of(request.action.data.tags, reads)
     if request.preload != 0:
         reads.children.add(request.action.data.id)
 
@@ -61,6 +80,8 @@ def _task_fence(request: r.TaskFence, reads: Reads) -> None:
     reads.objects.add(request.action.data.id)
     if isinstance(request.action, r.SettleAction):
         reads.edges.add(request.action.data.id)
+    else:
+        _add_queue_of(request.action.data.tags, reads)
 
 
 def _task_record(request: r.TaskRecordStep, reads: Reads) -> None:
@@ -76,11 +97,18 @@ def _task_claim(request: r.TaskClaim, reads: Reads) -> None:
     for head in heads_of(request):
         # One more than the limit, so that a full head is not mistaken for the end of the queue.
         reads.heads[head] = reads.heads.get(head, 1) + request.limit
+        for key_of in (settings_key, depth_key, turn_key):
+            reads.entries.add(key_of(head.queue))
     reads.head_children = reads.head_children or request.preload != 0
 
 
 def _schedule(request: Any, reads: Reads) -> None:
     reads.schedules.add(request.id)
+
+
+def _queue(request: Any, reads: Reads) -> None:
+    reads.entries.add(settings_key(request.name))
+    reads.entries.add(depth_key(request.name))
 
 
 def _dead_get(request: r.DeadGet, reads: Reads) -> None:
@@ -97,10 +125,14 @@ def _message(request: Any, reads: Reads) -> None:
     reads.objects.add(request.key.id)
 
 
+def _entry(request: b.LookAtEntry, reads: Reads) -> None:
+    reads.entries.add(request.key)
+
+
 _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     r.PromiseGet: _object,
     r.PromiseWait: _object,
-    r.PromiseCreate: _object,
+    r.PromiseCreate: _promise_create,
     r.PromiseSettle: _settled_object,
     r.PromiseRegisterCallback: _register_callback,
     r.PromiseRegisterListener: _register_listener,
@@ -120,6 +152,11 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     r.ScheduleCreate: _schedule,
     r.ScheduleGet: _schedule,
     r.ScheduleDelete: _schedule,
+    r.QueuePut: _queue,
+    r.QueueGet: _queue,
+    r.QueueDelete: _queue,
+    r.QueuePause: _queue,
+    r.QueueResume: _queue,
     r.DeadGet: _dead_get,
     r.DeadReplay: _dead_replay,
     b.TimeoutPromise: _settled_object,
@@ -131,4 +168,5 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     b.TakeMessage: _message,
     b.DeliveredMessage: _message,
     b.FailedMessage: _message,
+    b.LookAtEntry: _entry,
 }

@@ -17,8 +17,9 @@ from kept.machine.effects import (
     read_task,
     settle,
 )
+from kept.machine.limits import PAUSED, count_start, refusal_of
 from kept.machine.preload import preload_of
-from kept.machine.promises import no_promise, not_external, promise_create, promise_settle
+from kept.machine.promises import create_promise, no_promise, not_external, promise_settle
 from kept.machine.step import Step
 from kept.protocol import requests as r
 from kept.protocol.limits import PROTOCOL_VERSION
@@ -29,6 +30,7 @@ from kept.protocol.responses import (
     NOT_FOUND,
     OK,
     RESUME_AT_ONCE,
+    SHED,
     UNPROCESSABLE,
     AcquiredTask,
     FenceResult,
@@ -63,7 +65,9 @@ def task_create(step: Step, request: r.TaskCreate) -> Response:
     create = request.action.data
     promise = read_promise(step, create.id)
     if promise is None:
-        return _task_created(step, request, new_promise(create, step.now))
+        born = new_promise(create, step.now)
+        refused = not_now(step, new_task(step, born)) if born.pending else None
+        return refused or _task_created(step, request, born)
     task = step.records.task(create.id)
     if task is None:
         return Response(UNPROCESSABLE, f"promise {create.id} exists without a target")
@@ -71,14 +75,26 @@ def task_create(step: Step, request: r.TaskCreate) -> Response:
         return _acquired_response(step, task, promise, 0)
     if task.state is not TaskState.PENDING:
         return Response(CONFLICT, f"task {task.id} is {task.state}")
+    if refused := not_now(step, task):
+        return refused
     task = put_acquired(step, task, request.pid, request.ttl)
     return _acquired_response(step, task, promise, request.preload)
+
+
+def not_now(step: Step, task: Task) -> Response | None:
+    """The answer to whoever wants to hold a task by its id while its queue lets nothing start."""
+    refusal = refusal_of(step, task)
+    if refusal is None:
+        return None
+    if refusal.reason == PAUSED:
+        return Response(CONFLICT, f"queue {task.queue} is paused; resume it, or wait")
+    return Response(SHED, f"queue {task.queue} is at its {refusal.reason} limit; ask again later")
 
 
 def _task_created(step: Step, request: r.TaskCreate, promise: Promise) -> Response:
     """Born acquired; or, past its deadline, fulfilled at version 0."""
     step.records.put_promise(promise)
-    task = new_task(promise, step.now)
+    task = new_task(step, promise)
     if promise.pending:
         task = replace(
             task,
@@ -91,6 +107,7 @@ def _task_created(step: Step, request: r.TaskCreate, promise: Promise) -> Respon
             ready=False,
             last_request=step.request_id,
         )
+        count_start(step, task)
     step.records.put_task(task)
     # Only who holds the task needs its children.
     return _acquired_response(step, task, promise, request.preload if promise.pending else 0)
@@ -105,6 +122,8 @@ def task_acquire(step: Step, request: r.TaskAcquire) -> Response:
         return Response(CONFLICT, f"task {task.id} is {task.state}, not pending")
     if task.version != request.version:
         return Response(CONFLICT, f"task {task.id} is at version {task.version}")
+    if refused := not_now(step, task):
+        return refused
     task = put_acquired(step, task, request.pid, request.ttl)
     return _acquired_response(step, task, promise, request.preload)
 
@@ -210,7 +229,7 @@ def task_fence(step: Step, request: r.TaskFence) -> Response:
     action = request.action
     if isinstance(action, r.CreateAction):
         problem = create_problem(action.data, step.config.schemes)
-        inner = Response(BAD_REQUEST, problem) if problem else promise_create(step, action.data)
+        inner = Response(BAD_REQUEST, problem) if problem else create_promise(step, action.data)
         kind = r.PromiseCreate.kind
     else:
         problem = settle_problem(action.data)

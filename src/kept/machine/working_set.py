@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from kept.machine.heads import Heads
+from kept.machine.moves import Moves
 from kept.machine.not_loaded import NotLoaded
 from kept.machine.transitions import PROMISE_EDGES, TASK_EDGES
+from kept.protocol.entries import Entry, EntryKey
 from kept.protocol.records import (
     DeadLetter,
     Delivery,
@@ -23,7 +25,7 @@ from kept.protocol.records import (
     Task,
     TaskState,
 )
-from kept.protocol.storage import OTHERS_CURSOR, Changes, Children, Edge, Loaded, Reads
+from kept.protocol.storage import OTHERS_CURSOR, Changes, Children, Edge, Loaded, Reads, Slots
 
 _ABSENT: Final = object()
 # An enum's attribute takes longer to find than a name of the module, and these are on the hot path.
@@ -41,6 +43,7 @@ class WorkingSet:
         self._schedules: dict[str, ScheduleRecord | None] = {}
         self._messages: dict[MessageKey, OutboxEntry | None] = {}
         self._dead_letters: dict[str, DeadLetter | None] = {}
+        self._entries: dict[EntryKey, Entry | None] = {}
         self._callbacks: dict[Edge, bool] = {}
         self._listeners: dict[Edge, bool] = {}
         self._resumes: dict[Edge, bool] = {}
@@ -62,6 +65,12 @@ class WorkingSet:
         # Tasks that the batch wrote under a request's id.
         self._requested: dict[str, dict[str, None]] = {}
         self.heads = Heads()
+        self._slots: dict[Slots, int] = {}
+        self._depths: dict[str, int] = {}
+        # What the batch did to those numbers; None: to be counted when somebody asks.
+        self._moves: Moves | None = None
+        # By how much the request at hand changed how many tasks of a queue wait.
+        self.depth_moves: dict[str, int] = {}
         # Promises settled by the request at hand, whose edges are to be drained.
         self.settled: list[str] = []
         # What a table held under a key before the batch first wrote it.
@@ -85,12 +94,20 @@ class WorkingSet:
             self._messages.setdefault(key, message)
         for id, letter in loaded.dead_letters.items():
             self._dead_letters.setdefault(id, letter)
+        for entry_key, entry in loaded.entries.items():
+            self._entries.setdefault(entry_key, entry)
         for id, children in loaded.children.items():
             self._children.setdefault(id, children)
         self._requests.update(loaded.requests)
         for head, ids in loaded.heads.items():
             tasks = [task for id in ids if (task := self._tasks[id]) is not None]
-            self.heads.add(head, tasks, reads.heads[head])
+            self.heads.add(head, tasks, reads.heads[head], laned=head in loaded.laned)
+        for head, fronts in loaded.lanes.items():
+            self.heads.add_lanes(head, reads.lanes[head], fronts)
+        for slots, count in loaded.slots.items():
+            self._slots.setdefault(slots, count)
+        for queue, count in loaded.depths.items():
+            self._depths.setdefault(queue, count)
         self._add_edges(loaded)
         self._head_children = self._head_children or reads.head_children
         return self._follow(loaded, now)
@@ -119,7 +136,9 @@ class WorkingSet:
         for awaiters in loaded.callbacks.values():
             reads.objects.update(id for id in awaiters if id not in self._promises)
         if self._head_children:
-            for ids in loaded.heads.values():
+            at_front = [*loaded.heads.values()]
+            at_front += [front.ids for fronts in loaded.lanes.values() for front in fronts]
+            for ids in at_front:
                 reads.children.update(id for id in ids if id not in self._children)
         return reads
 
@@ -158,6 +177,12 @@ class WorkingSet:
             return self._dead_letters[id]
         except KeyError:
             raise NotLoaded(Reads(dead_letters={id})) from None
+
+    def entry(self, key: EntryKey) -> Entry | None:
+        try:
+            return self._entries[key]
+        except KeyError:
+            raise NotLoaded(Reads(entries={key})) from None
 
     def callbacks_of(self, awaited: str) -> list[str]:
         """The awaiting tasks that are loaded; there may be more than one step drains."""
@@ -219,6 +244,27 @@ class WorkingSet:
         requested = self._requested.get(request_id, {})
         return sorted({*self._requests[request_id], *requested})
 
+    def acquired(self, slots: Slots) -> int:
+        """How many tasks of a queue, or of a lane of it, are acquired."""
+        if slots not in self._slots:
+            raise NotLoaded(Reads(slots={slots}))
+        return self._slots[slots] + self._moved().acquired.get(slots, 0)
+
+    def depth(self, queue: str) -> int:
+        """How many tasks of a queue are pending."""
+        if queue not in self._depths:
+            raise NotLoaded(Reads(depths={queue}))
+        return self._depths[queue] + self._moved().waiting.get(queue, 0)
+
+    def _moved(self) -> Moves:
+        if self._moves is None:
+            self._moves = Moves()
+            for id, before in self._before.get("tasks", {}).items():
+                # What is absent was never loaded, so it is written now and counts as new.
+                known = before if isinstance(before, Task) else None
+                self._moves.note(known, self._tasks.get(id))
+        return self._moves
+
     # -- writing ---------------------------------------------------------------------------
 
     def put_promise(self, promise: Promise) -> None:
@@ -239,6 +285,13 @@ class WorkingSet:
         assert is_pending == (task.retry_at is not None), task
         assert (task.state is _ACQUIRED) == (task.expires_at is not None), task
         self._set("tasks", self._tasks, task.id, task)
+        if self._moves is not None:
+            self._moves.note(before, task)
+        if task.queue is not None and is_pending != (
+            before is not None and before.state is _PENDING
+        ):
+            moved = self.depth_moves.get(task.queue, 0)
+            self.depth_moves[task.queue] = moved + (1 if is_pending else -1)
         if task.last_request is not None:
             self._requested.setdefault(task.last_request, {})[task.id] = None
         if is_pending and task.delivery is _PULL:
@@ -258,6 +311,12 @@ class WorkingSet:
 
     def put_dead_letter(self, letter: DeadLetter) -> None:
         self._set("dead_letters", self._dead_letters, letter.id, letter)
+
+    def put_entry(self, entry: Entry) -> None:
+        self._set("entries", self._entries, entry.key, entry)
+
+    def remove_entry(self, key: EntryKey) -> None:
+        self._set("entries", self._entries, key, None)
 
     def add_callback(self, awaited: str, awaiter: str) -> None:
         edge = Edge(awaited, awaiter)
@@ -319,6 +378,7 @@ class WorkingSet:
         """The request at hand is done and will not be undone alone."""
         self._undo.clear()
         self.settled.clear()
+        self.depth_moves.clear()
 
     def rollback(self) -> None:
         """Undoes all that was written since the last `keep`."""
@@ -330,6 +390,8 @@ class WorkingSet:
                 table[key] = previous
         self._undo.clear()
         self.settled.clear()
+        self.depth_moves.clear()
+        self._moves = None
         self.heads.rewind()
 
     def _table(self, name: str) -> dict[Any, Any]:

@@ -26,6 +26,10 @@ MAX_CLAIM_TASKS: Final = 1_000
 MAX_CLAIM_BYTES: Final = 16 * 1_048_576
 MAX_CLAIM_QUEUES: Final = 256
 MAX_ATTEMPTS: Final = 1_000
+# Lanes of one queue that have limits of their own.
+MAX_NAMED_LANES: Final = 1_000
+MAX_LANE_WEIGHT: Final = 1_000
+MAX_RATE_PERIOD_MS: Final = 31 * 86_400_000
 
 DEFAULT_SEARCH_ROWS: Final = 100
 MAX_SEARCH_ROWS: Final = 1_000

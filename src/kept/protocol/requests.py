@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, TypeAlias
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
+from kept.protocol.entries import LaneLimits, RateLimit
 from kept.protocol.limits import (
     MAX_CLAIM_QUEUES,
     MAX_CLAIM_TASKS,
@@ -238,6 +239,57 @@ class TaskNack(Request):
     consume: bool = True
 
 
+class QueuePut(Request):
+    """Creates or changes the settings of a queue: what is absent stays, null takes back (B2)."""
+
+    kind: ClassVar[str] = "queue.put"
+    SETTINGS: ClassVar[tuple[str, ...]] = (
+        *("concurrency", "rate", "lane", "lanes", "max_depth", "aging", "paused", "retention"),
+    )
+    name: Name
+    concurrency: int | UnsetType | None = UNSET
+    rate: RateLimit | UnsetType | None = UNSET
+    lane: LaneLimits | UnsetType | None = UNSET
+    lanes: dict[str, LaneLimits] | UnsetType | None = UNSET
+    max_depth: int | UnsetType | None = UNSET
+    aging: Instant | UnsetType | None = UNSET
+    paused: bool | UnsetType | None = UNSET
+    retention: Instant | UnsetType | None = UNSET
+
+
+class QueueGet(Request):
+    kind: ClassVar[str] = "queue.get"
+    name: Name
+
+
+class QueueList(Request):
+    kind: ClassVar[str] = "queue.list"
+    limit: Rows | None = None
+    cursor: str | None = None
+
+
+class QueueDelete(Request):
+    kind: ClassVar[str] = "queue.delete"
+    name: Name
+
+
+class QueuePause(Request):
+    kind: ClassVar[str] = "queue.pause"
+    name: Name
+
+
+class QueueResume(Request):
+    kind: ClassVar[str] = "queue.resume"
+    name: Name
+
+
+class QueueStats(Request):
+    """How many tasks a queue has in each state; read-committed (A10)."""
+
+    kind: ClassVar[str] = "queue.stats"
+    name: Name
+
+
 class ScheduleCreate(Request):
     kind: ClassVar[str] = "schedule.create"
     id: Id
@@ -341,6 +393,13 @@ ALL_REQUESTS: tuple[type[Request], ...] = (
     TaskSearch,
     TaskClaim,
     TaskNack,
+    QueuePut,
+    QueueGet,
+    QueueList,
+    QueueDelete,
+    QueuePause,
+    QueueResume,
+    QueueStats,
     ScheduleCreate,
     ScheduleGet,
     ScheduleDelete,

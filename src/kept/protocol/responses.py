@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from kept.protocol.entries import LaneLimits, QueueSettings, RateLimit
 from kept.protocol.records import (
     DeadLetter,
     PromiseRecord,
@@ -70,8 +71,18 @@ class AcquiredTask(Result, frozen=True):
     more: str | None = None
 
 
+class LimitedQueue(Result, frozen=True):
+    """A queue of which a claim got less than is due: `reason` is paused, concurrency or rate, and
+    `retry_at` (ms) when time alone changes that."""
+
+    queue: str
+    reason: str
+    retry_at: int | None = None
+
+
 class ClaimResult(Result, frozen=True):
     tasks: list[AcquiredTask]
+    limited: list[LimitedQueue] | None = None
 
 
 class PreloadResult(Result, frozen=True):
@@ -117,6 +128,53 @@ class NackResult(Result, frozen=True):
 
     outcome: str
     retry_at: int | None = None
+
+
+class QueueRecord(Result, frozen=True):
+    """A queue's name and settings (B2)."""
+
+    name: str
+    concurrency: int | None = None
+    rate: RateLimit | None = None
+    lane: LaneLimits | None = None
+    lanes: dict[str, LaneLimits] = {}
+    max_depth: int | None = None
+    aging: int | None = None
+    paused: bool = False
+    retention: int | None = None
+
+    @staticmethod
+    def of(name: str, settings: QueueSettings) -> QueueRecord:
+        """The record of a queue with these settings."""
+        return QueueRecord(name, **msgspec.structs.asdict(settings))
+
+
+class QueueResult(Result, frozen=True):
+    queue: QueueRecord
+
+
+class QueuePage(Result, frozen=True):
+    queues: list[QueueRecord]
+    cursor: str | None = None
+
+
+class QueueNumbers(Result, frozen=True):
+    """How a queue stands. `depth` waits, of which `due` could start and `delayed` must not yet;
+    `oldest_due_at` (ms) is when the first of those in line became due."""
+
+    name: str
+    depth: int
+    due: int
+    delayed: int
+    acquired: int
+    suspended: int
+    halted: int
+    dead: int
+    oldest_due_at: int | None = None
+
+
+class QueueStatsResult(Result, frozen=True):
+    stats: QueueNumbers
 
 
 class ScheduleResult(Result, frozen=True):

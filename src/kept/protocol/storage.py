@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
+from kept.protocol.entries import Entry, EntryKey
 from kept.protocol.records import (
     DeadLetter,
     MessageKey,
@@ -41,6 +42,29 @@ class Head(NamedTuple):
     functions: tuple[str, ...] | None = None
 
 
+class LaneWindow(NamedTuple):
+    """Lanes to be looked at: `lanes` of those that have ready tasks, in the order of their names
+    from `start` on and round to it again, and of each `tasks` tasks by rank."""
+
+    start: str
+    lanes: int
+    tasks: int
+
+
+class LaneFront(NamedTuple):
+    """A lane with its first ready tasks by rank."""
+
+    lane: str
+    ids: list[str]
+
+
+class Slots(NamedTuple):
+    """What is held of a queue, or of one of its lanes."""
+
+    queue: str
+    lane: str | None = None
+
+
 class Reads(msgspec.Struct):
     """The keys that a batch needs next. `objects` are promises with their tasks, by id."""
 
@@ -51,11 +75,18 @@ class Reads(msgspec.Struct):
     children: set[str] = set()
     # How many due tasks of each head.
     heads: dict[Head, int] = {}
+    # Lanes of heads that have several.
+    lanes: dict[Head, LaneWindow] = {}
+    # Of which queues and lanes to count the tasks that are acquired.
+    slots: set[Slots] = set()
+    # Queues whose waiting (pending) tasks are to be counted.
+    depths: set[str] = set()
     # Whether the tasks found at heads are to be preloaded: their children are needed next.
     head_children: bool = False
     schedules: set[str] = set()
     messages: set[MessageKey] = set()
     dead_letters: set[str] = set()
+    entries: set[EntryKey] = set()
     # Tasks whose last request had one of these ids: a claim that is asked again (B1).
     requests: set[str] = set()
 
@@ -65,9 +96,13 @@ class Reads(msgspec.Struct):
             or self.edges
             or self.children
             or self.heads
+            or self.lanes
+            or self.slots
+            or self.depths
             or self.schedules
             or self.messages
             or self.dead_letters
+            or self.entries
             or self.requests
         )
 
@@ -94,11 +129,17 @@ class Loaded(msgspec.Struct):
     # Promises with more edges than one step may drain.
     more_edges: set[str] = set()
     children: dict[str, Children] = {}
-    # Task ids, ready ones by rank, then delayed ones that are due by now.
+    # Task ids, ready ones by rank, then delayed ones that are due by now; none of a head in `laned`.
     heads: dict[Head, list[str]] = {}
+    # Heads whose ready tasks are in more than one lane.
+    laned: set[Head] = set()
+    lanes: dict[Head, list[LaneFront]] = {}
+    slots: dict[Slots, int] = {}
+    depths: dict[str, int] = {}
     schedules: dict[str, ScheduleRecord | None] = {}
     messages: dict[MessageKey, OutboxEntry | None] = {}
     dead_letters: dict[str, DeadLetter | None] = {}
+    entries: dict[EntryKey, Entry | None] = {}
     requests: dict[str, list[str]] = {}
 
 
@@ -125,6 +166,7 @@ class Changes(msgspec.Struct):
     schedules: dict[str, ScheduleRecord | None] = {}
     outbox: dict[MessageKey, OutboxEntry | None] = {}
     dead_letters: dict[str, DeadLetter | None] = {}
+    entries: dict[EntryKey, Entry | None] = {}
     # Set by debug.reset only: everything of the tenant goes first.
     reset: bool = False
 
@@ -132,11 +174,31 @@ class Changes(msgspec.Struct):
         return any(getattr(self, field) for field in self.__struct_fields__)
 
 
+class QueueCounts(msgspec.Struct):
+    """How many tasks of a queue are in which state. `oldest_due_at` (ms): when the first of those
+    in line became due."""
+
+    due: int = 0
+    delayed: int = 0
+    acquired: int = 0
+    suspended: int = 0
+    halted: int = 0
+    dead: int = 0
+    oldest_due_at: int | None = None
+
+
 class Key(NamedTuple):
     """A record of a tenant."""
 
     tenant: str
     id: str
+
+
+class DueEntry(NamedTuple):
+    """An entry of a tenant."""
+
+    tenant: str
+    key: EntryKey
 
 
 class Due(msgspec.Struct):
@@ -151,6 +213,8 @@ class Due(msgspec.Struct):
     schedules: list[Key] = []
     # Settled promises with edges still to be drained.
     drains: list[Key] = []
+    # Entries at which the background has to look.
+    entries: list[DueEntry] = []
 
     def __bool__(self) -> bool:
         return any(getattr(self, field) for field in self.__struct_fields__)
@@ -161,6 +225,8 @@ class Notice(msgspec.Struct):
 
     # Queues ("tenant", "name") in which a task became due.
     queues: set[tuple[str, str]] = set()
+    # Queues in which a task gave its slot back: whoever a limit keeps from claiming looks again.
+    freed: set[tuple[str, str]] = set()
     # Promises ("tenant", "id") that settled.
     settled: set[tuple[str, str]] = set()
     # The earliest instant (ms) at which something is due that was not before.
@@ -173,6 +239,7 @@ class Notice(msgspec.Struct):
     def __bool__(self) -> bool:
         return bool(
             self.queues
+            or self.freed
             or self.settled
             or self.due_at is not None
             or self.messages
@@ -192,6 +259,7 @@ class Dump(msgspec.Struct):
     schedules: dict[str, ScheduleRecord] = {}
     outbox: dict[MessageKey, OutboxEntry] = {}
     dead_letters: dict[str, DeadLetter] = {}
+    entries: dict[EntryKey, Entry] = {}
 
 
 class StepObserver(Protocol):

@@ -11,12 +11,17 @@ from typing import Any, Final
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.addresses import is_deliverable, is_target
+from kept.protocol.entries import LaneLimits, RateLimit
 from kept.protocol.limits import (
     MAX_ATTEMPTS,
     MAX_ID_BYTES,
     MAX_INTEGER,
+    MAX_LANE_WEIGHT,
+    MAX_NAMED_LANES,
     MAX_PAYLOAD_BYTES,
     MAX_PRIORITY,
+    MAX_QUEUE_NAME_BYTES,
+    MAX_RATE_PERIOD_MS,
     MAX_REPLAYS_PER_REQUEST,
     MAX_TAGS,
     MAX_TAGS_BYTES,
@@ -286,6 +291,48 @@ def _task_nack(request: r.TaskNack, _: Schemes) -> str | None:
     return id_problem(request.id)
 
 
+def _queue_put(request: r.QueuePut, _: Schemes) -> str | None:
+    if problem := _queue_name(request, frozenset()):
+        return problem
+    for field, value in (("concurrency", request.concurrency), ("maxDepth", request.max_depth)):
+        if isinstance(value, int) and not 1 <= value <= MAX_INTEGER:
+            return f"{field}: must be a whole number from 1 on, or null"
+    if isinstance(request.rate, RateLimit) and (problem := _rate_problem(request.rate, "rate")):
+        return problem
+    if isinstance(request.lane, LaneLimits) and (problem := _lane_problem(request.lane, "lane")):
+        return problem
+    if not isinstance(request.lanes, dict):
+        return None
+    if len(request.lanes) > MAX_NAMED_LANES:
+        return f"lanes: {len(request.lanes)} of them, the limit is {MAX_NAMED_LANES}"
+    for name, limits in request.lanes.items():
+        if problem := id_problem(name, "lanes") or _lane_problem(limits, f"lanes: {name[:64]}"):
+            return problem
+    return None
+
+
+def _rate_problem(rate: RateLimit, field: str) -> str | None:
+    if rate.limit >= 1 and 1 <= rate.period <= MAX_RATE_PERIOD_MS:
+        return None
+    return f"{field}: limit must be at least 1, period from 1 to {MAX_RATE_PERIOD_MS} ms"
+
+
+def _lane_problem(lane: LaneLimits, field: str) -> str | None:
+    if lane.concurrency is not None and lane.concurrency < 1:
+        return f"{field}: concurrency must be at least 1"
+    if lane.weight is not None and not 1 <= lane.weight <= MAX_LANE_WEIGHT:
+        return f"{field}: weight must be a whole number from 1 to {MAX_LANE_WEIGHT}"
+    return _rate_problem(lane.rate, field) if lane.rate is not None else None
+
+
+def _queue_name(request: Any, _: Schemes) -> str | None:
+    if problem := id_problem(request.name, "name"):
+        return problem
+    if len(request.name.encode()) > MAX_QUEUE_NAME_BYTES:
+        return f"name: is longer than {MAX_QUEUE_NAME_BYTES} bytes"
+    return None
+
+
 def _schedule_create(request: r.ScheduleCreate, schemes: Schemes) -> str | None:
     return (
         id_problem(request.id)
@@ -346,6 +393,13 @@ _CHECKS: Final[dict[type[r.Request], Callable[[Any, Schemes], str | None]]] = {
     r.TaskSearch: _search,
     r.TaskClaim: _task_claim,
     r.TaskNack: _task_nack,
+    r.QueuePut: _queue_put,
+    r.QueueGet: _queue_name,
+    r.QueueList: _search,
+    r.QueueDelete: _queue_name,
+    r.QueuePause: _queue_name,
+    r.QueueResume: _queue_name,
+    r.QueueStats: _queue_name,
     r.ScheduleCreate: _schedule_create,
     r.ScheduleGet: _id_only,
     r.ScheduleDelete: _id_only,

@@ -96,6 +96,10 @@ def _of_schedule(request: r.ScheduleCreate) -> Iterable[str]:
     return (request.id, request.promise_id.replace("{{.id}}", request.id))
 
 
+def _queue(request: Any) -> Iterable[str]:
+    return (request.name,)
+
+
 def _none(request: Any) -> Iterable[str]:
     """Searches name no id; the engine limits them to the prefix."""
     return ()
@@ -125,6 +129,13 @@ NAMED_IDS: Final[dict[type[r.Request], Callable[[Any], Iterable[str]]]] = {
     r.TaskSearch: _none,
     r.TaskClaim: lambda request: request.queues,
     r.TaskNack: _own,
+    r.QueuePut: _queue,
+    r.QueueGet: _queue,
+    r.QueueList: _none,
+    r.QueueDelete: _queue,
+    r.QueuePause: _queue,
+    r.QueueResume: _queue,
+    r.QueueStats: _queue,
     r.ScheduleCreate: _of_schedule,
     r.ScheduleGet: _own,
     r.ScheduleDelete: _own,

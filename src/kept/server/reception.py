@@ -28,7 +28,13 @@ from kept.server.replies import Reply, refusal
 
 logger = logging.getLogger("kept.server")
 
-_SEARCHES: Final = (r.PromiseSearch, r.TaskSearch, r.ScheduleSearch, r.DeadList)
+_SEARCHES: Final = (
+    r.PromiseSearch,
+    r.TaskSearch,
+    r.ScheduleSearch,
+    r.DeadList,
+    r.QueueList,
+)
 # One answer may hold thousands of records.
 _PAGES: Final = (*_SEARCHES, r.PromiseChildren, r.DebugSnap)
 # Asked again, they do nothing more and answer the same.

@@ -16,9 +16,10 @@ from typing import Final, TypeVar
 
 from kept.check.monitor import Monitor
 from kept.errors import StoreFailedError
+from kept.protocol.entries import Entry, EntryKind
 from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
-from kept.protocol.storage import Changes, Children, Due, Dump, Loaded, Notice, Reads
+from kept.protocol.storage import Changes, Children, Due, Dump, Loaded, Notice, QueueCounts, Reads
 from kept.sim.loop import SimulatedLoop
 from kept.sim.mix import Mix
 from kept.sim.process import Process
@@ -309,6 +310,12 @@ class SimulatedStore:
         self._disk.check("scan")
         return await self._disk.inner.scan_dead_letters(tenant, filter, after, limit)
 
+    async def scan_entries(
+        self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""
+    ) -> list[Entry]:
+        self._disk.check("scan")
+        return await self._disk.inner.scan_entries(tenant, kind, after, limit, prefix)
+
     async def scan_children(
         self, tenant: str, task_id: str, cursor: str | None, limit: int
     ) -> Children:
@@ -332,6 +339,10 @@ class SimulatedStore:
     async def next_due(self) -> int | None:
         self._disk.check("scan")
         return await self._disk.inner.next_due()
+
+    async def queue_counts(self, tenant: str, queue: str, now: int) -> QueueCounts:
+        self._disk.check("scan")
+        return await self._disk.inner.queue_counts(tenant, queue, now)
 
     async def dump(self, tenant: str) -> Dump:
         return await self._disk.inner.dump(tenant)

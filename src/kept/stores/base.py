@@ -10,9 +10,19 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from kept.protocol.entries import Entry, EntryKind
 from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
-from kept.protocol.storage import Changes, Children, Due, Dump, Loaded, Notice, Reads
+from kept.protocol.storage import (
+    Changes,
+    Children,
+    Due,
+    Dump,
+    Loaded,
+    Notice,
+    QueueCounts,
+    Reads,
+)
 
 
 class Transaction(Protocol):
@@ -88,6 +98,11 @@ class Store(Protocol):
     ) -> list[DeadLetter]:
         """Dead letters that match, ordered by id, beyond `after`."""
 
+    async def scan_entries(
+        self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""
+    ) -> list[Entry]:
+        """Entries of a kind, ordered by name, beyond `after`."""
+
     async def scan_children(
         self, tenant: str, task_id: str, cursor: str | None, limit: int
     ) -> Children:
@@ -107,6 +122,9 @@ class Store(Protocol):
 
     async def next_due(self) -> int | None:
         """The earliest instant (ms) at which `due` finds something; may be past."""
+
+    async def queue_counts(self, tenant: str, queue: str, now: int) -> QueueCounts:
+        """How many tasks of a queue are in which state; `now` (ms) tells due from delayed ones."""
 
     async def dump(self, tenant: str) -> Dump:
         """Everything a tenant has."""

@@ -135,6 +135,12 @@ OURS = [
     "well_formed_promise_delay_before_deadline",
 ]
 
+QUEUES = [
+    "preserved_paused_queue_starts_nothing",
+    "consistent_start_within_concurrency",
+    "consistent_depth_is_what_waits",
+]
+
 CONFIG = ["well_formed_config_retry_positive"]
 
 
@@ -149,10 +155,10 @@ def test_the_catalogue_has_its_45_and_50_and_2_and_4() -> None:
 def test_exactly_the_named_properties_are_registered() -> None:
     """Each property is registered under its own name and with its own kind, and no other is."""
     assert sorted(STATE_PROPERTIES) == sorted(WELL_FORMED + CONSISTENT_STATE + OURS)
-    assert sorted(STEP_PROPERTIES) == sorted(CONSISTENT_STEP + PRESERVED + MONOTONE)
+    assert sorted(STEP_PROPERTIES) == sorted(CONSISTENT_STEP + PRESERVED + MONOTONE + QUEUES)
     assert sorted(INTERNAL_STEP_PROPERTIES) == sorted(INTERNAL)
     assert sorted(CONFIG_PROPERTIES) == sorted(CONFIG)
-    assert len(ALL_NAMES) == 101
+    assert len(ALL_NAMES) == 101 + len(QUEUES)
 
 
 def test_every_property_is_a_function_of_its_name() -> None:

@@ -18,6 +18,7 @@ from tests.unit.check.cases.consistent_step_promises import CONSISTENT_STEP_PROM
 from tests.unit.check.cases.consistent_step_tasks import ADMISSIBLE_EDGES, CONSISTENT_STEP_TASKS
 from tests.unit.check.cases.monotone import INTERNAL, MONOTONE
 from tests.unit.check.cases.preserved import PRESERVED
+from tests.unit.check.cases.queues import QUEUES
 from tests.unit.check.cases.records import NOW, Step, StepCase, pending, state, waiting
 from tests.unit.check.cases.steps import NOTHING
 
@@ -27,6 +28,7 @@ CASES = [
     *PRESERVED,
     *MONOTONE,
     *INTERNAL,
+    *QUEUES,
 ]
 
 

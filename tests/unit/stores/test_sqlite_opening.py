@@ -51,7 +51,7 @@ async def test_migrating_leads_to_the_fresh_schema(
     """From every version that ever was, opening leads to the schema of a fresh file, and keeps the
     records. The scripts are the real ones and one more, so that there is always a step to take."""
     one_more = (
-        "ALTER TABLE queues ADD COLUMN colour TEXT;\nCREATE INDEX by_colour ON queues (colour);"
+        "ALTER TABLE batches ADD COLUMN colour TEXT;\nCREATE INDEX by_colour ON batches (colour);"
     )
     scripts = [*schema.migrations(), one_more]
     monkeypatch.setattr(store_module, "migrations", lambda: scripts)

@@ -1,4 +1,5 @@
-"""The named properties: 95 of the specification, two on background steps alone, four of ours.
+"""The named properties: 95 of the specification, two on background steps alone, four of ours that
+close what the base machine leaves open, and those of the extensions.
 
 `STATE_PROPERTIES`, `STEP_PROPERTIES`, `INTERNAL_STEP_PROPERTIES` and `CONFIG_PROPERTIES` hold them
 by name; `ALL_NAMES` is their union. Where we depart from one, `departures.py` says how far.
@@ -14,6 +15,7 @@ from kept.check.properties import internal as internal
 from kept.check.properties import monotone as monotone
 from kept.check.properties import ours as ours
 from kept.check.properties import preserved as preserved
+from kept.check.properties import queues as queues
 from kept.check.properties import well_formed as well_formed
 from kept.check.properties import well_formed_promises as well_formed_promises
 from kept.check.properties.registry import (

@@ -12,12 +12,14 @@ from typing import NamedTuple, TypeVar
 from kept.check.state import State
 from kept.machine import background as b
 from kept.machine.dispatch import Machine
+from kept.machine.limits import depth_key, settings_key
 from kept.machine.step import MachineConfig
+from kept.machine.turns import turn_key
 from kept.machine.working_set import WorkingSet
 from kept.protocol import requests as r
 from kept.protocol.records import Delivery, MessageKey, MessageKind, TaskState
 from kept.protocol.responses import Response
-from kept.protocol.storage import DEFAULT_TENANT, Children, Dump, Head, Loaded, Reads
+from kept.protocol.storage import DEFAULT_TENANT, Children, Dump, Head, Loaded, Reads, Slots
 from kept.sim.explorer import normal
 from kept.sim.explorer.programs import NOW_MS, TICK_MS
 from kept.sim.explorer.watch import (
@@ -55,6 +57,9 @@ class Databases:
         self._ids = sorted(ids)
         self._request_ids = [normal.ONCE, *request_ids]
         self._head = None if queue is None else Head(queue)
+        self._entry_keys = (
+            [key(queue) for key in (settings_key, depth_key, turn_key)] if queue is not None else []
+        )
         self._config = MachineConfig(retry_timeout_ms=TICK_MS)
         self._dumps: list[Dump] = []
         self._numbers: dict[bytes, int] = {}
@@ -145,6 +150,7 @@ class Databases:
             children={id: _children(dump, id) for id in ids},
             messages={key: dump.outbox.get(key) for key in keys},
             dead_letters={id: dump.dead_letters.get(id) for id in ids},
+            entries={key: dump.entries.get(key) for key in self._entry_keys},
             requests={
                 each: [id for id, task in dump.tasks.items() if task.last_request == each]
                 for each in self._request_ids
@@ -153,6 +159,11 @@ class Databases:
         if self._head is not None:
             reads.heads[self._head] = HEAD_TASKS
             loaded.heads[self._head] = _claimable(dump)
+            queue = self._head.queue
+            held = [t for t in dump.tasks.values() if t.state is TaskState.ACQUIRED]
+            loaded.slots[Slots(queue)] = sum(task.queue == queue for task in held)
+            waiting = [t for t in dump.tasks.values() if t.state is TaskState.PENDING]
+            loaded.depths[queue] = sum(task.queue == queue for task in waiting)
         return reads, loaded
 
     def _number(self, dump: Dump) -> int:
@@ -242,7 +253,7 @@ def _claimable(dump: Dump) -> list[str]:
     ]
     ready = sorted((t.rank, t.id) for t in waiting if t.ready)
     delayed = sorted(
-        (t.retry_at, t.id)
+        (t.rank, t.id)
         for t in waiting
         if not t.ready and t.retry_at is not None and t.retry_at <= NOW_MS
     )

@@ -149,7 +149,9 @@ class Moves:
             key = (s.database, step)
             found = self._fired.get(key)
             if found is None:
-                assert not isinstance(step, b.TakeMessage | b.DeliveredMessage | b.FailedMessage)
+                assert not isinstance(
+                    step, b.TakeMessage | b.DeliveredMessage | b.FailedMessage | b.LookAtEntry
+                )
                 move = self.attempt = Move(_STEP_NAMES[type(step)], step.id)
                 found = self._fired[key] = (move, self.databases.fire(s.database, step))
             yield found[0], self._after(s, found[1])

@@ -47,7 +47,7 @@ def normal(dump: Dump, passed_ms: int = 0, forgotten: str = ONCE) -> Dump:
     """The normal form of records as seen `passed_ms` later, when nobody asks again under the
     request id `forgotten`."""
     tasks = {id: dump.tasks[id] for id in sorted(dump.tasks)}
-    ranks = sorted({task.rank for task in tasks.values() if task.ready})
+    ranks = sorted({task.rank for task in tasks.values() if _is_due(task, passed_ms)})
     numbers, counts = _numbered(dump.releases)
     return Dump(
         promises={id: _promise(dump.promises[id], passed_ms) for id in sorted(dump.promises)},
@@ -57,7 +57,7 @@ def normal(dump: Dump, passed_ms: int = 0, forgotten: str = ONCE) -> Dump:
                 dump.promises[id],
                 passed_ms,
                 forgotten,
-                rank=ranks.index(task.rank) if task.ready else 0,
+                rank=_rank(task, ranks, passed_ms),
                 releases=counts.get(id, 0),
             )
             for id, task in tasks.items()
@@ -71,7 +71,24 @@ def normal(dump: Dump, passed_ms: int = 0, forgotten: str = ONCE) -> Dump:
             for key in sorted(dump.outbox)
         },
         dead_letters={id: _letter(dump.dead_letters[id]) for id in sorted(dump.dead_letters)},
+        # Those that there are here know no instants.
+        entries=dict(sorted(dump.entries.items())),
     )
+
+
+def _is_due(task: Task, passed_ms: int) -> bool:
+    """Whether a task has its place in a queue by now."""
+    if task.delivery is not Delivery.PULL or task.retry_at is None:
+        return False
+    return task.retry_at - passed_ms <= NOW_MS
+
+
+def _rank(task: Task, ranks: list[int], passed_ms: int) -> int:
+    """The place of a task that is due among those that are; of one that is not, its time to come,
+    which is behind all of them."""
+    if _is_due(task, passed_ms):
+        return ranks.index(task.rank)
+    return 0 if task.retry_at is None else _later(task.rank, passed_ms)
 
 
 def _later(instant: int, passed_ms: int) -> int:
@@ -169,6 +186,7 @@ def renamed(dump: Dump, names: Mapping[str, str]) -> Dump:
             dump.dead_letters,
             lambda d: replace(d, id=name(d.id), error=value(d.error), tags=tags(d.tags)),
         ),
+        entries=dump.entries,
     )
 
 
@@ -187,6 +205,7 @@ def fingerprint(dump: Dump) -> bytes:
             list(dump.releases.items()),
             list(dump.outbox.values()),
             list(dump.dead_letters.values()),
+            list(dump.entries.values()),
         )
     )
 

@@ -89,7 +89,24 @@ class Continue(NamedTuple):
         return r.TaskContinue(self.id)
 
 
-ClientRequest: TypeAlias = Create | Settle | Listen | Halt | Continue
+class Limit(NamedTuple):
+    """An operator limits a queue: how many run at one time, how many wait."""
+
+    concurrency: int
+    max_depth: int
+
+    @property
+    def id(self) -> str:
+        return ""
+
+    def is_enabled(self, _dump: Dump) -> bool:
+        return True
+
+    def request(self) -> r.Request:
+        return r.QueuePut(QUEUE, concurrency=self.concurrency, max_depth=self.max_depth)
+
+
+ClientRequest: TypeAlias = Create | Settle | Listen | Halt | Continue | Limit
 
 
 class World(NamedTuple):
@@ -124,7 +141,7 @@ class World(NamedTuple):
     @property
     def ids(self) -> list[str]:
         """Every promise that can come to exist."""
-        found = {each.id for each in self.client}
+        found = {each.id for each in self.client if each.id}
         if self.started is not None:
             found.add(self.started.id)
         for id, program in self.programs.items():
@@ -156,6 +173,9 @@ _CHILDREN: Final = tuple(
 )
 _JOB: Final = Birth(
     "job", {tag.TARGET: f"queue://{QUEUE}", tag.ATTEMPTS: "2", tag.BACKOFF: "fixed:1000"}
+)
+_LIMITED: Final = tuple(
+    Birth(id, {tag.TARGET: f"queue://{QUEUE}", tag.BACKOFF: "fixed:1000"}) for id in ("a", "b")
 )
 
 WORLDS: Final = (
@@ -230,6 +250,16 @@ WORLDS: Final = (
         hangs=2,
         losses=0,
         heartbeats=True,
+        nacks=True,
+        releases=True,
+    ),
+    World(
+        "limit",
+        "two jobs in a queue of which one may run at a time, from some moment on",
+        (Create(_LIMITED[0]), Create(_LIMITED[1]), Limit(concurrency=1, max_depth=1)),
+        {birth.id: (Fulfil(),) for birth in _LIMITED},
+        queue=QUEUE,
+        losses=0,
         nacks=True,
         releases=True,
     ),

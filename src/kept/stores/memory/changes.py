@@ -33,6 +33,7 @@ def apply(tables: dict[str, Tables], tenant: str, changes: Changes, journal: Jou
     _put(table.put_schedule, changes.schedules, journal)
     _put(table.put_message, changes.outbox, journal)
     _put(table.put_dead_letter, changes.dead_letters, journal)
+    _put(table.put_entry, changes.entries, journal)
     for task_id in sorted(changes.resumes_cleared):
         for awaited in list(table.resumes.get(task_id, ())):
             _put_edge(table.put_resume, task_id, awaited, None, journal)

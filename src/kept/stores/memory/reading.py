@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import nsmallest
 from typing import TypeVar
 
 from kept.protocol.limits import MAX_EDGES_PER_STEP, MAX_PRELOAD_RECORDS
-from kept.protocol.records import DeadLetter, Promise
+from kept.protocol.records import DeadLetter, Promise, TaskState
 from kept.protocol.requests import DeadList
-from kept.protocol.storage import Children, Dump, Edge, Head, Loaded, Reads
+from kept.protocol.storage import (
+    Children,
+    Dump,
+    Edge,
+    Head,
+    LaneFront,
+    LaneWindow,
+    Loaded,
+    QueueCounts,
+    Reads,
+)
 from kept.stores.memory.agenda import Agenda
 from kept.stores.memory.tables import Moment, Tables
 from kept.stores.paging import page_of, position_of
@@ -21,8 +32,18 @@ def load(tables: Tables, reads: Reads, now: int) -> Loaded:
     """The records under the keys of `reads`."""
     loaded = Loaded()
     for head, count in reads.heads.items():
-        loaded.heads[head] = _head(tables, head, count, now)
+        lanes = _lanes(tables, head)
+        if len(lanes) > 1:
+            loaded.laned.add(head)
+        loaded.heads[head] = [] if len(lanes) > 1 else _head(tables, head, count, now)
         _add_objects(tables, loaded, loaded.heads[head])
+    for head, window in reads.lanes.items():
+        loaded.lanes[head] = _fronts(tables, head, window)
+        _add_objects(tables, loaded, (id for front in loaded.lanes[head] for id in front.ids))
+    for slots in reads.slots:
+        loaded.slots[slots] = tables.acquired[slots]
+    for queue in reads.depths:
+        loaded.depths[queue] = tables.depths[queue]
     for request in sorted(reads.requests):
         loaded.requests[request] = sorted(tables.requests.get(request, ()))
         _add_objects(tables, loaded, loaded.requests[request])
@@ -39,6 +60,8 @@ def load(tables: Tables, reads: Reads, now: int) -> Loaded:
         loaded.messages[key] = tables.outbox.get(key)
     for id in sorted(reads.dead_letters):
         loaded.dead_letters[id] = tables.dead_letters.get(id)
+    for entry_key in sorted(reads.entries):
+        loaded.entries[entry_key] = tables.entries.get(entry_key)
     return loaded
 
 
@@ -60,21 +83,43 @@ def _add_edges(tables: Tables, loaded: Loaded, id: str) -> None:
 
 
 def _head(tables: Tables, head: Head, count: int, now: int) -> list[str]:
-    ready = _line(tables.ready, head, count, None)
-    delayed = _line(tables.waiting, head, count - len(ready), now)
-    return [moment.id for moment in (*ready, *delayed)]
+    ready = [a for lanes in _wanted(tables.ready, head) for a in lanes.values()]
+    delayed = _wanted(tables.waiting, head)
+    first = _merged(ready, count, None)
+    return [moment.id for moment in (*first, *_merged(delayed, count - len(first), now))]
 
 
-def _line(
-    lines: Mapping[str, Mapping[str | None, Agenda[Moment]]],
-    head: Head,
-    count: int,
-    until: int | None,
-) -> list[Moment]:
+def _wanted(lines: Mapping[str, Mapping[str | None, V]], head: Head) -> list[V]:
+    """What stands in a queue for the functions that a head names."""
     line = lines.get(head.queue, {})
     functions = line if head.functions is None else dict.fromkeys(head.functions)
-    fronts = [line[name].first(count, until) for name in functions if name in line]
-    return sorted(moment for front in fronts for moment in front)[:count]
+    return [line[name] for name in functions if name in line]
+
+
+def _merged(agendas: Iterable[Agenda[Moment]], count: int, until: int | None) -> list[Moment]:
+    return sorted(moment for each in agendas for moment in each.first(count, until))[:count]
+
+
+def _lanes(tables: Tables, head: Head) -> list[str]:
+    """The lanes that have ready tasks, by name."""
+    found = {
+        lane
+        for lanes in _wanted(tables.ready, head)
+        for lane, agenda in lanes.items()
+        if lane is not None and agenda.first(1)
+    }
+    return sorted(found)
+
+
+def _fronts(tables: Tables, head: Head, window: LaneWindow) -> list[LaneFront]:
+    names = _lanes(tables, head)
+    start = bisect_left(names, window.start)
+    fronts: list[LaneFront] = []
+    for lane in (*names[start:], *names[:start])[: window.lanes]:
+        agendas = [lanes[lane] for lanes in _wanted(tables.ready, head) if lane in lanes]
+        ids = [moment.id for moment in _merged(agendas, window.tasks, None)]
+        fronts.append(LaneFront(lane, ids))
+    return fronts
 
 
 def children(tables: Tables, task_id: str, cursor: str | None, limit: int) -> Children:
@@ -123,6 +168,27 @@ def is_wanted(letter: DeadLetter, filter: DeadList) -> bool:
     )
 
 
+def queue_counts(tables: Tables, queue: str, now: int) -> QueueCounts:
+    """How many tasks of a queue are in which state."""
+    counts = QueueCounts()
+    waiting: list[tuple[int, int]] = []
+    for task in tables.tasks.values():
+        if task.queue != queue:
+            continue
+        if task.state is TaskState.PENDING and task.retry_at is not None:
+            if task.retry_at > now:
+                counts.delayed += 1
+                continue
+            counts.due += 1
+            waiting.append((task.rank if task.ready else task.retry_at, task.retry_at))
+        counts.acquired += task.state is TaskState.ACQUIRED
+        counts.suspended += task.state is TaskState.SUSPENDED
+        counts.halted += task.state is TaskState.HALTED
+    counts.oldest_due_at = min(waiting)[1] if waiting else None
+    counts.dead = sum(letter.queue == queue for letter in tables.dead_letters.values())
+    return counts
+
+
 def dump(tables: Tables) -> Dump:
     """Everything."""
     return Dump(
@@ -139,6 +205,7 @@ def dump(tables: Tables) -> Dump:
         schedules=dict(tables.schedules),
         outbox=dict(tables.outbox),
         dead_letters=dict(tables.dead_letters),
+        entries=dict(tables.entries),
     )
 
 

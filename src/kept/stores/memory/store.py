@@ -11,13 +11,25 @@ from heapq import nsmallest
 from typing import Any, Final
 
 from kept.errors import StoreFailedError
+from kept.protocol.entries import Entry, EntryKind
 from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task, TaskState
 from kept.protocol.requests import DeadList
-from kept.protocol.storage import Changes, Children, Due, Dump, Key, Loaded, Notice, Reads
+from kept.protocol.storage import (
+    Changes,
+    Children,
+    Due,
+    DueEntry,
+    Dump,
+    Key,
+    Loaded,
+    Notice,
+    QueueCounts,
+    Reads,
+)
 from kept.runtime import Runtime
 from kept.stores.memory import reading
 from kept.stores.memory.changes import Journal, apply, undo
-from kept.stores.memory.tables import Moment, Tables
+from kept.stores.memory.tables import EntryMoment, Moment, Tables
 
 BATCHES_KEPT_MS: Final = 3_600_000
 # How many commits pass before old batch ids are looked for.
@@ -103,6 +115,13 @@ class MemoryStore:
         wanted = {id: letter for id, letter in letters.items() if reading.is_wanted(letter, filter)}
         return reading.beyond(wanted, after, limit)
 
+    async def scan_entries(
+        self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""
+    ) -> list[Entry]:
+        entries = self._of(tenant).entries
+        of_kind = {key.name: entry for key, entry in entries.items() if key.kind is kind}
+        return reading.beyond(of_kind, after, limit, prefix)
+
     async def scan_children(
         self, tenant: str, task_id: str, cursor: str | None, limit: int
     ) -> Children:
@@ -137,6 +156,7 @@ class MemoryStore:
             ready=_merged(((t, s.delayed.first(limit, now)) for t, s in each), limit),
             schedules=_merged(((t, s.instants.first(limit, now)) for t, s in each), limit),
             drains=_merged(((t, _undrained(s)) for t, s in each), limit),
+            entries=_entries(((t, s.due_entries.first(limit, now)) for t, s in each), limit),
         )
 
     async def next_due(self) -> int | None:
@@ -144,6 +164,7 @@ class MemoryStore:
         for tables in self.tables.values():
             if tables.undrained:
                 return 0
+            moments.extend(moment.at for moment in tables.due_entries.first(1))
             for agenda in (
                 tables.deadlines,
                 tables.leases,
@@ -165,6 +186,9 @@ class MemoryStore:
             ),
             default=None,
         )
+
+    async def queue_counts(self, tenant: str, queue: str, now: int) -> QueueCounts:
+        return reading.queue_counts(self._of(tenant), queue, now)
 
     async def dump(self, tenant: str) -> Dump:
         return reading.dump(self._of(tenant))
@@ -239,6 +263,11 @@ def _snapshot(changes: Changes) -> Changes:
 def _merged(found: Iterable[tuple[str, list[Moment]]], limit: int) -> list[Key]:
     moments = ((moment.at, tenant, moment) for tenant, first in found for moment in first)
     return [Key(tenant, moment.id) for _, tenant, moment in nsmallest(limit, moments)]
+
+
+def _entries(found: Iterable[tuple[str, list[EntryMoment]]], limit: int) -> list[DueEntry]:
+    moments = ((moment.at, tenant, moment.key) for tenant, first in found for moment in first)
+    return [DueEntry(tenant, key) for _, tenant, key in nsmallest(limit, moments)]
 
 
 def _undrained(tables: Tables) -> list[Moment]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import NamedTuple
 
 from kept.protocol.addresses import channel_of
+from kept.protocol.entries import Entry, EntryKey
 from kept.protocol.records import (
     DeadLetter,
     Delivery,
@@ -16,6 +17,7 @@ from kept.protocol.records import (
     Task,
     TaskState,
 )
+from kept.protocol.storage import Slots
 from kept.stores.memory.agenda import Agenda
 
 
@@ -34,6 +36,13 @@ class MessageMoment(NamedTuple):
     key: MessageKey
 
 
+class EntryMoment(NamedTuple):
+    """When the background looks at an entry."""
+
+    at: int
+    key: EntryKey
+
+
 # True where it is there; None and False are one.
 Presence = bool | None
 # Of what to what, in the order in which they came; nothing is kept of what has none.
@@ -49,6 +58,7 @@ class Tables:
         self.schedules: dict[str, ScheduleRecord] = {}
         self.outbox: dict[MessageKey, OutboxEntry] = {}
         self.dead_letters: dict[str, DeadLetter] = {}
+        self.entries: dict[EntryKey, Entry] = {}
         self.callbacks: Edges = {}
         self.listeners: Edges = {}
         self.resumes: Edges = {}
@@ -67,8 +77,12 @@ class Tables:
         self.delayed = Agenda(self._is_delayed)
         self.messages: dict[str, Agenda[MessageMoment]] = {}
         self.instants = Agenda(self._is_instant)
-        self.ready: dict[str, dict[str | None, Agenda[Moment]]] = {}
+        self.due_entries = Agenda(self._is_due_entry)
+        # By queue, then function, then lane.
+        self.ready: dict[str, dict[str | None, dict[str | None, Agenda[Moment]]]] = {}
         self.waiting: dict[str, dict[str | None, Agenda[Moment]]] = {}
+        self.acquired: Counter[Slots] = Counter()
+        self.depths: Counter[str] = Counter()
 
     # -- writing: each answers what was there before, which is what undoes it --------------------
 
@@ -97,6 +111,8 @@ class Tables:
         before = self.tasks.get(id)
         if before is not None and before.last_request is not None:
             _put_edge(self.requests, before.last_request, id, False)
+        self._count(before, -1)
+        self._count(task, 1)
         if task is None:
             self.tasks.pop(id, None)
             return before
@@ -115,15 +131,30 @@ class Tables:
             if task.retry_at is not None:
                 self.retries.add(Moment(task.retry_at, number, task.id))
         elif task.queue is not None:
-            lines = self.ready if task.ready else self.waiting
-            line = lines.setdefault(task.queue, {})
-            if task.function not in line:
-                line[task.function] = Agenda(self._is_ready if task.ready else self._is_delayed)
-            at = task.rank if task.ready else task.retry_at
-            if at is not None:
-                line[task.function].add(Moment(at, number, task.id))
+            self._stand_in_line(task.queue, task, number)
         if task.delivery is Delivery.PULL and not task.ready and task.retry_at is not None:
             self.delayed.add(Moment(task.retry_at, number, task.id))
+
+    def _stand_in_line(self, queue: str, task: Task, number: int) -> None:
+        if task.ready:
+            lanes = self.ready.setdefault(queue, {}).setdefault(task.function, {})
+            if task.lane not in lanes:
+                lanes[task.lane] = Agenda(self._is_ready)
+            lanes[task.lane].add(Moment(task.rank, number, task.id))
+        elif task.retry_at is not None:
+            line = self.waiting.setdefault(queue, {})
+            if task.function not in line:
+                line[task.function] = Agenda(self._is_delayed)
+            line[task.function].add(Moment(task.retry_at, number, task.id))
+
+    def _count(self, task: Task | None, change: int) -> None:
+        if task is None or task.queue is None:
+            return
+        if task.state is TaskState.ACQUIRED:
+            self.acquired[Slots(task.queue)] += change
+            self.acquired[Slots(task.queue, task.lane)] += change
+        elif task.state is TaskState.PENDING:
+            self.depths[task.queue] += change
 
     def put_callback(self, of: str, to: str, present: Presence) -> bool:
         return _put_ordered(self.callbacks, self.first_callbacks, of, to, present)
@@ -174,6 +205,14 @@ class Tables:
             self.dead_letters[id] = letter
         return before
 
+    def put_entry(self, key: EntryKey, entry: Entry | None) -> Entry | None:
+        before = self.entries.pop(key, None)
+        if entry is not None:
+            self.entries[key] = entry
+            if entry.due_at is not None:
+                self.due_entries.add(EntryMoment(entry.due_at, key))
+        return before
+
     # -- what is still true ----------------------------------------------------------------------
 
     def _is_deadline(self, moment: Moment) -> bool:
@@ -218,6 +257,10 @@ class Tables:
     def _is_instant(self, moment: Moment) -> bool:
         schedule = self.schedules.get(moment.id)
         return schedule is not None and schedule.next_run_at == moment.at
+
+    def _is_due_entry(self, moment: EntryMoment) -> bool:
+        entry = self.entries.get(moment.key)
+        return entry is not None and entry.due_at == moment.at
 
 
 def _put_edge(edges: Edges, of: str, to: str, present: Presence) -> bool:

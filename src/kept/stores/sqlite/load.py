@@ -9,15 +9,18 @@ from typing import Final
 import msgspec
 
 from kept.protocol.limits import MAX_EDGES_PER_STEP, MAX_PRELOAD_RECORDS
-from kept.protocol.storage import Children, Head, Loaded, Reads
+from kept.protocol.storage import Children, Head, LaneFront, Loaded, Reads
 from kept.stores.paging import page_of, position_of
+from kept.stores.sqlite.heads import Fronts
 from kept.stores.sqlite.rows import (
+    ENTRY_COLUMNS,
     LETTER_COLUMNS,
     MESSAGE_COLUMNS,
     OBJECT_COLUMNS,
     OBJECT_JOINS,
     SCHEDULE_COLUMNS,
     Objects,
+    entry_of,
     letter_of,
     message_of,
     schedule_of,
@@ -49,30 +52,6 @@ _HAS_EDGES: Final = (
 _CALLBACKS: Final = "SELECT awaiter FROM callbacks WHERE awaited = ? ORDER BY awaiter LIMIT ?"
 _LISTENERS: Final = "SELECT address FROM listeners WHERE awaited = ? ORDER BY address LIMIT ?"
 
-_IS_READY: Final = "state = 'pending' AND delivery = 'pull' AND ready = 1"
-_IS_DELAYED: Final = "state = 'pending' AND delivery = 'pull' AND ready = 0"
-# Every function that has ready tasks in the queue, found in steps: one seek each.
-_READY_FUNCTIONS: Final = (
-    "WITH RECURSIVE names (name) AS ("
-    f"SELECT min(function) FROM tasks WHERE tenant = ?1 AND queue = ?2 AND {_IS_READY} "
-    f"AND function > '' UNION ALL SELECT (SELECT min(function) FROM tasks WHERE tenant = ?1 "
-    f"AND queue = ?2 AND {_IS_READY} AND function > name) FROM names WHERE name IS NOT NULL) "
-    "SELECT name FROM names WHERE name IS NOT NULL"
-)
-_READY: Final = (
-    "SELECT rank, seq FROM tasks WHERE tenant = ? AND queue = ? AND function IS ? "
-    f"AND {_IS_READY} ORDER BY rank, seq LIMIT ?"
-)
-_DELAYED: Final = (
-    "SELECT retry_at, seq FROM tasks WHERE tenant = ? AND queue = ? AND retry_at <= ? "
-    f"AND {_IS_DELAYED} ORDER BY retry_at, seq LIMIT ?"
-)
-_DELAYED_OF: Final = (
-    "SELECT retry_at, seq FROM tasks WHERE tenant = ? AND queue = ? AND retry_at <= ? "
-    f"AND {_IS_DELAYED} AND function IN (SELECT value FROM json_each(?)) "
-    "ORDER BY retry_at, seq LIMIT ?"
-)
-
 _RELEASED: Final = (
     f"SELECT {OBJECT_COLUMNS} FROM releases x "
     f"CROSS JOIN promises p ON p.tenant = ? AND p.id = x.promise {OBJECT_JOINS} "
@@ -99,6 +78,7 @@ _MESSAGE: Final = (
     f"SELECT {MESSAGE_COLUMNS} FROM outbox "
     "WHERE tenant = ? AND kind = ? AND id = ? AND key_address = ?"
 )
+_ENTRY: Final = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE tenant = ? AND kind = ? AND name = ?"
 _LETTERS: Final = (
     f"SELECT {LETTER_COLUMNS} FROM dead_letters WHERE tenant = ? "
     "AND id IN (SELECT value FROM json_each(?))"
@@ -116,8 +96,8 @@ class Loader:
     def load(self, reads: Reads, now: int) -> Loaded:
         """The records under the keys of `reads`."""
         loaded = Loaded()
-        if reads.heads:
-            self._load_heads(reads.heads, now, loaded)
+        if reads.heads or reads.lanes or reads.slots or reads.depths:
+            self._load_heads(reads, now, loaded)
         for request in sorted(reads.requests):
             rows = self._connection.execute(_BY_REQUEST, (self._tenant, request))
             loaded.requests[request] = self._take(rows, loaded)
@@ -187,41 +167,28 @@ class Loader:
 
     # -- heads -----------------------------------------------------------------------------------
 
-    def _load_heads(self, heads: dict[Head, int], now: int, loaded: Loaded) -> None:
-        found: dict[Head, list[int]] = {}
-        for head, count in heads.items():
-            ready = self._ready(head, count)
-            found[head] = ready + self._delayed(head, count - len(ready), now)
+    def _load_heads(self, reads: Reads, now: int, loaded: Loaded) -> None:
+        fronts = Fronts(self._connection, self._tenant)
+        heads: dict[Head, list[int]] = {}
+        for head, count in reads.heads.items():
+            heads[head], laned = fronts.head(head, count, now)
+            if laned:
+                loaded.laned.add(head)
+        lanes = {head: fronts.lanes(head, window) for head, window in reads.lanes.items()}
         # Distinct, and in the order in which they lie in the file.
-        seqs = sorted({seq for seqs in found.values() for seq in seqs})
+        wanted = {seq for order in heads.values() for seq in order}
+        wanted.update(seq for each in lanes.values() for _, order in each for seq in order)
+        seqs = sorted(wanted)
         ids = self._take(self._connection.execute(_BY_SEQ, (_text(seqs),)), loaded)
         by_seq = dict(zip(seqs, ids, strict=True))
-        for head, order in found.items():
+        for head, order in heads.items():
             loaded.heads[head] = [by_seq[seq] for seq in order]
-
-    def _ready(self, head: Head, count: int) -> list[int]:
-        key = (self._tenant, head.queue)
-        functions: list[str | None] = [None, ""]
-        if head.functions is not None:
-            functions = list(dict.fromkeys(head.functions))
-        else:
-            functions += [name for (name,) in self._connection.execute(_READY_FUNCTIONS, key)]
-        found: list[tuple[int, int]] = []
-        for function in functions:
-            found += self._connection.execute(_READY, (*key, function, count)).fetchall()
-        found.sort()
-        return [seq for _, seq in found[:count]]
-
-    def _delayed(self, head: Head, count: int, now: int) -> list[int]:
-        if count <= 0:
-            return []
-        key = (self._tenant, head.queue, now)
-        if head.functions is None:
-            rows = self._connection.execute(_DELAYED, (*key, count))
-        else:
-            names = _text(list(head.functions))
-            rows = self._connection.execute(_DELAYED_OF, (*key, names, count))
-        return [seq for _, seq in rows]
+        for head, each in lanes.items():
+            loaded.lanes[head] = [
+                LaneFront(lane, [by_seq[seq] for seq in order]) for lane, order in each
+            ]
+        loaded.slots.update((slots, fronts.acquired(slots)) for slots in reads.slots)
+        loaded.depths.update((queue, fronts.depth(queue)) for queue in reads.depths)
 
     # -- children --------------------------------------------------------------------------------
 
@@ -257,6 +224,9 @@ class Loader:
         for key in sorted(reads.messages):
             row = execute(_MESSAGE, (tenant, key.kind.value, key.id, key.address)).fetchone()
             loaded.messages[key] = message_of(row) if row else None
+        for entry_key in sorted(reads.entries):
+            row = execute(_ENTRY, (tenant, entry_key.kind.value, entry_key.name)).fetchone()
+            loaded.entries[entry_key] = entry_of(row) if row else None
         if reads.dead_letters:
             ids = sorted(reads.dead_letters)
             loaded.dead_letters.update(dict.fromkeys(ids))

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from kept.protocol.addresses import channel_of
+from kept.protocol.entries import Entry, EntryKey, EntryKind, decode_data, encode_data
 from kept.protocol.records import (
     EMPTY,
     DeadLetter,
@@ -50,6 +51,7 @@ LETTER_COLUMNS: Final = (
     "id, queue, function, reason, error_headers, error_data, failures, created_at, died_at, "
     "halted, param_headers, param_data, tags, replays"
 )
+ENTRY_COLUMNS: Final = "kind, name, data, due_at"
 
 _decode: Final = msgspec.json.Decoder(dict[str, str]).decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -295,3 +297,14 @@ def letter_row(tenant: str, letter: DeadLetter) -> Row:
         text_of(letter.tags),
         letter.replays,
     )
+
+
+def entry_of(row: Row) -> Entry:
+    (kind, name, data, due_at) = row
+    key = EntryKey(EntryKind(kind), name)
+    return Entry(key, decode_data(key.kind, data), due_at)
+
+
+def entry_row(tenant: str, entry: Entry) -> Row:
+    key = entry.key
+    return (tenant, key.kind.value, key.name, encode_data(entry.data), entry.due_at)

@@ -13,6 +13,7 @@ from kept.stores.sqlite.load import Loader
 from kept.stores.sqlite.rows import (
     Objects,
     Row,
+    entry_row,
     letter_row,
     message_row,
     progress_row,
@@ -96,6 +97,10 @@ _DROP_MESSAGE: Final = (
     "DELETE FROM outbox WHERE tenant = ? AND kind = ? AND id = ? AND key_address = ?"
 )
 _PUT_LETTER: Final = _replace_by_id("dead_letters", _LETTER_COLUMNS)
+_PUT_ENTRY: Final = (
+    "INSERT OR REPLACE INTO entries (tenant, kind, name, data, due_at) VALUES (?, ?, ?, ?, ?)"
+)
+_DROP_ENTRY: Final = "DELETE FROM entries WHERE tenant = ? AND kind = ? AND name = ?"
 _DROP_LETTER: Final = "DELETE FROM dead_letters WHERE tenant = ? AND id = ?"
 
 _OF_TENANT: Final = "IN (SELECT seq FROM promises WHERE tenant = ?)"
@@ -115,7 +120,7 @@ _RESET: Final = (
     ),
     *(
         f"DELETE FROM {table} WHERE tenant = ?"
-        for table in ("promises", "schedules", "outbox", "dead_letters")
+        for table in ("promises", "schedules", "outbox", "dead_letters", "entries")
     ),
 )
 
@@ -292,6 +297,11 @@ class Saver:
             self._run(_DROP_LETTER, [*gone])
             letters = [letter_row(tenant, kept) for kept in changes.dead_letters.values() if kept]
             self._run(_PUT_LETTER, letters)
+        if changes.entries:
+            dropped = [key for key, entry in changes.entries.items() if entry is None]
+            self._run(_DROP_ENTRY, [(tenant, key.kind.value, key.name) for key in dropped])
+            put = [entry_row(tenant, entry) for entry in changes.entries.values() if entry]
+            self._run(_PUT_ENTRY, put)
 
 
 def _add_payload(rows: list[Row], seq: int, value: Value) -> None:

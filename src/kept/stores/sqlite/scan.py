@@ -10,17 +10,20 @@ from typing import Final
 
 import msgspec
 
+from kept.protocol.entries import Entry, EntryKey, EntryKind
 from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
-from kept.protocol.storage import Children, Due, Dump, Edge, Key
+from kept.protocol.storage import Children, Due, DueEntry, Dump, Edge, Key, QueueCounts
 from kept.stores.sqlite.load import Loader
 from kept.stores.sqlite.rows import (
+    ENTRY_COLUMNS,
     LETTER_COLUMNS,
     MESSAGE_COLUMNS,
     OBJECT_COLUMNS,
     OBJECT_JOINS,
     SCHEDULE_COLUMNS,
     Objects,
+    entry_of,
     letter_of,
     message_of,
     schedule_of,
@@ -55,6 +58,10 @@ _DUE_SCHEDULES: Final = (
     "SELECT tenant, id FROM schedules WHERE paused = 0 AND next_run_at <= ? "
     "ORDER BY next_run_at, tenant, id LIMIT ?"
 )
+_DUE_ENTRIES: Final = (
+    "SELECT tenant, kind, name FROM entries WHERE due_at IS NOT NULL AND due_at <= ? "
+    "ORDER BY due_at, tenant, kind, name LIMIT ?"
+)
 _DRAINS: Final = "SELECT tenant, id FROM promises WHERE undrained = 1 ORDER BY seq LIMIT ?"
 _NEXT_DUE: Final = (
     "SELECT min(at) FROM ("
@@ -63,6 +70,7 @@ _NEXT_DUE: Final = (
     "UNION ALL SELECT min(retry_at) FROM tasks WHERE state = 'pending' AND delivery = 'push' "
     f"UNION ALL SELECT min(x.retry_at) FROM tasks x WHERE {_IS_DELAYED} "
     "UNION ALL SELECT min(next_run_at) FROM schedules WHERE paused = 0 "
+    "UNION ALL SELECT min(due_at) FROM entries WHERE due_at IS NOT NULL "
     "UNION ALL SELECT 0 WHERE EXISTS (SELECT 1 FROM promises WHERE undrained = 1))"
 )
 # Of many open channels, few have something to send.
@@ -82,6 +90,23 @@ _MESSAGE: Final = (
 _MESSAGE_END: Final = 1 + MESSAGE_COLUMNS.count(",")
 _NEXT_MESSAGE: Final = (
     "SELECT min((SELECT min(due_at) FROM outbox WHERE channel = value)) FROM json_each(?)"
+)
+
+_OF_QUEUE: Final = "FROM tasks x WHERE x.tenant = :tenant AND x.queue = :queue"
+_IS_READY: Final = "x.state = 'pending' AND x.delivery = 'pull' AND x.ready = 1"
+# What is due and not marked as ready yet counts as due. The oldest is the first by rank, because
+# that can be told by the index alone.
+_QUEUE_COUNTS: Final = (
+    f"SELECT (SELECT count(*) {_OF_QUEUE} AND {_IS_READY}) + "
+    f"(SELECT count(*) {_OF_QUEUE} AND {_IS_DELAYED} AND x.retry_at <= :now), "
+    f"(SELECT count(*) {_OF_QUEUE} AND {_IS_DELAYED} AND x.retry_at > :now), "
+    f"(SELECT count(*) {_OF_QUEUE} AND x.state = 'acquired' AND x.queue IS NOT NULL), "
+    f"(SELECT count(*) {_OF_QUEUE} AND x.state = 'suspended' AND x.queue IS NOT NULL), "
+    f"(SELECT count(*) {_OF_QUEUE} AND x.state = 'halted' AND x.queue IS NOT NULL), "
+    "(SELECT count(*) FROM dead_letters WHERE tenant = :tenant AND queue = :queue), "
+    "(SELECT min(at) FROM (SELECT retry_at AS at FROM tasks WHERE seq = "
+    f"(SELECT seq FROM (SELECT x.seq AS seq, min(x.rank) {_OF_QUEUE} AND {_IS_READY})) "
+    f"UNION ALL SELECT min(x.retry_at) {_OF_QUEUE} AND {_IS_DELAYED} AND x.retry_at <= :now))"
 )
 
 _COUNTS: Final = (
@@ -189,6 +214,25 @@ def dead_letters(
     return [letter_of(row) for row in rows]
 
 
+def entries(
+    connection: sqlite3.Connection,
+    tenant: str,
+    kind: EntryKind,
+    after: str | None,
+    limit: int,
+    prefix: str,
+) -> list[Entry]:
+    """Entries of a kind by name, beyond `after`."""
+    values: dict[str, object] = {"tenant": tenant, "kind": kind.value, "limit": limit}
+    conditions = _range(values, after, prefix, column="p.name")
+    rows = connection.execute(
+        f"SELECT {ENTRY_COLUMNS} FROM entries p WHERE p.tenant = :tenant AND p.kind = :kind"
+        f"{conditions} ORDER BY p.name LIMIT :limit",
+        values,
+    )
+    return [entry_of(row) for row in rows]
+
+
 def children(
     connection: sqlite3.Connection, tenant: str, task_id: str, cursor: str | None, limit: int
 ) -> Children:
@@ -240,6 +284,10 @@ def due(connection: sqlite3.Connection, now: int, limit: int) -> Due:
         ready=keys(_DUE_READY, now, limit),
         schedules=keys(_DUE_SCHEDULES, now, limit),
         drains=keys(_DRAINS, limit),
+        entries=[
+            DueEntry(tenant, EntryKey(EntryKind(kind), name))
+            for tenant, kind, name in connection.execute(_DUE_ENTRIES, (now, limit))
+        ],
     )
 
 
@@ -248,6 +296,13 @@ def next_due(connection: sqlite3.Connection) -> int | None:
     (at,) = connection.execute(_NEXT_DUE).fetchone()
     assert at is None or isinstance(at, int)
     return at
+
+
+def queue_counts(connection: sqlite3.Connection, tenant: str, queue: str, now: int) -> QueueCounts:
+    """How many tasks of a queue are in which state."""
+    values = {"tenant": tenant, "queue": queue, "now": now}
+    row = connection.execute(_QUEUE_COUNTS, values).fetchone()
+    return QueueCounts(*row)
 
 
 def dump(connection: sqlite3.Connection, tenant: str) -> Dump:
@@ -285,6 +340,9 @@ def dump(connection: sqlite3.Connection, tenant: str) -> Dump:
             f"SELECT {LETTER_COLUMNS} FROM dead_letters WHERE tenant = ?", key
         ):
             found.dead_letters[row[0]] = letter_of(row)
+        for row in connection.execute(f"SELECT {ENTRY_COLUMNS} FROM entries WHERE tenant = ?", key):
+            kept = entry_of(row)
+            found.entries[kept.key] = kept
     return found
 
 
@@ -303,19 +361,19 @@ def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("COMMIT")
 
 
-def _range(values: dict[str, object], after: str | None, prefix: str) -> str:
-    """The condition on `p.id`; puts what it compares with into `values`."""
+def _range(values: dict[str, object], after: str | None, prefix: str, column: str = "p.id") -> str:
+    """The condition on a column; puts what it compares with into `values`."""
     condition = ""
     if after is not None:
         values["after"] = after
-        condition += " AND p.id > :after"
+        condition += f" AND {column} > :after"
     if prefix:
         values["prefix"] = prefix
-        condition += " AND p.id >= :prefix"
+        condition += f" AND {column} >= :prefix"
         end = text_after(prefix)
         if end is not None:
             values["prefix_end"] = end
-            condition += " AND p.id < :prefix_end"
+            condition += f" AND {column} < :prefix_end"
     return condition
 
 

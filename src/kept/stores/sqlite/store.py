@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 from kept.errors import StoreFailedError
+from kept.protocol.entries import Entry, EntryKind
 from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
-from kept.protocol.storage import Children, Due, Dump, Notice
+from kept.protocol.storage import Children, Due, Dump, Notice, QueueCounts
 from kept.runtime import Runtime
 from kept.stores.sqlite import connection as connections
 from kept.stores.sqlite import scan
@@ -245,6 +246,11 @@ class SqliteStore:
     ) -> list[DeadLetter]:
         return await self._scan(lambda c: scan.dead_letters(c, tenant, filter, after, limit))
 
+    async def scan_entries(
+        self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""
+    ) -> list[Entry]:
+        return await self._scan(lambda c: scan.entries(c, tenant, kind, after, limit, prefix))
+
     async def scan_children(
         self, tenant: str, task_id: str, cursor: str | None, limit: int
     ) -> Children:
@@ -263,6 +269,9 @@ class SqliteStore:
 
     async def next_due(self) -> int | None:
         return await self._read(scan.next_due)
+
+    async def queue_counts(self, tenant: str, queue: str, now: int) -> QueueCounts:
+        return await self._scan(lambda c: scan.queue_counts(c, tenant, queue, now))
 
     async def dump(self, tenant: str) -> Dump:
         return await self._scan(lambda c: scan.dump(c, tenant))

@@ -1,0 +1,180 @@
+"""The limits of queues and their lanes (protocol B2): pause, concurrency, rate, depth.
+
+What is running is counted by the store over the tasks that are acquired, so it cannot drift; starts
+and waiting tasks are counted in entries, in the commit that makes the move, and only where a limit
+asks for it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+import msgspec
+
+from kept.machine.step import Step
+from kept.machine.working_set import WorkingSet
+from kept.protocol.entries import (
+    Depth,
+    Entry,
+    EntryKey,
+    EntryKind,
+    LaneLimits,
+    QueueSettings,
+    RateLimit,
+    Starts,
+)
+from kept.protocol.records import Task
+from kept.protocol.storage import Slots
+
+PAUSED: Final = "paused"
+CONCURRENCY: Final = "concurrency"
+RATE: Final = "rate"
+# Counts of starts are forgotten when their period is over, but not sooner than this.
+FORGET_STARTS_MS: Final = 60_000
+_DEFAULTS: Final = QueueSettings()
+_NO_LIMITS: Final = LaneLimits()
+
+
+class Refusal(NamedTuple):
+    """Why nothing may start now; `retry_at` (ms) is when time alone changes that."""
+
+    reason: str
+    retry_at: int | None = None
+
+
+@lru_cache(maxsize=1_024)
+def settings_key(queue: str) -> EntryKey:
+    """The key of a queue's settings."""
+    return EntryKey(EntryKind.QUEUE, queue)
+
+
+@lru_cache(maxsize=1_024)
+def depth_key(queue: str) -> EntryKey:
+    """The key of the count of a queue's waiting tasks."""
+    return EntryKey(EntryKind.DEPTH, queue)
+
+
+def settings_of(records: WorkingSet, queue: str) -> QueueSettings:
+    """What an operator said of a queue, or what holds where nobody said anything."""
+    entry = records.entry(settings_key(queue))
+    if entry is None:
+        return _DEFAULTS
+    assert isinstance(entry.data, QueueSettings)
+    return entry.data
+
+
+def limits_of(settings: QueueSettings, lane: str | None) -> LaneLimits:
+    """What holds for one lane."""
+    general = settings.lane or _NO_LIMITS
+    named = settings.lanes.get(lane) if lane is not None else None
+    if named is None:
+        return general
+    return LaneLimits(
+        general.concurrency if named.concurrency is None else named.concurrency,
+        general.rate if named.rate is None else named.rate,
+        general.weight if named.weight is None else named.weight,
+    )
+
+
+def refusal_of(step: Step, task: Task) -> Refusal | None:
+    """Why a task may not start now, if it may not."""
+    if task.queue is None:
+        return None
+    settings = settings_of(step.records, task.queue)
+    return queue_refusal(step, task.queue, settings) or lane_refusal(
+        step, task.queue, settings, task.lane
+    )
+
+
+def queue_refusal(step: Step, queue: str, settings: QueueSettings) -> Refusal | None:
+    """Why nothing of a queue may start now, if nothing may."""
+    if settings.paused:
+        return Refusal(PAUSED)
+    if settings.concurrency is None and settings.rate is None:
+        return None
+    slots = Slots(queue)
+    key = EntryKey(EntryKind.QUEUE_RATE, queue)
+    return _refusal(step, settings.concurrency, settings.rate, slots, key)
+
+
+def lane_refusal(
+    step: Step, queue: str, settings: QueueSettings, lane: str | None
+) -> Refusal | None:
+    """Why nothing of a lane may start now, if nothing may."""
+    limits = limits_of(settings, lane)
+    if lane is None or (limits.concurrency is None and limits.rate is None):
+        return None
+    key = _lane_rate_key(queue, lane)
+    return _refusal(step, limits.concurrency, limits.rate, Slots(queue, lane), key)
+
+
+def _refusal(
+    step: Step, concurrency: int | None, rate: RateLimit | None, slots: Slots, key: EntryKey
+) -> Refusal | None:
+    if concurrency is not None and step.records.acquired(slots) >= concurrency:
+        return Refusal(CONCURRENCY)
+    if rate is not None and _starts(step, key, rate).count >= rate.limit:
+        return Refusal(RATE, _period(step.now, rate) + rate.period)
+    return None
+
+
+def count_start(step: Step, task: Task) -> None:
+    """A task starts: counted where a rate is limited."""
+    if task.queue is None:
+        return
+    settings = settings_of(step.records, task.queue)
+    if settings.rate is not None:
+        _count(step, EntryKey(EntryKind.QUEUE_RATE, task.queue), settings.rate)
+    limits = limits_of(settings, task.lane)
+    if limits.rate is not None and task.lane is not None:
+        _count(step, _lane_rate_key(task.queue, task.lane), limits.rate)
+
+
+def _lane_rate_key(queue: str, lane: str) -> EntryKey:
+    return EntryKey(EntryKind.LANE_RATE, msgspec.json.encode([queue, lane]).decode())
+
+
+def _period(now: int, rate: RateLimit) -> int:
+    return now - now % rate.period
+
+
+def _starts(step: Step, key: EntryKey, rate: RateLimit) -> Starts:
+    since = _period(step.now, rate)
+    entry = step.records.entry(key)
+    if entry is not None:
+        assert isinstance(entry.data, Starts)
+        if entry.data.since == since:
+            return entry.data
+    return Starts(since, 0)
+
+
+def _count(step: Step, key: EntryKey, rate: RateLimit) -> None:
+    before = _starts(step, key, rate)
+    after = Starts(before.since, before.count + 1)
+    forget_at = max(after.since + rate.period, step.now + FORGET_STARTS_MS)
+    step.records.put_entry(Entry(key, after, forget_at))
+
+
+def is_full(step: Step, queue: str) -> bool:
+    """Whether a queue holds as many waiting tasks as it may."""
+    settings = settings_of(step.records, queue)
+    if settings.max_depth is None:
+        return False
+    entry = step.records.entry(depth_key(queue))
+    assert entry is not None and isinstance(entry.data, Depth), queue
+    return entry.data.waiting >= settings.max_depth
+
+
+def count_depths(records: WorkingSet) -> None:
+    """Keeps the counts of waiting tasks in step with what the step at hand did."""
+    moves = records.depth_moves
+    if not moves:
+        return
+    for queue, move in moves.items():
+        key = depth_key(queue)
+        entry = records.entry(key) if move else None
+        if entry is not None:
+            assert isinstance(entry.data, Depth)
+            records.put_entry(Entry(key, Depth(entry.data.waiting + move)))
+    moves.clear()

@@ -1,0 +1,126 @@
+"""Small records that are found by nothing but their kind and name (protocol B2 to B9).
+
+The settings of a queue, a lock, a token bucket, the holder of a dedupe key: each is the data of an
+`Entry`. Stores keep them all in one table, look into none, and find again what is due: so a new
+kind is a structure here and a handler in the machine, and no store changes for it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, TypeAlias
+
+import msgspec
+
+
+class EntryKind(StrEnum):
+    """What an entry is. The value is stored, so it never changes."""
+
+    QUEUE = "queue"
+    TURN = "turn"
+    QUEUE_RATE = "queue_rate"
+    LANE_RATE = "lane_rate"
+    DEPTH = "depth"
+    LOCK = "lock"
+
+
+class EntryKey(msgspec.Struct, frozen=True, gc=False, order=True):
+    """What an entry is known by."""
+
+    kind: EntryKind
+    name: str
+
+
+class EntryData(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename="camel"):
+    """What every kind's data is."""
+
+
+class RateLimit(EntryData, frozen=True):
+    """At most `limit` starts in each period of `period` ms, periods aligned to the epoch."""
+
+    limit: int
+    period: int
+
+
+class LaneLimits(EntryData, frozen=True):
+    """What holds for each lane of a queue (B2). `weight`: turns that each lane gets in a round."""
+
+    concurrency: int | None = None
+    rate: RateLimit | None = None
+    weight: int | None = None
+
+
+class QueueSettings(EntryData, frozen=True):
+    """What an operator said of a queue (B2). Times in ms. `lane` holds for each of its lanes, but
+    for what `lanes` says of one by name."""
+
+    concurrency: int | None = None
+    rate: RateLimit | None = None
+    lane: LaneLimits | None = None
+    lanes: dict[str, LaneLimits] = {}
+    max_depth: int | None = None
+    aging: int | None = None
+    paused: bool = False
+    retention: int | None = None
+
+
+class Turn(EntryData, frozen=True):
+    """Whose turn it was last among a queue's lanes, and how many tasks it took in that turn."""
+
+    lane: str
+    taken: int
+
+
+class Starts(EntryData, frozen=True):
+    """How many tasks started in the period that began at `since` (ms)."""
+
+    since: int
+    count: int
+
+
+class Depth(EntryData, frozen=True):
+    """How many tasks of a queue wait. Counted only for a queue whose depth is limited."""
+
+    waiting: int
+
+
+class Lock(EntryData, frozen=True):
+    """A lock (B5). `fence` rises with every grant and outlives the lease; `holder` is None while
+    nobody has it."""
+
+    fence: int
+    holder: str | None = None
+    ttl: int | None = None
+    expires_at: int | None = None
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """A stored entry. At `due_at` (ms) the background looks at it; None: never."""
+
+    key: EntryKey
+    data: EntryData
+    due_at: int | None = None
+
+
+DATA_TYPES: Final[dict[EntryKind, type[EntryData]]] = {
+    EntryKind.QUEUE: QueueSettings,
+    EntryKind.TURN: Turn,
+    EntryKind.QUEUE_RATE: Starts,
+    EntryKind.LANE_RATE: Starts,
+    EntryKind.DEPTH: Depth,
+    EntryKind.LOCK: Lock,
+}
+
+EncodedData: TypeAlias = str
+_encode: Final = msgspec.json.Encoder().encode
+_decoders: Final = {kind: msgspec.json.Decoder(type) for kind, type in DATA_TYPES.items()}
+
+
+def encode_data(data: EntryData) -> EncodedData:
+    """The form in which stores keep an entry's data: readable JSON."""
+    return _encode(data).decode()
+
+
+def decode_data(kind: EntryKind, text: EncodedData) -> EntryData:
+    """The data that `encode_data` wrote."""
+    return _decoders[kind].decode(text)

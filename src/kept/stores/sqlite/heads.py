@@ -1,0 +1,147 @@
+"""The front of a queue: its first tasks, its lanes, and how many tasks are held or wait."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from heapq import merge
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from kept.protocol.storage import Head, LaneWindow, Slots
+
+_IS_READY: Final = "state = 'pending' AND delivery = 'pull' AND ready = 1"
+_IS_DELAYED: Final = "state = 'pending' AND delivery = 'pull' AND ready = 0"
+# Every function that has ready tasks in the queue, found in steps: one seek each.
+_READY_FUNCTIONS: Final = (
+    "WITH RECURSIVE names (name) AS ("
+    f"SELECT min(function) FROM tasks WHERE tenant = ?1 AND queue = ?2 AND {_IS_READY} "
+    f"AND function > '' UNION ALL SELECT (SELECT min(function) FROM tasks WHERE tenant = ?1 "
+    f"AND queue = ?2 AND {_IS_READY} AND function > name) FROM names WHERE name IS NOT NULL) "
+    "SELECT name FROM names WHERE name IS NOT NULL"
+)
+_OF_FUNCTION: Final = f"tenant = ?1 AND queue = ?2 AND function IS ?3 AND {_IS_READY}"
+_ENDS: Final = (
+    f"SELECT (SELECT min(lane) FROM tasks WHERE {_OF_FUNCTION}), "
+    f"(SELECT max(lane) FROM tasks WHERE {_OF_FUNCTION})"
+)
+# Lanes in steps too, from one name on.
+_LANES: Final = (
+    "WITH RECURSIVE names (name) AS ("
+    f"SELECT min(lane) FROM tasks WHERE {_OF_FUNCTION} AND lane >= ?4 "
+    f"UNION ALL SELECT (SELECT min(lane) FROM tasks WHERE {_OF_FUNCTION} AND lane > name) "
+    "FROM names WHERE name IS NOT NULL LIMIT ?5) "
+    "SELECT name FROM names WHERE name IS NOT NULL"
+)
+_READY: Final = (
+    "SELECT rank, seq FROM tasks WHERE tenant = ? AND queue = ? AND function IS ? AND lane = ? "
+    f"AND {_IS_READY} ORDER BY rank, seq LIMIT ?"
+)
+_DELAYED: Final = (
+    "SELECT retry_at, seq FROM tasks WHERE tenant = ? AND queue = ? AND retry_at <= ? "
+    f"AND {_IS_DELAYED} ORDER BY retry_at, seq LIMIT ?"
+)
+_DELAYED_OF: Final = (
+    "SELECT retry_at, seq FROM tasks WHERE tenant = ? AND queue = ? AND retry_at <= ? "
+    f"AND {_IS_DELAYED} AND function IN (SELECT value FROM json_each(?)) "
+    "ORDER BY retry_at, seq LIMIT ?"
+)
+_ACQUIRED: Final = (
+    "SELECT count(*) FROM tasks WHERE tenant = ? AND queue = ? "
+    "AND state = 'acquired' AND queue IS NOT NULL"
+)
+_READY_DEPTH: Final = f"SELECT count(*) FROM tasks WHERE tenant = ? AND queue = ? AND {_IS_READY}"
+_DELAYED_DEPTH: Final = (
+    f"SELECT count(*) FROM tasks WHERE tenant = ? AND queue = ? AND {_IS_DELAYED}"
+)
+
+
+class Fronts:
+    """Looks at the queues of one tenant. Tasks are named by their seq."""
+
+    def __init__(self, connection: sqlite3.Connection, tenant: str) -> None:
+        self._connection = connection
+        self._tenant = tenant
+
+    def head(self, head: Head, count: int, now: int) -> tuple[list[int], bool]:
+        """The first tasks, ready ones by rank and then those that are due by now; and whether
+        ready ones are in several lanes, in which case none is given."""
+        functions = self._functions(head)
+        lanes = {lane for function in functions for lane in self._ends(head, function)}
+        if len(lanes) > 1:
+            return [], True
+        ready = self._first(head, functions, next(iter(lanes)), count) if lanes else []
+        return ready + self._delayed(head, count - len(ready), now), False
+
+    def lanes(self, head: Head, window: LaneWindow) -> list[tuple[str, list[int]]]:
+        """The lanes of a window, each with its first ready tasks by rank."""
+        functions = self._functions(head)
+        onwards = self._names(head, functions, window.start, window.lanes)
+        found = list(islice(onwards, window.lanes))
+        if len(found) < window.lanes:
+            before = self._names(head, functions, "", window.lanes - len(found))
+            found += [
+                lane for lane in islice(before, window.lanes - len(found)) if lane < window.start
+            ]
+        return [(lane, self._first(head, functions, lane, window.tasks)) for lane in found]
+
+    def acquired(self, slots: Slots) -> int:
+        """How many tasks of the queue, or of its lane, are acquired."""
+        query, values = _ACQUIRED, [self._tenant, slots.queue]
+        if slots.lane is not None:
+            query, values = f"{query} AND lane = ?", [*values, slots.lane]
+        return self._count(query, *values)
+
+    def depth(self, queue: str) -> int:
+        """How many tasks of the queue wait."""
+        return sum(
+            self._count(query, self._tenant, queue) for query in (_READY_DEPTH, _DELAYED_DEPTH)
+        )
+
+    def _count(self, query: str, *values: str) -> int:
+        (count,) = self._connection.execute(query, values).fetchone()
+        assert isinstance(count, int)
+        return count
+
+    def _functions(self, head: Head) -> list[str | None]:
+        if head.functions is not None:
+            return list(dict.fromkeys(head.functions))
+        rows = self._connection.execute(_READY_FUNCTIONS, (self._tenant, head.queue))
+        return [None, "", *(name for (name,) in rows)]
+
+    def _ends(self, head: Head, function: str | None) -> set[str]:
+        """The first and the last lane that has ready tasks of a function."""
+        row = self._connection.execute(_ENDS, (self._tenant, head.queue, function)).fetchone()
+        return {lane for lane in row if lane is not None}
+
+    def _names(
+        self, head: Head, functions: list[str | None], start: str, count: int
+    ) -> Iterator[str]:
+        """Lanes from a name on, in order."""
+        key = (self._tenant, head.queue)
+        each = [
+            [name for (name,) in self._connection.execute(_LANES, (*key, function, start, count))]
+            for function in functions
+        ]
+        return iter(dict.fromkeys(merge(*each)))
+
+    def _first(self, head: Head, functions: list[str | None], lane: str, count: int) -> list[int]:
+        found: list[tuple[int, int]] = []
+        for function in functions:
+            key = (self._tenant, head.queue, function, lane, count)
+            found += self._connection.execute(_READY, key).fetchall()
+        found.sort()
+        return [seq for _, seq in found[:count]]
+
+    def _delayed(self, head: Head, count: int, now: int) -> list[int]:
+        if count <= 0:
+            return []
+        key = (self._tenant, head.queue, now)
+        if head.functions is None:
+            rows = self._connection.execute(_DELAYED, (*key, count))
+        else:
+            names = msgspec.json.encode(list(head.functions)).decode()
+            rows = self._connection.execute(_DELAYED_OF, (*key, names, count))
+        return [seq for _, seq in rows]
