@@ -6,10 +6,11 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from kept.machine import effects, queues
+from kept.machine import effects
 from kept.machine.background import ExpireLease
 from kept.machine.preload import Preload
 from kept.machine.step import Step
+from kept.machine.turns import is_due
 from kept.protocol import requests as r
 from kept.protocol.records import Promise, PromiseState, Task, TaskState
 from kept.protocol.responses import OK, AcquiredTask, PromiseResult, Response
@@ -288,14 +289,14 @@ def _preload_without_the_settled(original: Any) -> Any:
 @bug(
     "claim-of-what-is-over",
     "A claim does not look whether the promise's deadline has passed.",
-    "kept.machine.queues:_due_tasks",
+    "kept.machine.queues:_tasks_by_rank",
     walks=(),
 )
 def _claim_of_what_is_over(_original: Any) -> Any:
-    def due_tasks(step: Step, head: Any) -> Any:
+    def tasks_by_rank(step: Step, head: Any) -> Any:
         for id in step.records.heads.candidates(head, step.now):
             task, promise = step.records.task(id), step.records.promise(id)
-            if task is not None and promise is not None and queues.is_due(task, step.now):
+            if task is not None and promise is not None and is_due(task, step.now):
                 yield task, promise
 
-    return due_tasks
+    return tasks_by_rank
