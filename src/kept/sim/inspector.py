@@ -16,10 +16,19 @@ from kept.check.monitor import Monitor
 from kept.check.state import State
 from kept.protocol import tags as tag
 from kept.protocol.limits import NEVER_MS
-from kept.protocol.records import Delivery, Promise, ScheduleRecord, Task, TaskState
+from kept.protocol.records import (
+    Delivery,
+    MessageKey,
+    OutboxEntry,
+    Promise,
+    ScheduleRecord,
+    Task,
+    TaskState,
+)
 from kept.protocol.storage import Changes
 from kept.sim.ledger import Ledger
 from kept.sim.mix import Mix
+from kept.transports.poll import KEEP_ALIVE_SECONDS
 
 AGING_MS: Final = 60_000
 # Schedules of the simulation, by their period in milliseconds.
@@ -48,6 +57,8 @@ class Inspector:
         # When each promise was settled. A step that is undone leaves its mark, and the next one
         # of its kind replaces it.
         self.settled_at: dict[str, float] = {}
+        # When each version of a message was last taken out to be sent.
+        self._taken_at: dict[tuple[MessageKey, int], int] = {}
         self._pending_since: dict[str, int] = {}
         # Ids that may be claimable, by queue; those that are not drop out when looked at.
         self._claimable: dict[str, dict[str, None]] = {}
@@ -62,6 +73,8 @@ class Inspector:
             self._claimed(now, before, state, changes)
         for id, task in changes.tasks.items():
             self._moved(now, name, before.tasks.get(id), task, state)
+        for key, entry in changes.outbox.items():
+            self._sent(now, name, key, before.outbox.get(key), entry)
         for id, schedule in changes.schedules.items():
             if schedule is not None:
                 self._scheduled(now, before.schedules.get(id), schedule, state)
@@ -176,24 +189,50 @@ class Inspector:
             self._ledger.break_off("waits are in their range", why)
 
     def _claimed(self, now: int, before: Before, state: State, changes: Changes) -> None:
-        """Of a queue's due tasks those of the lowest rank were taken."""
-        taken: dict[str, int] = {}
+        """Of the due tasks of a queue's lane those of the lowest rank were taken."""
+        taken: dict[tuple[str, str | None], int] = {}
         for id, task in changes.tasks.items():
             former = before.tasks.get(id)
             if former is None or task.state is not TaskState.ACQUIRED or task.queue is None:
                 continue
             rank = _rank(former, state.promises[id])
-            taken[task.queue] = max(rank, taken.get(task.queue, rank))
-        for queue in sorted(taken.keys() & ORDERED_QUEUES):
+            lane = task.queue, task.lane
+            taken[lane] = max(rank, taken.get(lane, rank))
+        for queue in dict.fromkeys(queue for queue, _ in taken if queue in ORDERED_QUEUES):
             for id in list(self._claimable.get(queue, ())):
                 left, promise = state.tasks.get(id), state.promises.get(id)
                 if left is None or promise is None or left.state is not TaskState.PENDING:
                     del self._claimable[queue][id]
                     continue
+                last = taken.get((queue, left.lane))
                 is_due = left.ready and promise.timeout_at > now
-                if is_due and _rank(left, promise) < taken[queue]:
-                    why = f"{id} waits at {_rank(left, promise)}, taken was {taken[queue]}"
+                if is_due and last is not None and _rank(left, promise) < last:
+                    why = f"{id} waits at {_rank(left, promise)}, taken was {last}"
                     self._ledger.break_off("queues are in order", why)
+
+    # -- messages
+
+    def _sent(
+        self,
+        now: int,
+        name: str,
+        key: MessageKey,
+        before: OutboxEntry | None,
+        entry: OutboxEntry | None,
+    ) -> None:
+        """On a stream, a message counts as delivered one keep-alive after it was written (A6)."""
+        if name == "outbox.taken" and entry is not None:
+            self._taken_at[key, entry.version] = now
+        if name != "outbox.delivered" or before is None or entry is not None:
+            return
+        taken_at = self._taken_at.get((key, before.version))
+        if taken_at is None:
+            self._ledger.break_off("messages leave when delivered", f"{before} was never sent")
+            return
+        soon = now - taken_at < KEEP_ALIVE_SECONDS * 1_000 - LATE_MS
+        if self._mix.prompt and before.address.startswith("poll:") and soon:
+            why = f"{before} left {now - taken_at} ms after it was sent"
+            self._ledger.break_off("messages leave when delivered", why)
 
     # -- schedules
 
@@ -233,6 +272,7 @@ class Before:
     def __init__(self, state: State, changes: Changes) -> None:
         self.promises = {id: p for id in changes.promises if (p := state.promises.get(id))}
         self.tasks = {id: t for id in changes.tasks if (t := state.tasks.get(id))}
+        self.outbox = {key: e for key in changes.outbox if (e := state.outbox.get(key))}
         self.schedules = {id: s for id in changes.schedules if (s := state.schedules.get(id))}
 
 

@@ -23,7 +23,7 @@ def suspend(id: str, version: int, *awaited: str, released: list[str] | None = N
     return r.TaskSuspend(id, version, actions, released or [])
 
 
-def record(s: Script, id: str, version: int, name: str, released: list[str]) -> r.Request:
+def record(s: Script, id: str, version: int, name: str, released: list[str]) -> r.TaskRecordStep:
     """A finished step, as a child of the task."""
     tags = {tag.PARENT: id, tag.ORIGIN: id, tag.BRANCH: id}
     create = r.PromiseCreate(f"{id}.{name}", s.deadline(), Value(data=name), tags)
@@ -51,6 +51,10 @@ async def life(s: Script) -> None:
         result = (await s.twice(record(s, id, 1, name, []))).data
         assert isinstance(result, PromiseResult)
         s.same("recorded", result.promise.value, Value(data=f"of {name}"))
+    other = record(s, id, 1, "2", [])
+    other.state, other.value = PromiseState.REJECTED, Value(data="other")
+    found = (await s.data(other, PromiseResult)).promise
+    s.same("recorded", (found.state, found.value), (_RESOLVED, Value(data="of 2")))
     wait = s.external("wait")
     await s.ask(wait)
     await s.ask(suspend(id, 2, wait.id), 409)
