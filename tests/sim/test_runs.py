@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -35,16 +36,33 @@ def test_everything_holds(outcomes: list[Outcome]) -> None:
 
 
 def test_a_seed_is_the_same_in_another_process(outcomes: list[Outcome]) -> None:
-    """Two processes with different hash seeds write the same trace, to the byte."""
+    """Two processes with different hash seeds write the same trace, to the byte.
+
+    The other plays the seeds backwards: nothing of a seed may depend on those before it.
+    """
+    seeds = list(SEEDS)[:6]
     program = (
         "import json; from kept.sim.run import run_seed;"
-        f"print(json.dumps([run_seed(seed, {TICKS}).digest for seed in {list(SEEDS)[:6]}]))"
+        f"print(json.dumps([run_seed(seed, {TICKS}).digest for seed in {seeds[::-1]}][::-1]))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": HASH_SEED}
     run = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, check=True
     )
     assert json.loads(run.stdout) == [outcome.digest for outcome in outcomes][:6]
+
+
+def test_a_seed_is_the_same_again_in_this_process(outcomes: list[Outcome]) -> None:
+    """All of an outcome, not only its trace, is the same after other seeds, and the second time."""
+    last = outcomes[-1]
+    assert [run_seed(last.seed, TICKS) for _ in range(2)] == [last, last]
+
+
+def test_a_play_leaves_the_collector_as_it_was() -> None:
+    """It runs again if it ran before, and nothing stays set aside for good."""
+    before = gc.isenabled(), gc.get_freeze_count()
+    run_seed(SEEDS[0], 1)
+    assert (gc.isenabled(), gc.get_freeze_count()) == before
 
 
 def test_seeds_differ(outcomes: list[Outcome]) -> None:

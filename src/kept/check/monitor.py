@@ -109,7 +109,10 @@ class Monitor:
 
     def state(self, tenant: str = DEFAULT_TENANT) -> State:
         """The shadow of a tenant's records: to be read, not changed."""
-        return self._states.setdefault(tenant, State())
+        state = self._states.get(tenant)
+        if state is None:
+            state = self._states[tenant] = State()
+        return state
 
     def begin(self, dump: Dump, now: int, tenant: str = DEFAULT_TENANT) -> None:
         """Starts from what a store holds at `now` (ms) instead of from nothing."""
@@ -121,18 +124,20 @@ class Monitor:
         """Evaluates a step; see `StepObserver`."""
         state = self.state(tenant)
         clock = self._clocks.get(tenant, now)
-        # A reset is not a step that removes things, but a new beginning.
-        cleared = (state.clear(),) if changes.reset and name == RESET else ()
-        deltas = (*cleared, state.apply(changes))
-        self._taken.append(_Taken(tenant, clock, deltas))
-        self._taken_count += 1
         # Occurrences have instants of their own; the state is the real now's.
         state_now = max(clock, now) if name == OCCURRENCE else now
         self._clocks[tenant] = state_now
+        deltas = _applied(state, name, changes)
+        self._taken.append(_Taken(tenant, clock, deltas))
+        self._taken_count += 1
         try:
-            self._check(
-                tenant, now, state_now, StepScope(now, name, state, deltas[-1], internal=internal)
-            )
+            # Properties look at what a step touched: where that is nothing, none has anything to see.
+            if deltas:
+                scope = StepScope(now, name, state, deltas[-1], internal=internal)
+                self._check(tenant, now, state_now, scope)
+            self._evaluated_count += 1
+            if self._evaluated_count % self._whole_every == 0:
+                self._whole(tenant, name)
         except AssertionError as error:
             self._first_error = self._first_error or error
             self.rollback(self._taken_count - 1)
@@ -188,9 +193,6 @@ class Monitor:
         _check_well_made(state, delta, f"{scope.name} at {now}")
         touched = StateScope.touched(state_now, state, delta, self._schemes)
         self._evaluate(self._on_state, touched, (state_now, scope.name, tenant))
-        self._evaluated_count += 1
-        if self._evaluated_count % self._whole_every == 0:
-            self._whole(tenant, scope.name)
 
     def _whole(self, tenant: str, name: str) -> None:
         now = self._clocks.get(tenant, 0)
@@ -216,6 +218,14 @@ def _by_part(properties: Iterable[Property[ScopeT]]) -> Parts[ScopeT]:
     for each in properties:
         parts.setdefault(each.part, []).append((each.name, each.check))
     return list(parts.items())
+
+
+def _applied(state: State, name: str, changes: Changes) -> tuple[Delta, ...]:
+    if not changes:
+        return ()
+    # A reset is not a step that removes things, but a new beginning.
+    cleared = (state.clear(),) if changes.reset and name == RESET else ()
+    return (*cleared, state.apply(changes))
 
 
 def _check_well_made(state: State, delta: Delta, where: str) -> None:

@@ -13,9 +13,9 @@ from typing import Final
 
 from kept.cli.failure import EXIT_OK, EXIT_REFUSED
 from kept.cli.output import Output
-from kept.runtime import SystemRuntime
-from kept.sim.explorer.explore import MAX_STATES, Exploration, explore
-from kept.sim.explorer.worlds import BY_NAME, WORLDS, World
+from kept.sim.explorer.explore import MAX_STATES, Exploration
+from kept.sim.explorer.parallel import Bounds, explore_all
+from kept.sim.explorer.worlds import BY_NAME, WORLDS
 
 _HEADER: Final = ("WORLD", "STATES", "TRANSITIONS", "DEPTH", "EXHAUSTED", "STATES/S", "FOUND")
 
@@ -42,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser, _everywhere: argparse.Argumen
         metavar="N",
         help=f"stop a world after so many states ({MAX_STATES})",
     )
+    parser.add_argument(
+        "--processes",
+        type=_positive,
+        metavar="N",
+        help="how many worlds at once (all cores); each holds up to so many states",
+    )
     parser.add_argument("--list", action="store_true", help="tell which worlds there are")
     parser.add_argument(
         "--json",
@@ -57,11 +63,10 @@ def _check(arguments: argparse.Namespace) -> int:
     worlds = [BY_NAME[name] for name in arguments.world or BY_NAME]
     if arguments.list:
         return _list(output)
-    clock = SystemRuntime().monotonic
     explorations = []
-    for world in worlds:
-        _announce(output, world)
-        done = explore(world, clock, depth=arguments.depth, max_states=arguments.states)
+    bounds = Bounds(arguments.depth, arguments.states)
+    for done in explore_all([world.name for world in worlds], bounds, arguments.processes):
+        _announce(output, done)
         explorations.append(done)
         if output.json:
             output.document(_document(done))
@@ -79,10 +84,10 @@ def _list(output: Output) -> int:
     return EXIT_OK
 
 
-def _announce(output: Output, world: World) -> None:
-    """A world takes up to minutes, and whoever waits wants to know for what."""
+def _announce(output: Output, done: Exploration) -> None:
+    """All worlds take minutes, and whoever waits wants to know how far it is."""
     if sys.stderr.isatty() and not output.json:
-        output.note(f"{world.name}: {world.about} …")
+        output.note(f"{done.world}: {BY_NAME[done.world].about} ({done.seconds:.1f} s)")
 
 
 def _print(output: Output, explorations: list[Exploration]) -> None:

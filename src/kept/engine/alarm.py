@@ -16,7 +16,9 @@ class Alarm:
 
     async def wait(self, seconds: float | None) -> None:
         """Returns when rung, or after `seconds` (None: only when rung)."""
-        if not self._rung.is_set() and (seconds is None or seconds > 0):
+        if seconds is None:
+            await self._rung.wait()
+        elif not self._rung.is_set() and seconds > 0:
             try:
                 async with asyncio.timeout(seconds):
                     await self._rung.wait()

@@ -171,7 +171,10 @@ class Changes(msgspec.Struct):
     reset: bool = False
 
     def __bool__(self) -> bool:
-        return any(getattr(self, field) for field in self.__struct_fields__)
+        return self != _NO_CHANGES
+
+
+_NO_CHANGES: Final = Changes()
 
 
 class QueueCounts(msgspec.Struct):

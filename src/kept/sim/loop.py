@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from asyncio import base_events, events
+from asyncio import base_events
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from random import Random
@@ -33,6 +33,56 @@ class SimulationStuckError(Exception):
     """Nothing will ever happen again, or the same instant never ends."""
 
 
+class Turn:
+    """A callback to be run: what asyncio calls a handle, without what only a debugger asks it."""
+
+    __slots__ = ("args", "callback", "context", "loop", "timer_at", "was_cancelled")
+
+    def __init__(
+        self,
+        callback: Callable[..., Any],
+        args: tuple[Any, ...],
+        loop: SimulatedLoop,
+        context: Context,
+    ) -> None:
+        self.callback = callback
+        self.args = args
+        self.loop = loop
+        self.context = context
+        self.was_cancelled = False
+        # The instant in virtual seconds, while it is a timer that has not ended.
+        self.timer_at: float | None = None
+
+    def cancel(self) -> None:
+        """It will not be run; idempotent."""
+        if self.was_cancelled:
+            return
+        self.was_cancelled = True
+        # Whatever they hold on to lives no longer than need be.
+        self.callback, self.args = _wake, ()
+        if self.timer_at is not None:
+            self.loop.timer_cancelled()
+
+    def cancelled(self) -> bool:
+        return self.was_cancelled
+
+    def when(self) -> float:
+        """The instant (virtual seconds) of a timer."""
+        assert self.timer_at is not None
+        return self.timer_at
+
+    def run(self) -> None:
+        """Runs the callback; what it raises is the loop's exception handler's."""
+        try:
+            self.context.run(self.callback, *self.args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - as asyncio's handles do
+            self.loop.call_exception_handler(
+                {"message": f"Exception in callback {self.callback!r}", "exception": error}
+            )
+
+
 class SimulatedLoop(base_events.BaseEventLoop):
     """Virtual time in seconds from 0. `random` draws the order; `kernel` is what belongs to none
     of the simulated processes: network, disks and the director of the play."""
@@ -43,12 +93,14 @@ class SimulatedLoop(base_events.BaseEventLoop):
         self.kernel = kernel
         self.callbacks = 0
         self.errors: list[ErrorContext] = []
-        # Called after each callback with the process whose it was.
+        # Called after each callback of a process that has so many left.
         self.after_callback: Callable[[Process], None] | None = None
         self._random = random
         self._shuffled = shuffled
         self._now = 0.0
-        self._timers: list[asyncio.TimerHandle] = []
+        # Instant, number in order of setting, what to run.
+        self._timers: list[tuple[float, int, Turn]] = []
+        self._timer_number = 0
         self._cancelled_timers = 0
         self._processes: list[Process] = [kernel]
         self._at_this_instant = 0
@@ -76,30 +128,38 @@ class SimulatedLoop(base_events.BaseEventLoop):
 
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
-    ) -> asyncio.Handle:
-        handle = events.Handle(callback, args, self, context or copy_context())
-        self._enqueue(handle)
-        return handle
+    ) -> Turn:
+        if context is None:
+            context = copy_context()
+        turn = Turn(callback, args, self, context)
+        owner = owner_of(context) or self.kernel
+        if owner.alive:
+            owner.ready.append(turn)
+        return turn
 
-    def call_soon_threadsafe(  # type: ignore[override]
-        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
-    ) -> asyncio.Handle:
-        return self.call_soon(callback, *args, context=context)
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> Turn:
+        return self.call_at(self._now + delay, callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
+    ) -> Turn:
         when = max(when, self._now + SHORTEST_WAIT_SECONDS)
-        timer = events.TimerHandle(when, callback, args, self, context or copy_context())
-        heapq.heappush(self._timers, timer)
-        timer._scheduled = True  # type: ignore[attr-defined]
-        return timer
+        turn = Turn(callback, args, self, context or copy_context())
+        turn.timer_at = when
+        self._timer_number += 1
+        heapq.heappush(self._timers, (when, self._timer_number, turn))
+        return turn
 
     def create_task(  # type: ignore[override]
         self, coro: Any, *, name: str | None = None, context: Context | None = None, **options: Any
     ) -> asyncio.Task[Any]:
-        context = context or copy_context()
-        owner = self._owner(context)
+        if context is None:
+            context = copy_context()
+        owner = owner_of(context) or self.kernel
         if not owner.alive:
             coro.close()
             coro = _nothing()
@@ -111,20 +171,13 @@ class SimulatedLoop(base_events.BaseEventLoop):
             coro.close()
         return task
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+    def timer_cancelled(self) -> None:
+        """A timer in the heap will not be run; when many are, they leave it."""
         self._cancelled_timers += 1
         if self._cancelled_timers > max(MIN_CANCELLED_TIMERS, len(self._timers) // 2):
-            self._timers = [timer for timer in self._timers if not timer.cancelled()]
+            self._timers = [timer for timer in self._timers if not timer[2].was_cancelled]
             heapq.heapify(self._timers)
             self._cancelled_timers = 0
-
-    def _owner(self, context: Context) -> Process:
-        return owner_of(context) or self.kernel
-
-    def _enqueue(self, handle: asyncio.Handle) -> None:
-        owner = self._owner(handle._context)  # type: ignore[attr-defined]
-        if owner.alive:
-            owner.ready.append(handle)
 
     # -- running
 
@@ -133,12 +186,13 @@ class SimulatedLoop(base_events.BaseEventLoop):
         ready = owner.ready
         if self._shuffled and len(ready) > 1 and owner is not self.kernel:
             ready.rotate(-self._random.randrange(len(ready)))
-        handle = ready.popleft()
-        if handle.cancelled():
+        turn = ready.popleft()
+        if turn.was_cancelled:
             return
         self._count()
-        handle._run()
-        if self.after_callback is not None:
+        turn.run()
+        # Every callback passes here; few belong to a process that is about to die.
+        if owner.callbacks_left is not None and self.after_callback is not None:
             self.after_callback(owner)
 
     def _next_owner(self) -> Process:
@@ -152,25 +206,27 @@ class SimulatedLoop(base_events.BaseEventLoop):
 
     def _advance(self) -> None:
         timers = self._timers
-        while timers and timers[0].cancelled():
+        while timers and timers[0][2].was_cancelled:
             heapq.heappop(timers)
             self._cancelled_timers -= 1
         instants = [p.stalled_until for p in self._processes if p.ready]
         if timers:
-            instants.append(timers[0].when())
+            instants.append(timers[0][0])
         if not instants:
             raise SimulationStuckError("nothing is ready and no timer runs: everybody waits")
         now = min(instants)
         if now > self._now:
             self._now = now
             self._at_this_instant = 0
-        while timers and timers[0].when() <= self._now:
-            timer = heapq.heappop(timers)
-            timer._scheduled = False  # type: ignore[attr-defined]
-            if timer.cancelled():
+        while timers and timers[0][0] <= self._now:
+            turn = heapq.heappop(timers)[2]
+            turn.timer_at = None
+            if turn.was_cancelled:
                 self._cancelled_timers -= 1
-            else:
-                self._enqueue(timer)
+                continue
+            owner = owner_of(turn.context) or self.kernel
+            if owner.alive:
+                owner.ready.append(turn)
 
     def _count(self) -> None:
         self.callbacks += 1

@@ -6,7 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from kept.sim.loop import Turn
 
 # Whose code runs now. It travels with asyncio's contexts, so whatever a process starts is its own.
 _OWNER: ContextVar[Process] = ContextVar("kept_sim_owner")
@@ -28,7 +31,7 @@ class Process:
         self.name = name
         self.incarnation = incarnation
         self.alive = True
-        self.ready: deque[asyncio.Handle] = deque()
+        self.ready: deque[Turn] = deque()
         # Virtual seconds until which nothing of it runs, as if the machine had no time for it.
         self.stalled_until = 0.0
         # Callbacks that it still runs before it dies; None: it is not to die.

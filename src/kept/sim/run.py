@@ -110,11 +110,14 @@ def _require_all(world: World, ticks: int) -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """The garbage collector runs when it likes, and what it frees runs code: not during a play."""
+    """The garbage collector runs when it likes, and what it frees runs code: not during a play.
+
+    What was there before is set aside: what a play leaves is soon found without looking at that.
+    """
     enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     hook, sys.unraisablehook = sys.unraisablehook, _unraisable
+    gc.freeze()
     try:
         with warnings.catch_warnings():
             # Of coroutines that a dead process had made and not begun.
@@ -123,6 +126,7 @@ def _undisturbed() -> Iterator[None]:
             gc.collect()
     finally:
         sys.unraisablehook = hook
+        gc.unfreeze()
         if enabled:
             gc.enable()
 

@@ -22,9 +22,7 @@ class Trace:
     def note(self, what: str, who: str, text: str = "", body: bytes = b"") -> None:
         """One event: its kind, whose it is, the rest in words; `body` is hashed, and not shown."""
         line = f"{self._now():.6f} {what} {who} {text}"
-        self._hash.update(line.encode())
-        self._hash.update(body)
-        self._hash.update(b"\n")
+        self._hash.update(b"%b%b\n" % (line.encode(), body))
         self.lines.append(line)
         self.counts[what] += 1
 

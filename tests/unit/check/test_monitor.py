@@ -10,6 +10,9 @@ from kept.check.monitor import (
     PropertyViolated,
     ShadowDiffersError,
 )
+from kept.check.properties import INTERNAL_STEP_PROPERTIES, STATE_PROPERTIES, STEP_PROPERTIES
+from kept.check.properties.scopes import StateScope, StepScope
+from kept.check.state import Delta
 from kept.protocol.records import Promise, Task
 from kept.protocol.storage import DEFAULT_TENANT, Changes, Dump, Edge
 from tests.unit.check.cases.records import (
@@ -248,3 +251,27 @@ def test_a_promise_born_again_is_a_duplicate() -> None:
     """A second birth of one id is reported by the property that forbids it."""
     with pytest.raises(PropertyViolated, match="preserved_promise_no_duplicate_ids: p"):
         take(working(), "promise.create", Changes(promises={"p": JOB}, born_promises={"p"}))
+
+
+def test_a_step_that_touches_nothing_has_nothing_to_look_at() -> None:
+    """No property's guard holds on a step without changes, whatever the state: the monitor skips them."""
+    everything = state(JOB, resolved("q"), acquired(), execute(), callbacks=[("q", "p")])
+    step = StepScope(NOW, "task.get", everything, Delta(), internal=True)
+    touched = StateScope.touched(NOW, everything, Delta())
+    on_step = {**STEP_PROPERTIES, **INTERNAL_STEP_PROPERTIES}.values()
+    assert [v for each in on_step for v in each.check(step)] == []
+    assert [v for each in STATE_PROPERTIES.values() for v in each.check(touched)] == []
+    assert (step.reached, touched.reached) == (0, 0)
+
+
+def test_a_step_that_touches_nothing_counts_and_moves_the_clock() -> None:
+    """It brings the next look at the whole state nearer, and its instant is that state's."""
+    monitor = Monitor(whole_every=2)
+    take(monitor, "promise.create", birth(pending()))
+    monitor.state().promises["late"] = pending("late", created_at=NOW + 2)
+    with pytest.raises(PropertyViolated, match="well_formed_promise_created_at_lte_now: late"):
+        take(monitor, "promise.get", Changes(), now=NOW + 1)
+    later = Monitor(whole_every=2)
+    take(later, "promise.create", birth(pending()))
+    later.state().promises["late"] = pending("late", created_at=NOW + 2)
+    take(later, "promise.get", Changes(), now=NOW + 2)

@@ -26,7 +26,7 @@ def test_each_world_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     """One document for each world."""
-    assert main(["check", "--depth", "2", "--json"]) == 0
+    assert main(["check", "--depth", "2", "--processes", "1", "--json"]) == 0
     documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(documents) >= 5
     assert {"call", "promises", "timer", "job"} <= {each["world"] for each in documents}
@@ -34,6 +34,19 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         assert each["states"] > 1
         assert each["exhausted"] is False
         assert each["found"] is None
+
+
+def test_processes_change_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Several worlds at once give the same lines in the same order, but for the speed."""
+    names = ["job", "timer", "call"]
+    worlds = [word for name in names for word in ("--world", name)]
+    lines = []
+    for processes in ("1", "2"):
+        assert main(["check", "--depth", "5", "--processes", processes, *worlds]) == 0
+        rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+        lines.append([[*row[:5], row[6]] for row in rows])
+    assert [row[0] for row in lines[0]] == names
+    assert lines[0] == lines[1]
 
 
 def test_a_finding_is_told_step_by_step(

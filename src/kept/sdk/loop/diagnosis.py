@@ -53,7 +53,7 @@ def deadlock(tasks: Iterable[DurableTask[Any]]) -> DeadlockError:
 def no_progress(next_up: asyncio.Handle, callbacks: int) -> NoProgressError:
     """The error for code that ran that many callbacks in one go."""
     task = task_of(next_up)
-    where = repr(next_up) if task is None else waiting_line(task.get_coro())
+    where = _named(next_up) if task is None else waiting_line(task.get_coro())
     return NoProgressError(
         f"{where}: {callbacks:,} callbacks ran in one go, and the code still does not wait for anything"
         " from outside. Wait for a step, a promise or a message, or asyncio.sleep() for more than 0"
@@ -65,6 +65,12 @@ def task_of(handle: asyncio.Handle) -> asyncio.Task[Any] | None:
     """The task that a callback is a step of, if it is."""
     owner = getattr(getattr(handle, "_callback", None), "__self__", None)
     return owner if isinstance(owner, asyncio.Task) else None
+
+
+def _named(handle: asyncio.Handle) -> str:
+    """The callback's name. Not its `repr`, whose addresses would differ from one run to the next."""
+    callback = getattr(handle, "_callback", None)
+    return getattr(callback, "__qualname__", type(callback).__name__)
 
 
 def _awaited(task: DurableTask[Any]) -> str:

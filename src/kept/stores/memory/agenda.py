@@ -38,3 +38,12 @@ class Agenda(Generic[Entry]):
         for entry in found:
             heappush(heap, entry)
         return found
+
+    def peek(self) -> Entry | None:
+        """The first entry, if there is one."""
+        heap = self._heap
+        while heap:
+            if self._is_current(heap[0]):
+                return heap[0]
+            heappop(heap)
+        return None

@@ -172,7 +172,8 @@ class MemoryStore:
                 tables.delayed,
                 tables.instants,
             ):
-                moments.extend(moment.at for moment in agenda.first(1))
+                if (moment := agenda.peek()) is not None:
+                    moments.append(moment.at)
         return min(moments, default=None)
 
     async def next_message(self, channels: Collection[str]) -> int | None:
@@ -182,7 +183,7 @@ class MemoryStore:
                 for tables in self.tables.values()
                 for channel in channels
                 if channel in tables.messages
-                for moment in tables.messages[channel].first(1)
+                and (moment := tables.messages[channel].peek()) is not None
             ),
             default=None,
         )
@@ -255,14 +256,15 @@ class MemoryTransaction:
 
 def _snapshot(changes: Changes) -> Changes:
     copies: dict[str, Any] = {
-        name: copy(getattr(changes, name)) for name in changes.__struct_fields__
+        name: copy(value) for name in changes.__struct_fields__ if (value := getattr(changes, name))
     }
     return Changes(**copies)
 
 
 def _merged(found: Iterable[tuple[str, list[Moment]]], limit: int) -> list[Key]:
-    moments = ((moment.at, tenant, moment) for tenant, first in found for moment in first)
-    return [Key(tenant, moment.id) for _, tenant, moment in nsmallest(limit, moments)]
+    # Each tenant's are few and in order already: sorting them costs less than a heap.
+    moments = sorted((moment.at, tenant, moment) for tenant, first in found for moment in first)
+    return [Key(tenant, moment.id) for _, tenant, moment in moments[:limit]]
 
 
 def _entries(found: Iterable[tuple[str, list[EntryMoment]]], limit: int) -> list[DueEntry]:

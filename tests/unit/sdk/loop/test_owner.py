@@ -291,8 +291,10 @@ def test_callbacks_that_call_themselves_are_stopped_too() -> None:
         again()
 
     world = World(max_callbacks=50)
-    with pytest.raises(NoProgressError, match="again"):
+    with pytest.raises(NoProgressError, match="again: 50 callbacks") as caught:
         world.start(workflow)
+    # Where it is in memory differs from run to run, and errors are stored.
+    assert "0x" not in str(caught.value)
     world.loop.close()
     counted = World()
     counted.loop.start(two_steps(counted))
