@@ -10,6 +10,7 @@ from random import Random
 from typing import Any, Final, NoReturn, TypeVar
 
 from kept.client.connection import Connection
+from kept.client.retry import REFUSED_FOR_NOW
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.records import PromiseRecord, Value
@@ -29,6 +30,7 @@ DataT = TypeVar("DataT")
 LIFETIME_MS: Final = 86_400_000
 LEASE_MS: Final = 3_600_000
 _UUID_BYTES: Final = 16
+ASK_AGAIN_SECONDS: Final = 0.5
 
 
 class Script:
@@ -53,6 +55,10 @@ class Script:
     ) -> Response:
         """An answer that must have this status."""
         response = await self._connection.send(request, request_id=request_id)
+        while response.status in REFUSED_FOR_NOW and response.status != status:
+            # Nothing was applied, as in an outage that outlasts the connection's own patience.
+            await self.runtime.sleep(ASK_AGAIN_SECONDS)
+            response = await self._connection.send(request, request_id=request_id)
         if response.status != status:
             self.fail(f"{request}: {response.status} {response.data}, not {status}")
         return response

@@ -300,3 +300,13 @@ def _claim_of_what_is_over(_original: Any) -> Any:
                 yield task, promise
 
     return tasks_by_rank
+
+
+@bug(
+    "queue-limits-not-asked",
+    "A claim does not ask whether its queue may start anything more now.",
+    "kept.machine.limits:queue_refusal",
+    walks=(Walk("limit", 8),),
+)
+def _queue_limits_not_asked(_original: Any) -> Any:
+    return lambda *_: None

@@ -207,7 +207,7 @@ def _deadline_not_stored(_original: Any) -> Any:
 @bug(
     "create-overwrites",
     "promise.create does not ask whether the id is taken.",
-    "kept.machine.promises:promise_create",
+    "kept.machine.promises:create_promise",
     walks=(Walk("call", 9),),
 )
 def _create_overwrites(_original: Any) -> Any:
