@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import time
 from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Final, NamedTuple
 
 import msgspec
 
+from kept.runtime import SystemRuntime
 from kept.sim.zoo.bug import Bug
 from kept.sim.zoo.play import DEFAULT_TICKS, Seen, Walked, hunt, walk
 from kept.sim.zoo.registry import BY_NAME
@@ -115,14 +115,15 @@ def run_zoo(
 
 def run_job(job: Job) -> Result:
     """One job, in this process."""
-    began = time.monotonic()
+    clock = SystemRuntime().monotonic
+    began = clock()
     seen, walked = None, []
     if job.series < 0:
-        walked = list(walk(BY_NAME[job.name], time.monotonic))
+        walked = list(walk(BY_NAME[job.name], clock))
     else:
         first = FIRST_SEED + job.series * SEEDS_APART
         seen = hunt(BY_NAME.get(job.name), range(first, first + job.seeds), job.ticks)
-    return Result(job, seen, walked, time.monotonic() - began)
+    return Result(job, seen, walked, clock() - began)
 
 
 def verdicts(bugs: Sequence[Bug], results: Sequence[Result]) -> list[Verdict]:
