@@ -9,8 +9,9 @@ from kept.client.connection import Connection
 from kept.protocol import requests as r
 from kept.protocol.records import PromiseState
 from kept.protocol.responses import SHED, PromiseResult, Response
+from kept.sim.breakage import Broken
 from kept.sim.inspector import LATE_MS
-from kept.sim.ledger import Broken, Ledger
+from kept.sim.ledger import Ledger
 from kept.sim.mix import Mix
 from kept.sim.programs.failing import STEP_ATTEMPTS
 from kept.sim.programs.jobs import DOOMED_ATTEMPTS

@@ -3,6 +3,7 @@ dead letters, and asks raw requests in between."""
 
 from __future__ import annotations
 
+from random import Random
 from typing import TYPE_CHECKING, Final
 
 from kept.client.connection import Connection
@@ -13,8 +14,8 @@ from kept.protocol.records import PromiseState
 from kept.protocol.responses import PromiseResult, ReplayResult
 from kept.sdk import payload
 from kept.sdk.handle import Handle
-from kept.sim import base_protocol, programs, scripts
-from kept.sim.ledger import Broken
+from kept.sim import base_protocol, guards, programs, scripts
+from kept.sim.breakage import Broken
 from kept.sim.process import Process
 from kept.sim.programs import Program
 from kept.sim.requests import RawClient
@@ -58,10 +59,13 @@ class Client:
         self._app = app
         self._raw: RawClient
         self._addresses = sorted(world.reachable())
-        self._scripts = scripts.playable(world.mix)
+        allowed = world.plan.programs
+        self._scripts = [
+            name for name in scripts.playable(world.mix) if allowed is None or name in allowed
+        ]
         self._waiting = 0
         self._doing = 0
-        self._number = 0
+        self._drawn = 0
 
     async def run(self) -> None:
         """Goes on until the process dies; once the world is not busy it only ends what is begun."""
@@ -71,50 +75,54 @@ class Client:
             pid,
             self._connection,
             self._runtime,
-            self._random,
             self._world.ledger.succeeded,
             self._addresses,
             self._world.ledger.break_off,
+            self._world.plan.kinds,
         )
+        guards.contend(self._world, self._process, self._runtime, self._connection)
         while True:
-            await self._runtime.sleep(self._random.expovariate(1 / PAUSE_SECONDS))
+            pause = PAUSE_SECONDS * self._world.pace
+            await self._runtime.sleep(self._random.expovariate(1 / pause))
+            self._drawn += 1
             if not self._world.busy:
                 await self._help_all()
-            elif self._doing < MAX_DOING:
+            elif self._doing < MAX_DOING and self._world.may_act(f"{pid}#{self._drawn}"):
                 self._doing += 1
-                self._runtime.spawn(self._do_something(), "client-work")
+                self._runtime.spawn(self._do_something(self._drawn), "client-work")
 
     @property
     def _connection(self) -> Connection:
         return self._app.connection
 
-    async def _do_something(self) -> None:
+    async def _do_something(self, number: int) -> None:
+        # Of its own, so that an action that a plan leaves out shifts none of the others.
+        random = self._world.random(f"client {self._process} {number}")
         try:
-            if self._scripts and self._random.random() < SHARE_OF_SCRIPTS:
-                await self._play()
-            elif self._random.random() < SHARE_OF_STARTS and self._waiting < MAX_WAITING_HANDLES:
-                await self._start()
+            if self._scripts and random.random() < SHARE_OF_SCRIPTS:
+                await self._play(number, random)
+            elif random.random() < SHARE_OF_STARTS and self._waiting < MAX_WAITING_HANDLES:
+                await self._start(number, random)
             else:
-                await self._raw.ask()
+                await self._raw.ask(random)
         except KeptError as error:
             self._world.trace.note("failed", self._process.name, type(error).__name__)
         finally:
             self._doing -= 1
 
-    async def _play(self) -> None:
+    async def _play(self, number: int, random: Random) -> None:
         """A script: the one that has been played least, or any."""
         counts = self._world.trace.counts
-        name = self._random.choice(self._scripts)
-        if self._random.random() < SHARE_OF_RARE:
+        name = random.choice(self._scripts)
+        if random.random() < SHARE_OF_RARE:
             name = min(self._scripts, key=lambda each: counts[f"script {each}"])
-        self._number += 1
-        key = f"{name.partition('@')[0]}-{self._process.name}-{self._process.incarnation}-{self._number}"
+        key = f"{name.partition('@')[0]}-{self._process.name}-{self._process.incarnation}-{number}"
         mix = self._world.mix
         play = Script(
             key,
             self._connection,
             self._runtime,
-            self._random,
+            random,
             exact=scripts.is_exact(mix),
             prompt=mix.prompt,
         )
@@ -126,17 +134,18 @@ class Client:
 
     # -- work
 
-    async def _start(self) -> None:
-        self._number += 1
-        id = f"{self._process.name}-{self._process.incarnation}-{self._number}"
-        if self._random.random() < SHARE_OF_BASE:
-            await self._start_base(f"base-{id}")
+    async def _start(self, number: int, random: Random) -> None:
+        id = f"{self._process.name}-{self._process.incarnation}-{number}"
+        if random.random() < SHARE_OF_BASE:
+            await self._start_base(f"base-{id}", random)
             return
-        program = programs.draw_program(self._random)
-        if self._random.random() < SHARE_OF_RACES:
+        program = programs.draw_program(random)
+        if random.random() < SHARE_OF_RACES:
             # What it is must not depend on who is first.
             id = f"race-{int(self._world.loop.time() / 10)}"
             program = programs.draw_program(self._world.random(id))
+        if not self._may_start(program.function):
+            return
         if program.hostile_id:
             id = f"{id} ☃/ü\u2028%2F"
         function = self._app.functions[program.function]
@@ -148,11 +157,17 @@ class Client:
             timeout = program.timeout
             handle = await self._app.start(function, *program.args, id=id, timeout=timeout)
         self._started(id, program, handle)
-        if self._random.random() < SHARE_OF_LISTENERS:
-            await self._listen(id)
+        if random.random() < SHARE_OF_LISTENERS:
+            await self._listen(id, random)
 
-    async def _start_base(self, id: str) -> None:
-        plan = base_protocol.draw_plan(self._random, self._addresses)
+    def _may_start(self, program: str) -> bool:
+        allowed = self._world.plan.programs
+        return allowed is None or program in allowed
+
+    async def _start_base(self, id: str, random: Random) -> None:
+        plan = base_protocol.draw_plan(random, self._addresses)
+        if not self._may_start(base_protocol.FUNCTION):
+            return
         create = r.PromiseCreate(
             id,
             self._runtime.now_ms() + BASE_LIFETIME_MS,
@@ -163,7 +178,7 @@ class Client:
         if response.ok:
             program = Program(base_protocol.FUNCTION, (), (plan.total,))
             self._started(id, program, self._app.handle(id))
-            await self._listen(id)
+            await self._listen(id, random)
 
     def _started(self, id: str, program: Program, handle: Handle[object]) -> None:
         self._world.goals.expect(id, program)
@@ -176,8 +191,8 @@ class Client:
         if program.halted:
             spawn(self._halt(id), f"halt-{id}")
 
-    async def _listen(self, id: str) -> None:
-        address = self._random.choice(self._addresses)
+    async def _listen(self, id: str, random: Random) -> None:
+        address = random.choice(self._addresses)
         if address.startswith("poll://any"):
             return
         response = await self._connection.send(r.PromiseRegisterListener(id, address))
@@ -207,7 +222,8 @@ class Client:
 
     async def _approve(self, id: str) -> None:
         """Settles the promise of an approval, as soon as the workflow has made it."""
-        await self._runtime.sleep(self._random.uniform(0, LONGEST_APPROVAL_SECONDS))
+        random = self._world.random(f"approval of {id}")
+        await self._runtime.sleep(random.uniform(0, LONGEST_APPROVAL_SECONDS))
         value = payload.encode("yes")
         settle = r.PromiseSettle(f"{id}.{programs.APPROVAL}", PromiseState.RESOLVED, value)
         while True:
@@ -250,10 +266,11 @@ class Client:
 
     async def _halt(self, id: str) -> None:
         """Halts work as an operator does, and lets it go on after a while."""
-        await self._runtime.sleep(self._random.uniform(0, CANCEL_AFTER_SECONDS))
+        random = self._world.random(f"halt of {id}")
+        await self._runtime.sleep(random.uniform(0, CANCEL_AFTER_SECONDS))
         try:
             await self._connection.send(r.TaskHalt(id))
-            await self._runtime.sleep(self._random.uniform(0, CANCEL_AFTER_SECONDS))
+            await self._runtime.sleep(random.uniform(0, CANCEL_AFTER_SECONDS))
         finally:
             await self._let_go_on(id)
 
@@ -264,7 +281,8 @@ class Client:
             self._world.trace.note("failed", self._process.name, "task.continue")
 
     async def _cancel(self, handle: Handle[object]) -> None:
-        await self._runtime.sleep(self._random.uniform(0, CANCEL_AFTER_SECONDS))
+        random = self._world.random(f"cancellation of {handle.id}")
+        await self._runtime.sleep(random.uniform(0, CANCEL_AFTER_SECONDS))
         try:
             await handle.cancel()
         except KeptError as error:

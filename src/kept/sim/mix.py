@@ -20,6 +20,10 @@ SHARES: Final = {
     "broken_after": (0.002, 0.02, 0.08),
     "duplicated": (0.01, 0.05, 0.2),
     "commit_fails": (0.002, 0.02, 0.1),
+    "commit_unclear": (0.005, 0.05),
+    "begin_fails": (0.005, 0.05),
+    "load_fails": (0.001, 0.01),
+    "save_fails": (0.001, 0.01),
     "scan_fails": (0.002, 0.02),
     "notice_lost": (0.05, 0.5),
 }
@@ -35,6 +39,9 @@ PERIODS: Final = {
     "stall": (40.0, 15.0),
     "clock_jump": (60.0, 20.0),
     "store_outage": (90.0, 40.0),
+    "disk_full": (90.0, 40.0),
+    "disk_busy": (90.0, 40.0),
+    "power_cut": (90.0, 40.0),
     "receiver_crash": (40.0, 15.0),
     "stream_break": (30.0, 8.0),
     "stream_stall": (60.0, 20.0),
@@ -46,6 +53,7 @@ SHARE_OF_FAULTS: Final = 0.5
 # So many seeds have no fault at all: there, a step that runs twice is an error.
 SHARE_OF_CALM: Final = 0.2
 SHARE_OF_EMBEDDED: Final = 0.25
+SHARE_OF_SQLITE: Final = 0.5
 # So many seeds have workers that keep few suspended workflows in memory, and replay often.
 SHARE_OF_SMALL_CACHES: Final = 0.4
 SMALL_CACHES: Final = (0, 1, 3)
@@ -70,11 +78,16 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     drift: float
     # Callbacks of one process in any order, beyond what asyncio promises.
     shuffled: bool
+    # "memory" or "sqlite": what the disk holds.
     store: str
     # Workers have an engine of their own on the disk, and reach no server.
     embedded: bool
     lease_seconds: float
     faults: dict[str, float]
+
+    def replace(self, **changes: object) -> Mix:
+        """The mix with other fields."""
+        return msgspec.structs.replace(self, **changes)
 
     @property
     def calm(self) -> bool:
@@ -111,7 +124,7 @@ def draw_mix(seed: int) -> Mix:
         clock_spread_ms=random.choice((0, 50, 2_000)) if faults else 0,
         drift=random.choice((0.0, 0.001, 0.02)) if faults else 0.0,
         shuffled=False,
-        store="memory",
+        store="sqlite" if random.random() < SHARE_OF_SQLITE else "memory",
         embedded=embedded,
         lease_seconds=random.choice((3.0, 8.0, 15.0)),
         faults=faults,

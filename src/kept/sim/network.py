@@ -18,12 +18,14 @@ from kept.sim.mix import Mix
 from kept.sim.process import Process
 from kept.sim.recording import Recording
 from kept.sim.streams import Stream
-from kept.sim.trace import Trace
+from kept.sim.strikes import Strikes
+from kept.sim.trace import FAULT, Trace
 from kept.transports.base import DeliveryFailedError
 from kept.transports.http import DELIVERY_TIMEOUT_SECONDS
 
 Application: TypeAlias = Callable[..., Any]
 
+SENT: Final = "sent"
 # How many times longer than others an overtaken message takes.
 OVERTAKEN_FACTOR: Final = 10.0
 # After this long a client learns that its connection was reset.
@@ -81,12 +83,14 @@ class Network:
         mix: Mix,
         trace: Trace,
         recording: Recording,
+        strikes: Strikes,
     ) -> None:
         self.loop = loop
         self._recording = recording
         self._random = random
         self._mix = mix
         self._trace = trace
+        self._strikes = strikes
         self._listeners: dict[str, Listener] = {}
         self._hooks: dict[str, Hook] = {}
         self._cut: dict[tuple[str, str], None] = {}
@@ -138,6 +142,8 @@ class Network:
         flight = Flight(self._numbers, client, self.loop.create_future())
         fate = self._fate()
         self._note("post", client.name, f"{flight.number} {server}{path} {fate}", body)
+        if fate != SENT:
+            self._note(f"{FAULT}{fate}", client.name, f"message {flight.number} to {server}")
         delay = self._delay()
         if fate == "refused":
             self._later(delay, flight.fail, NotSentError("refused by the simulation"))
@@ -153,14 +159,15 @@ class Network:
 
     def _fate(self) -> str:
         if not self.faulty:
-            return "sent"
+            return SENT
         draw = self._random.random()
         for fate in ("refused", "lost", "broken_before", "broken_after", "duplicated"):
             draw -= self._mix.faults.get(fate, 0.0)
             if draw < 0:
-                self._trace.counts[f"fault {fate}"] += 1
+                if not self._strikes.allow(fate):
+                    return SENT
                 return fate
-        return "sent"
+        return SENT
 
     def _deliver(self, flight: Flight, server: str, path: str, body: bytes, fate: str) -> None:
         if (flight.client.name, server) in self._cut:

@@ -57,7 +57,7 @@ async def run(world: World, role: str, process: Process, runtime: SimulatedRunti
 
 async def _serve(world: World, process: Process, runtime: Runtime) -> None:
     poll = PollTransport(runtime)
-    store = world.disk.store(process)
+    store = world.disk.store(process, runtime)
     push = SimulatedPush(world.network, process)
     engine = Engine(store, runtime, EngineConfig(), transports=(poll, push), observer=store)
     poll.on_connect = lambda group: engine.receiver_connected()
@@ -150,7 +150,7 @@ class SimulatedApp(App):
         )
 
     async def _embedded(self) -> Connection:
-        store = self.world.disk.store(self.process)
+        store = self.world.disk.store(self.process, self._runtime)
         engine = Engine(store, self._runtime, EngineConfig(), observer=store)
         await engine.start()
         recording, process = self.world.recording, self.process

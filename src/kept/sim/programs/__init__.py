@@ -13,12 +13,14 @@ from kept.sim.programs import branches, calls, failing, jobs, waiting, working
 from kept.sim.programs.program import Drawn, Program
 from kept.sim.programs.steps import Steps
 
-__all__ = ["APPROVAL", "Program", "draw_program", "register"]
+__all__ = ["APPROVAL", "PROGRAM_NAMES", "Program", "draw_program", "register"]
 
 APPROVAL: Final = waiting.APPROVAL
 
 _THEMES: Final = (jobs, working, waiting, branches, calls, failing)
 _CHOICES: Final[tuple[Drawn, ...]] = tuple(each for theme in _THEMES for each in theme.CHOICES)
+# The functions that clients start, by name.
+PROGRAM_NAMES: Final = tuple(dict.fromkeys(choice(Random(0)).function for choice in _CHOICES))
 
 
 def draw_program(random: Random) -> Program:

@@ -10,11 +10,14 @@ from random import Random
 from typing import Any, Final, NoReturn, TypeVar
 
 from kept.client.connection import Connection
+from kept.errors import ConnectionFailedError
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.records import PromiseRecord, Value
 from kept.protocol.responses import (
+    INTERNAL,
     OK,
+    UNAVAILABLE,
     AcquiredTask,
     ClaimResult,
     PromiseResult,
@@ -22,13 +25,16 @@ from kept.protocol.responses import (
     TaskResult,
 )
 from kept.runtime import Runtime
-from kept.sim.ledger import Broken
+from kept.sim.breakage import Broken
 
 DataT = TypeVar("DataT")
 
 LIFETIME_MS: Final = 86_400_000
 LEASE_MS: Final = 3_600_000
 _UUID_BYTES: Final = 16
+ASK_AGAIN_SECONDS: Final = 0.5
+# What an engine says of a commit about which it could not find out.
+UNKNOWN_OUTCOME: Final = "may have been applied"
 
 
 class Script:
@@ -60,8 +66,14 @@ class Script:
     async def ask(
         self, request: r.Request, status: int = OK, *, request_id: str | None = None
     ) -> Response:
-        """An answer that must have this status."""
+        """An answer that must have this status; asked again where nothing was applied. Raises
+        `ConnectionFailedError` where nobody knows what was: then the rest cannot be foreseen."""
         response = await self._connection.send(request, request_id=request_id)
+        while response.status == UNAVAILABLE != status:
+            await self.runtime.sleep(ASK_AGAIN_SECONDS)
+            response = await self._connection.send(request, request_id=request_id)
+        if response.status == INTERNAL and UNKNOWN_OUTCOME in str(response.data):
+            raise ConnectionFailedError(f"{request.kind}: {response.data}")
         if response.status != status:
             self.fail(f"{request}: {response.status} {response.data}, not {status}")
         return response
