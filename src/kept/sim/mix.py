@@ -11,6 +11,8 @@ from typing import Final
 
 import msgspec
 
+from kept.sim.bounds import draw_bounds
+
 # Each fault that may be in a mix: the rates (per exchange or per commit) or the mean seconds between
 # two of them, from mild to brutal.
 SHARES: Final = {
@@ -84,6 +86,8 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     embedded: bool
     lease_seconds: float
     faults: dict[str, float]
+    # Constants of the system that are small here, by name.
+    bounds: dict[str, int] = {}
 
     def replace(self, **changes: object) -> Mix:
         """The mix with other fields."""
@@ -128,4 +132,5 @@ def draw_mix(seed: int) -> Mix:
         embedded=embedded,
         lease_seconds=random.choice((3.0, 8.0, 15.0)),
         faults=faults,
+        bounds=draw_bounds(seed, calm=not faults),
     )

@@ -37,9 +37,11 @@ TARGETS: Final = ("poll://any@nobody", "queue://raw", "queue://raw", "queue://or
 # On the first, some claims want some functions only.
 QUEUES: Final = ("raw", "ordered")
 MAX_PAGES: Final = 50
-LISTENER: Final = "poll://uni@nobody/listener"
+# Of several, so that a settlement may have more to tell than one step does.
+LISTENERS: Final = tuple(f"poll://uni@nobody/listener-{number}" for number in range(4))
 SCHEDULES: Final = 3
-CRONS: Final = ("*/30 * * * * *", "* * * * *")
+# A frequent one misses several instants in any outage.
+CRONS: Final = ("*/30 * * * * *", "* * * * *", "*/4 * * * * *")
 DEADLINE_MS: Final = (500, 5_000, 60_000)
 LEASE_MS: Final = (1_000, 5_000, 30_000)
 STATES: Final = (PromiseState.RESOLVED, PromiseState.REJECTED, PromiseState.REJECTED_CANCELED)
@@ -244,7 +246,7 @@ class RawClient:
         return r.PromiseChildren(self._id())
 
     def listener(self) -> r.Request:
-        address = self._random.choice((LISTENER, *self._addresses))
+        address = self._random.choice((*LISTENERS, *self._addresses))
         return r.PromiseRegisterListener(self._id(), address)
 
     def callback(self) -> r.Request:

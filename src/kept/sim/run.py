@@ -15,6 +15,7 @@ import msgspec
 
 from kept.check.history import History
 from kept.check.incident import Breakage
+from kept.sim.bounds import bounded
 from kept.sim.breakage import Broken, breakage_of
 from kept.sim.faults import Faults
 from kept.sim.guards import GUARD_KINDS
@@ -89,7 +90,7 @@ def play_plan(plan: Plan, kept_events: int | None = KEPT_EVENTS) -> Played:
     """Plays a plan. Its world keeps so many events of its trace, None all."""
     kernel = Process("kernel")
     loop = SimulatedLoop(Random(f"{plan.seed}/order"), kernel, shuffled=plan.mix.shuffled)
-    with _undisturbed():
+    with _undisturbed(), bounded(plan.mix.bounds):
         world = World(plan, loop, kept_events)
         complaints = Complaints(world.ledger.break_off)
         with _heard(complaints):

@@ -37,6 +37,7 @@ from kept.sim.recording import Recording, ServerClock
 from kept.sim.runtime import EPOCH_MS, Clock, OnlookersRuntime, SimulatedRuntime
 from kept.sim.strikes import Strikes
 from kept.sim.trace import KEPT_EVENTS, Trace
+from kept.sim.witness import Witness
 
 # What one tick of the command line is.
 TICK_SECONDS: Final = 1.0
@@ -118,6 +119,7 @@ class World:
         self._questions = self.random("questions")
         self.inspector = Inspector(mix, self.ledger, self.milliseconds, self.reachable())
         self.monitor.inspector = self.inspector
+        self.ledger.witness = Witness(mix, self.ledger, self.monitor.state, loop.time)
         self.deliveries.on_unblock = self.inspector.unblocked
         loop.after_callback = self._after_callback
 

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any, Final, NoReturn, TypeVar
 
 from kept.client.connection import Connection
+from kept.client.retry import REFUSED_FOR_NOW
 from kept.errors import ConnectionFailedError
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
@@ -17,7 +18,6 @@ from kept.protocol.records import PromiseRecord, Value
 from kept.protocol.responses import (
     INTERNAL,
     OK,
-    UNAVAILABLE,
     AcquiredTask,
     ClaimResult,
     PromiseResult,
@@ -69,7 +69,7 @@ class Script:
         """An answer that must have this status; asked again where nothing was applied. Raises
         `ConnectionFailedError` where nobody knows what was: then the rest cannot be foreseen."""
         response = await self._connection.send(request, request_id=request_id)
-        while response.status == UNAVAILABLE != status:
+        while response.status in REFUSED_FOR_NOW and response.status != status:
             await self.runtime.sleep(ASK_AGAIN_SECONDS)
             response = await self._connection.send(request, request_id=request_id)
         if response.status == INTERNAL and UNKNOWN_OUTCOME in str(response.data):
