@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -33,10 +33,18 @@ class Audit:
     and nothing else that is not there now.
     """
 
-    def __init__(self, connection: Connection, state: Callable[[], State], now: Callable[[], int]):
+    def __init__(
+        self,
+        connection: Connection,
+        state: Callable[[], State],
+        now: Callable[[], int],
+        quiet: Callable[[], Awaitable[None]],
+    ) -> None:
         self._connection = connection
         self._state = state
         self._now = now
+        # Returns when no commit is under way.
+        self._quiet = quiet
         self.rows = 0
 
     async def run(self) -> None:
@@ -124,6 +132,8 @@ class Audit:
         field: str,
         expected: Callable[[], set[str]],
     ) -> None:
+        # What a commit under way has done, a search may not see yet.
+        await self._quiet()
         before = expected()
         seen: list[str] = []
         cursor: str | None = None

@@ -48,6 +48,7 @@ LONGEST_STOP_SECONDS: Final = 60.0
 TICKS_PER_COMPARISON: Final = 20
 # A run of so many ticks is as busy as clients can be.
 PACED_TICKS: Final = 200
+QUIET_CHECK_SECONDS: Final = 0.001
 # Once faults have stopped, everything pending settles within this, and a background step that is
 # enabled is taken within that.
 SETTLE_SECONDS: Final = 3_600
@@ -323,6 +324,11 @@ class World:
             return f"{overdue[0].name} of {overdue[0].id} is overdue"
         return overdue_entry(self)
 
+    async def _quiet(self) -> None:
+        """Returns when nobody is in the middle of a transaction."""
+        while not self.disk.quiet:
+            await self.loop.pause(QUIET_CHECK_SECONDS)
+
     async def _audit(self) -> None:
         """Somebody walks all pages, while nothing else happens but time."""
         runtime = SimulatedRuntime(
@@ -331,7 +337,7 @@ class World:
         servers = [m.name for m in self.machines.values() if m.role == "server"]
         exchange = self.network.exchange(self.loop.kernel, servers)
         connection = HttpConnection(roles.URL, runtime, exchange=exchange)
-        audit = Audit(connection, self.monitor.state, lambda: self.disk.medium.clock)
+        audit = Audit(connection, self.monitor.state, lambda: self.disk.medium.clock, self._quiet)
         await audit.run()
         await connection.close()
         self.ledger.checked += audit.rows
