@@ -9,10 +9,10 @@ from kept.machine import buckets, guards, line, locks
 from kept.machine.step import Step
 from kept.protocol import guard_requests as g
 from kept.protocol.entries import Bucket, Entry, Guard, Lock
-from kept.protocol.responses import OK, GuardAdvanceResult, Response
+from kept.protocol.responses import OK, GuardAdvanceResult, Nothing, Response
 from kept.sim import guards as contention
 from kept.sim import world
-from tests.sim.test_injected_bugs import broken_by
+from tests.sim.hunting import broken_by
 
 TICKS = 30
 # Waiting for what never comes need not take longer to be noticed.
@@ -41,7 +41,7 @@ def test_a_stale_holder_that_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """A heartbeat that does not look at the fence is caught."""
 
     def careless(step: Step, request: g.LockHeartbeat | g.LockRelease) -> Response:
-        return Response(OK, locks.Nothing())
+        return Response(OK, Nothing())
 
     monkeypatch.setitem(locks_handlers(), g.LockRelease, careless)
     assert "stale lock holders are refused" in broken_by(ticks=TICKS)

@@ -91,7 +91,7 @@ def test_what_a_plan_takes_away_does_not_happen() -> None:
     assert again.outcome.broken is None
     assert again.world.strikes.struck.get(fault, []) in ([], [1])
     assert set(again.world.actions) <= set(few)
-    assert {goal.program.function for goal in again.world.goals.values()} <= {"job"}
+    assert {goal.program.function for goal in again.world.goals} <= {"job"}
 
 
 @pytest.mark.usefixtures("_dropped")

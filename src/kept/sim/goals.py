@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from kept.check.state import State
@@ -34,6 +34,9 @@ class Goals:
 
     def __len__(self) -> int:
         return len(self._goals)
+
+    def __iter__(self) -> Iterator[Goal]:
+        return iter(self._goals.values())
 
     def expect(self, id: str, program: Program) -> None:
         """Work was started, and that was acknowledged."""
