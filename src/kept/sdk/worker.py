@@ -184,10 +184,18 @@ class Worker:
         now = self._services.runtime.monotonic()
         for acquired in response.data.tasks:
             lease = Lease(acquired, now)
+            self._supersede(lease)
             task = self._services.runtime.spawn(self._work(lease), f"kept-task-{lease.id}")
             self._held[lease.id] = (lease, task)
             self._tasks[task] = None
             task.add_done_callback(self._task_ended)
+
+    def _supersede(self, lease: Lease) -> None:
+        """A task that comes again while it is held is lost under its former version: that run hears
+        of no heartbeat any more, and must not go on beside the new one."""
+        former = self._held.get(lease.id)
+        if former is not None:
+            self._lose(former[0], f"version {lease.version} has been claimed")
 
     def _functions(self) -> list[str] | None:
         """What this worker can run; others may have what it cannot (B9)."""

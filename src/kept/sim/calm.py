@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from kept.client.connection import Connection
@@ -11,13 +10,10 @@ from kept.protocol.records import PromiseState
 from kept.protocol.responses import SHED, PromiseResult, Response
 from kept.sim.breakage import Broken
 from kept.sim.inspector import LATE_MS
-from kept.sim.ledger import Ledger
-from kept.sim.mix import Mix
 from kept.sim.programs.failing import STEP_ATTEMPTS
 from kept.sim.programs.jobs import DOOMED_ATTEMPTS
 
 if TYPE_CHECKING:
-    from kept.sim.inspector import Inspector
     from kept.sim.world import World
 
 # How often what fails on purpose is tried, by what its key contains.
@@ -52,21 +48,17 @@ class TimedConnection:
     def __init__(
         self,
         inner: Connection,
-        ledger: Ledger,
-        inspector: Inspector,
-        mix: Mix,
-        now: Callable[[], float],
+        world: World,
     ) -> None:
         self._inner = inner
-        self._ledger = ledger
-        self._inspector = inspector
-        self._mix = mix
-        self._now = now
+        self._world = world
 
     async def send(self, request: r.Request, *, request_id: str | None = None) -> Response:
-        asked = self._now()
+        asked = self._world.milliseconds()
         response = await self._inner.send(request, request_id=request_id)
-        if self._mix.prompt and isinstance(request, r.PromiseWait):
+        # Servers that stop answer whoever waits.
+        timed = self._world.mix.prompt and self._world.restarting
+        if timed and isinstance(request, r.PromiseWait):
             self._waited(request, asked, response)
         return response
 
@@ -74,10 +66,12 @@ class TimedConnection:
         if not isinstance(response.data, PromiseResult):
             return
         if response.data.promise.state is not PromiseState.PENDING:
-            self._inspector.waited(request.id, asked)
-        elif self._now() - asked < request.timeout - LATE_MS:
-            why = f"{request.id}: {self._now() - asked:.0f} of {request.timeout} ms"
-            self._ledger.break_off("waits are as long as asked", why)
+            self._world.inspector.waited(request.id, asked)
+            return
+        waited = self._world.milliseconds() - asked
+        if waited < request.timeout - LATE_MS:
+            why = f"{request.id}: {waited:.0f} of {request.timeout} ms"
+            self._world.ledger.break_off("waits are as long as asked", why)
 
     async def close(self) -> None:
         await self._inner.close()

@@ -76,7 +76,8 @@ class Faults:
         world.disk.crash_before = world.disk.crash_after = False
         for machine in world.machines.values():
             if machine.process is not None:
-                machine.process.stalled_until = 0.0
+                process = machine.process
+                process.stalled_until = min(process.stalled_until, world.loop.time())
                 machine.process.callbacks_left = None
         world.trace.note("calm", "world")
 

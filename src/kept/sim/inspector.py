@@ -177,7 +177,7 @@ class Inspector:
             self._ledger.break_off("leases last", f"{before} expired at {now}")
         if task.failures != before.failures + 1:
             self._ledger.break_off("failures are counted", f"{task} after its lease expired")
-        if self._mix.calm and (before.pid or "").startswith(HEARTBEATING):
+        if self._mix.gentle and (before.pid or "").startswith(HEARTBEATING):
             self._ledger.break_off("heartbeats keep leases", f"{before} expired at {now}")
         if task.state is not TaskState.PENDING:
             return

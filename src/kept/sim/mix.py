@@ -54,6 +54,8 @@ COMMITS: Final = ((0.0, 0.0), (0.001, 0.005), (0.005, 0.1))
 SHARE_OF_FAULTS: Final = 0.5
 # So many seeds have no fault at all: there, a step that runs twice is an error.
 SHARE_OF_CALM: Final = 0.2
+# Of those, some have workers that leave in good order.
+SHARE_OF_GENTLE: Final = 0.2
 SHARE_OF_EMBEDDED: Final = 0.25
 SHARE_OF_SQLITE: Final = 0.5
 # So many seeds have workers that keep few suspended workflows in memory, and replay often.
@@ -99,6 +101,11 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
         return not self.faults
 
     @property
+    def gentle(self) -> bool:
+        """Whether workers go, if they do, in good order only: then no lease runs out."""
+        return self.faults.keys() <= {"worker_stop"}
+
+    @property
     def prompt(self) -> bool:
         """Whether, besides, messages and commits are fast: then nothing may come late."""
         return self.calm and self.delay in DELAYS[:2] and self.commit_seconds in COMMITS[:2]
@@ -112,6 +119,9 @@ def draw_mix(seed: int) -> Mix:
         for name, choices in (*SHARES.items(), *PERIODS.items()):
             if random.random() < SHARE_OF_FAULTS:
                 faults[name] = random.choice(choices)
+    troubled = bool(faults)
+    if not troubled and random.random() < SHARE_OF_GENTLE:
+        faults["worker_stop"] = random.choice((40.0, 15.0))
     servers = random.choice((1, 1, 2, 3))
     embedded = random.random() < SHARE_OF_EMBEDDED
     if servers == 1 and not embedded:
@@ -122,11 +132,11 @@ def draw_mix(seed: int) -> Mix:
         clients=random.choice((1, 2, 3)),
         receivers=random.choice((1, 2, 2, 3)),
         cache=random.choice(SMALL_CACHES) if random.random() < SHARE_OF_SMALL_CACHES else None,
-        delay=random.choice(DELAYS if faults else (*DELAYS, *DELAYS[:2])),
-        overtaken=random.choice((0.0, 0.05, 0.2)) if faults else 0.0,
-        commit_seconds=random.choice(COMMITS if faults else (*COMMITS, *COMMITS[:2])),
-        clock_spread_ms=random.choice((0, 50, 2_000)) if faults else 0,
-        drift=random.choice((0.0, 0.001, 0.02)) if faults else 0.0,
+        delay=random.choice(DELAYS if troubled else (*DELAYS, *DELAYS[:2])),
+        overtaken=random.choice((0.0, 0.05, 0.2)) if troubled else 0.0,
+        commit_seconds=random.choice(COMMITS if troubled else (*COMMITS, *COMMITS[:2])),
+        clock_spread_ms=random.choice((0, 50, 2_000)) if troubled else 0,
+        drift=random.choice((0.0, 0.001, 0.02)) if troubled else 0.0,
         shuffled=False,
         store="sqlite" if random.random() < SHARE_OF_SQLITE else "memory",
         embedded=embedded,

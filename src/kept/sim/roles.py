@@ -145,9 +145,7 @@ class SimulatedApp(App):
         world = self.world
         recorded = world.recording.connection(connection, self.process)
         observed = ObservedConnection(recorded, world.ledger, self.process)
-        return TimedConnection(
-            observed, world.ledger, world.inspector, world.mix, world.milliseconds
-        )
+        return TimedConnection(observed, world)
 
     async def _embedded(self) -> Connection:
         store = self.world.disk.store(self.process, self._runtime)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import kept
+from kept.protocol import requests as r
 from tests.unit.sdk.site import DEADLINE_SECONDS, site
 
 
@@ -28,3 +29,31 @@ async def test_a_worker_that_hears_nothing_stops() -> None:
         await started.wait()
         connection.broken.set()
         await stopped.wait()
+
+
+async def test_a_run_under_a_former_version_stops() -> None:
+    """A task that this worker claims again has been lost in between: only the new run goes on."""
+    app = kept.App()
+    runs: list[asyncio.Event] = []
+    started = asyncio.Semaphore(0)
+
+    @app.function
+    async def endless() -> None:
+        stopped = asyncio.Event()
+        runs.append(stopped)
+        started.release()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    async with site() as place, asyncio.timeout(DEADLINE_SECONDS):
+        worker = place.worker(app, place.connection())
+        handle = await place.app(app).start(endless)
+        await started.acquire()
+        # As after an expired lease of which this worker has not heard yet.
+        await place.connection().send(r.TaskRelease(handle.id, 1))
+        await started.acquire()
+        await runs[0].wait()
+        assert not runs[1].is_set()
+        assert [lease.version for lease, _ in worker._held.values()] == [2]

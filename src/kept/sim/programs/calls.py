@@ -12,7 +12,8 @@ from kept.sdk.functions import Function
 from kept.sim.programs.program import Drawn, Program
 from kept.sim.programs.steps import Steps
 
-LONG_SECONDS: Final = 40.0
+# Nobody waits so long: who is abandoned is cancelled.
+LONG_SECONDS: Final = 20_000.0
 WIDE: Final = 70
 
 

@@ -14,6 +14,7 @@ from kept.sim.programs.program import Drawn, Program
 from kept.sim.programs.steps import Steps
 
 APPROVAL: Final = "approval"
+ROUNDING_SECONDS: Final = 0.002
 
 
 def register(app: App, steps: Steps) -> list[Function[..., Any]]:
@@ -78,7 +79,20 @@ def register(app: App, steps: Steps) -> list[Function[..., Any]]:
             return ending
         return "somebody settled it"
 
-    return [sleeper, naps, approval, race, impatient, bounded]
+    @app.function
+    async def clocked(ctx: Context, seconds: float) -> str:
+        """The code's own clock moves with what it waits for."""
+        clock = asyncio.get_running_loop().time
+        first = clock()
+        await ctx.run(step, f"{ctx.id}/before")
+        second = clock()
+        await ctx.sleep(seconds)
+        slept = clock() - second
+        await ctx.run(step, f"{ctx.id}/after")
+        moved = clock() >= second + seconds > first
+        return "in order" if moved and slept >= seconds - ROUNDING_SECONDS else f"{slept:.3f} s"
+
+    return [sleeper, naps, approval, race, impatient, bounded, clocked]
 
 
 def _sleeper(random: Random) -> Program:
@@ -122,6 +136,12 @@ def _bounded(random: Random) -> Program:
     return Program("bounded", (0.1, 900.0), ("slept",), effects=("slept",))
 
 
+def _clocked(random: Random) -> Program:
+    seconds = random.choice((0.5, 2.0))
+    return Program("clocked", (seconds,), ("in order",), effects=("before", "after"))
+
+
 CHOICES: Final[tuple[Drawn, ...]] = (
     _sleeper, _naps, _approval, _race, _impatient, _canceled, _deadline, _bounded,
+    _clocked,
 )  # fmt: skip
