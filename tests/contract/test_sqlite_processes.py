@@ -105,7 +105,9 @@ async def test_a_commit_tells_the_others(tmp_path: Path) -> None:
             _process("listen", str(path)) as second,
         ):
             assert (await _line(first), await _line(second)) == ("ready", "ready")
-            notice = Notice({("default", "q")}, {("default", "é")}, NOW, messages=True)
+            notice = Notice(
+                {("default", "q")}, settled={("default", "é")}, due_at=NOW, messages=True
+            )
             await _committing(store, notice)
             for process in (first, second):
                 line = await _line(process)

@@ -8,8 +8,12 @@ from typing import Final
 from msgspec.structs import replace
 
 from kept.machine.background import LookAtEntry
+from kept.machine.cancellation import look_at_cancellation
 from kept.machine.step import Step
 from kept.protocol.entries import Entry, EntryKind, Lock
+
+# Stops what was asked to stop in vain, and goes on to descendants (B3).
+CANCEL_SPREAD: Final = "promise.cancel.spread"
 
 
 def look_at_entry(step: Step, due: LookAtEntry) -> None:
@@ -18,6 +22,11 @@ def look_at_entry(step: Step, due: LookAtEntry) -> None:
     if entry is None or entry.due_at is None or entry.due_at > step.now:
         return
     _WHEN_DUE.get(entry.key.kind, _forget)(step, entry)
+
+
+def step_name(due: LookAtEntry) -> str:
+    """What the step is called for those who watch."""
+    return CANCEL_SPREAD if due.key.kind is EntryKind.CANCEL else "entry.due"
 
 
 def _forget(step: Step, entry: Entry) -> None:
@@ -34,4 +43,5 @@ def _lapse(step: Step, entry: Entry) -> None:
 
 _WHEN_DUE: Final[dict[EntryKind, Callable[[Step, Entry], None]]] = {
     EntryKind.LOCK: _lapse,
+    EntryKind.CANCEL: look_at_cancellation,
 }

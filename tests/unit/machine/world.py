@@ -117,6 +117,7 @@ class World:
         yield from (b.FireSchedule(m.id) for m in tables.instants.first(500, now))
         yield from (b.RetryTask(m.id) for m in tables.retries.first(500, now))
         yield from (b.ReadyTask(m.id) for m in tables.delayed.first(500, now))
+        yield from (b.LookAtEntry(m.key) for m in tables.due_entries.first(500, now))
 
     # -- looking at what is stored ---------------------------------------------------------------
 
@@ -180,7 +181,10 @@ _TAG_NAMES = {
     for name in ("target", "timer", "external", "delay", "origin", "parent", "branch", "scope")
 } | {
     name: f"kept:{name}"
-    for name in ("function", "priority", "lane", "attempts", "backoff", "exhausted")
+    for name in (
+        *("function", "priority", "lane", "attempts", "backoff", "exhausted"),
+        *("detached", "compensation"),
+    )
 }
 
 

@@ -28,7 +28,7 @@ def _walks(file: sqlite3.Connection, statement: str) -> list[str]:
     """Tables that the statement reads from one end to the other, and what it sorts for itself."""
     numbered = [int(number) for number in re.findall(r"\?(\d+)", statement)]
     count = max(numbered) if numbered else statement.count("?")
-    values = {"tenant": ""} if ":tenant" in statement else (None,) * count
+    values = {"tenant": "", "queue": "", "now": 0} if ":tenant" in statement else (None,) * count
     plan = [row[3] for row in file.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
     assert plan
     return [
