@@ -22,8 +22,6 @@ from kept.protocol.records import EMPTY, Promise, PromiseState, TaskState, Value
 from kept.protocol.responses import OK, CancelRecord, CancelResult, Response
 from kept.protocol.storage import ChildPage
 
-# The header of a canceled promise's value that says why.
-REASON_HEADER: Final = "kept-cancel-reason"
 _START: Final = ""
 
 
@@ -254,7 +252,7 @@ def with_reason(step: Step, promise: Promise, value: Value) -> Value:
 
 def reason_value(reason: str | None) -> Value:
     """A canceled promise's value."""
-    return Value(headers={REASON_HEADER: reason}) if reason else EMPTY
+    return Value(headers={tag.CANCEL_REASON_HEADER: reason}) if reason else EMPTY
 
 
 def _stored(step: Step, promise: Promise) -> Cancellation | None:

@@ -23,6 +23,8 @@ REPLAY_OF: Final = "kept:replay-of"
 # it knows, to clean up. The latter not at first: a forced one, or the end of the grace, takes it too.
 DETACHED: Final = "kept:detached"
 COMPENSATION: Final = "kept:compensation"
+# A header of a canceled promise's value: why.
+CANCEL_REASON_HEADER: Final = "kept-cancel-reason"
 # Tags that a replay under a new id leaves behind (B4): duplicates, delay and lineage.
 NOT_REPLAYED: Final = (
     DELAY,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from kept.machine.background import ExpireLease, LookAtEntry
-from kept.machine.cancellation import REASON_HEADER, cancel_key
+from kept.machine.cancellation import cancel_key
 from kept.protocol import requests as r
+from kept.protocol import tags as tag
 from kept.protocol.entries import CancelMode
 from kept.protocol.limits import CANCEL_GRACE_MS, MAX_CANCELED_PER_COMMIT
 from kept.protocol.records import PromiseState, TaskState
@@ -69,7 +70,7 @@ def test_what_never_started_is_settled_at_once(tags: dict[str, str]) -> None:
     world.create("a", **tags)
     result = cancel(world, "a", reason="not needed")
     assert (result.promise.state, result.cancel) == (CANCELED, None)
-    assert result.promise.value.headers == {REASON_HEADER: "not needed"}
+    assert result.promise.value.headers == {tag.CANCEL_REASON_HEADER: "not needed"}
     assert entries(world) == []
     assert world.claim("q") == []
 
@@ -120,7 +121,7 @@ def test_the_holder_is_told_and_ends_it() -> None:
     assert beat(world, "a", 1) == ["a"]
     assert world.status(record("a", 1, "a.cleanup", released=["a"])) == 200
     assert world.status(fulfill("a", 1, CANCELED)) == 200
-    assert world.stored("a").value.headers == {REASON_HEADER: "changed my mind"}
+    assert world.stored("a").value.headers == {tag.CANCEL_REASON_HEADER: "changed my mind"}
     world.pass_time(CANCEL_GRACE_MS)
     world.settle_down()
     assert entries(world) == []
@@ -150,7 +151,7 @@ def test_after_the_grace_it_is_stopped() -> None:
     world.pass_time(1)
     world.settle_down()
     assert state(world, "a") is CANCELED
-    assert world.stored("a").value.headers == {REASON_HEADER: "slow"}
+    assert world.stored("a").value.headers == {tag.CANCEL_REASON_HEADER: "slow"}
     assert world.status(fulfill("a", 1)) == 409
     assert entries(world) == []
 
