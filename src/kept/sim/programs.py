@@ -13,6 +13,7 @@ from kept.sdk.app import App
 from kept.sdk.context import Context
 from kept.sdk.functions import Function
 from kept.sdk.retry import Constant
+from kept.sim import purchases
 from kept.sim.ledger import Boundary
 
 FLAKY_FAILURES: Final = 2
@@ -87,6 +88,11 @@ def _canceled(random: Random) -> Program:
     return Program("sleeper", (6.0,), ("slept",), canceled=True)
 
 
+def _purchase(random: Random) -> Program:
+    depth = random.choice((0, 1, 1, 2))
+    return Program(purchases.NAME, (depth,), ("bought",), canceled=True)
+
+
 def _steps(random: Random) -> Program:
     count = random.randint(1, 12)
     return Program("in_turn", (count,), (count,))
@@ -105,6 +111,8 @@ _CHOICES: Final[tuple[Callable[[Random], Program], ...]] = (
     _podium,
     _impatient,
     _canceled,
+    _purchase,
+    _purchase,
     _steps,
 )
 
@@ -123,7 +131,7 @@ def register(
     step: Function[..., Any] = app.function(name="step", retry=Constant(attempts=None, delay=0.2))(
         steps.step
     )
-    durable = [*_working(app, steps, step), *_waiting(app, step)]
+    durable = [*_working(app, steps, step), *_waiting(app, step), *purchases.register(app, step)]
     return {function.name: function for function in (*jobs, *durable)}
 
 

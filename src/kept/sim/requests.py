@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from kept.client.connection import Connection
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
+from kept.protocol.entries import CancelMode
 from kept.protocol.records import PromiseState, TaskState, Value
 from kept.protocol.responses import (
     AcquiredTask,
@@ -197,6 +198,10 @@ class RawClient:
     def promise_children(self) -> r.Request:
         return r.PromiseChildren(self._id())
 
+    def promise_cancel(self) -> r.Request:
+        mode = self._random.choice((CancelMode.REQUEST, CancelMode.REQUEST, CancelMode.FORCE))
+        return r.PromiseCancel(self._id(), "raw", mode, recursive=self._random.random() < 0.8)
+
     def listener(self) -> r.Request:
         return r.PromiseRegisterListener(self._id(), LISTENER)
 
@@ -297,6 +302,7 @@ _TABLE: Final[tuple[tuple[type[r.Request], Builder, float], ...]] = (
     (r.PromiseWait, RawClient.promise_wait, 2),
     (r.PromiseSearch, RawClient.promise_search, 1),
     (r.PromiseChildren, RawClient.promise_children, 2),
+    (r.PromiseCancel, RawClient.promise_cancel, 2),
     (r.PromiseRegisterCallback, RawClient.callback, 4),
     (r.PromiseRegisterListener, RawClient.listener, 3),
     (r.TaskGet, RawClient.task_get, 5),

@@ -17,7 +17,7 @@ from kept.check.monitor import Monitor
 from kept.client.exchange import AnswerLostError, NotSentError
 from kept.errors import KeptError
 from kept.protocol.storage import DEFAULT_TENANT
-from kept.sim import roles
+from kept.sim import purchases, roles
 from kept.sim.disk import Disk
 from kept.sim.ledger import Boundary, Broken, Ledger
 from kept.sim.loop import SimulatedLoop
@@ -296,6 +296,9 @@ class World:
         """Each goal's promise holds a result that is right, and its effects have happened."""
         for goal in self.goals.values():
             roles.check_goal(self, goal)
+        problem = purchases.problem_of(self.monitor.state().promises, self.boundary)
+        if problem is not None:
+            self.ledger.break_off("canceled work cleans up", problem)
 
     @property
     def virtual_ms(self) -> int:
