@@ -17,7 +17,7 @@ from kept.machine.step import Step
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.entries import Cancellation, CancelMode, Entry, EntryKey, EntryKind
-from kept.protocol.limits import CANCEL_GRACE_MS, MAX_CANCELED_PER_COMMIT
+from kept.protocol.limits import MAX_CANCELED_PER_COMMIT
 from kept.protocol.records import EMPTY, Promise, PromiseState, TaskState, Value
 from kept.protocol.responses import OK, CancelRecord, CancelResult, Response
 from kept.protocol.storage import ChildPage
@@ -40,10 +40,10 @@ def promise_cancel(step: Step, request: r.PromiseCancel) -> Response:
         promise = read_promise(step, request.id)
         assert promise is not None
     entry = step.records.entry(cancel_key(request.id))
-    return Response(OK, CancelResult(promise.record(), _progress_of(promise, entry)))
+    return Response(OK, CancelResult(promise.record(), _progress_of(step, promise, entry)))
 
 
-def _progress_of(promise: Promise, entry: Entry | None) -> CancelRecord | None:
+def _progress_of(step: Step, promise: Promise, entry: Entry | None) -> CancelRecord | None:
     if entry is None:
         return None
     data = _data(entry)
@@ -53,7 +53,7 @@ def _progress_of(promise: Promise, entry: Entry | None) -> CancelRecord | None:
         data.descendants,
         data.after is not None or data.open > 0,
         data.reason,
-        data.requested_at + CANCEL_GRACE_MS if promise.pending else None,
+        data.requested_at + step.config.cancel_grace_ms if promise.pending else None,
     )
 
 
@@ -124,10 +124,10 @@ def _put(step: Step, promise: Promise, known: Cancellation | None, wanted: Cance
     if wanted.after is not None:
         due_at = step.now
     elif promise.pending:
-        due_at = wanted.requested_at + CANCEL_GRACE_MS
+        due_at = wanted.requested_at + step.config.cancel_grace_ms
     elif wanted.open > 0:
         # Those that still spread it bring it to an end; this is in case they are gone.
-        due_at = step.now + CANCEL_GRACE_MS
+        due_at = step.now + step.config.cancel_grace_ms
     if due_at is not None:
         step.records.put_entry(Entry(key, wanted, due_at))
     elif known is not None:
@@ -159,7 +159,7 @@ def look_at_cancellation(step: Step, entry: Entry) -> None:
     data = _data(entry)
     if promise is None:
         step.records.remove_entry(entry.key)
-    elif promise.pending and step.now >= data.requested_at + CANCEL_GRACE_MS:
+    elif promise.pending and step.now >= data.requested_at + step.config.cancel_grace_ms:
         # What did not stop by itself is stopped, and so is all that it started.
         _cancel(step, promise, replace(data, mode=CancelMode.FORCE))
     elif data.after is not None:
