@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from msgspec.structs import replace
-
-from kept.machine.background import LookAtEntry
+from kept.machine.background import LeaveLine, LookAtEntry
+from kept.machine.buckets import look_at_bucket
 from kept.machine.cancellation import look_at_cancellation
+from kept.machine.locks import leave_lock, look_at_lock
+from kept.machine.slots import leave_slots, look_at_slots
 from kept.machine.step import Step
-from kept.protocol.entries import Entry, EntryKind, Lock
+from kept.protocol.entries import Entry, EntryKey, EntryKind
 
 # Stops what was asked to stop in vain, and goes on to descendants (B3).
 CANCEL_SPREAD: Final = "promise.cancel.spread"
@@ -29,19 +30,24 @@ def step_name(due: LookAtEntry) -> str:
     return CANCEL_SPREAD if due.key.kind is EntryKind.CANCEL else "entry.due"
 
 
+def leave_line(step: Step, gone: LeaveLine) -> None:
+    """One that waited for a lock or a slot is gone, and its place goes to the next."""
+    _WHEN_LEFT[gone.key.kind](step, gone.key, gone.holder)
+
+
 def _forget(step: Step, entry: Entry) -> None:
     """Most entries are worth nothing any more."""
     step.records.remove_entry(entry.key)
 
 
-def _lapse(step: Step, entry: Entry) -> None:
-    """A lock whose lease is over is free; its fence stays, so that the next one is higher."""
-    assert isinstance(entry.data, Lock)
-    free = Lock(fence=entry.data.fence)
-    step.records.put_entry(replace(entry, data=free, due_at=None))
-
-
 _WHEN_DUE: Final[dict[EntryKind, Callable[[Step, Entry], None]]] = {
-    EntryKind.LOCK: _lapse,
     EntryKind.CANCEL: look_at_cancellation,
+    EntryKind.LOCK: look_at_lock,
+    EntryKind.SLOTS: look_at_slots,
+    EntryKind.BUCKET: look_at_bucket,
+}
+
+_WHEN_LEFT: Final[dict[EntryKind, Callable[[Step, EntryKey, str], None]]] = {
+    EntryKind.LOCK: leave_lock,
+    EntryKind.SLOTS: leave_slots,
 }

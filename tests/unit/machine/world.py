@@ -13,6 +13,7 @@ from kept.machine.reads import plan
 from kept.machine.step import MachineConfig
 from kept.machine.working_set import WorkingSet
 from kept.protocol import requests as r
+from kept.protocol.entries import Entry, EntryKey
 from kept.protocol.limits import NEVER_MS
 from kept.protocol.records import (
     EMPTY,
@@ -134,6 +135,9 @@ class World:
 
     def task(self, id: str) -> Task:
         return self._tables.tasks[id]
+
+    def entry(self, key: EntryKey) -> Entry | None:
+        return self._tables.entries.get(key)
 
     def letter(self, id: str) -> DeadLetter:
         return self._tables.dead_letters[id]

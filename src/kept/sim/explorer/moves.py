@@ -153,7 +153,9 @@ class Moves:
             key = (s.database, step)
             found = self._fired.get(key)
             if found is None:
-                assert not isinstance(step, b.TakeMessage | b.DeliveredMessage | b.FailedMessage)
+                assert not isinstance(
+                    step, b.TakeMessage | b.DeliveredMessage | b.FailedMessage | b.LeaveLine
+                )
                 id = step.key.name if isinstance(step, b.LookAtEntry) else step.id
                 move = self.attempt = Move(_STEP_NAMES[type(step)], id)
                 found = self._fired[key] = (move, self.databases.fire(s.database, step))

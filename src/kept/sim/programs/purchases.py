@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from random import Random
 from typing import Any, Final
 
 from kept.protocol.limits import CANCEL_GRACE_MS
@@ -12,13 +13,16 @@ from kept.sdk.app import App
 from kept.sdk.context import Context
 from kept.sdk.functions import Function
 from kept.sim.ledger import Boundary
+from kept.sim.programs.program import Drawn, Program
+from kept.sim.programs.steps import Steps
 
 NAME: Final = "purchase"
 SECONDS: Final = 6.0
 
 
-def register(app: App, step: Function[..., Any]) -> list[Function[..., Any]]:
-    """Gives an app the functions, as one process has them."""
+def register(app: App, steps: Steps) -> list[Function[..., Any]]:
+    """The functions of this theme."""
+    step = steps.step
 
     @app.function
     async def refund(ctx: Context, purchase_id: str) -> None:
@@ -37,6 +41,14 @@ def register(app: App, step: Function[..., Any]) -> list[Function[..., Any]]:
         return "bought"
 
     return [refund, purchase]
+
+
+def _purchase(random: Random) -> Program:
+    depth = random.choice((0, 1, 1, 2))
+    return Program(NAME, (depth,), ("bought",), canceled=True)
+
+
+CHOICES: Final[tuple[Drawn, ...]] = (_purchase, _purchase)
 
 
 def problem_of(promises: Mapping[str, Promise], boundary: Boundary) -> str | None:
