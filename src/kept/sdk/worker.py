@@ -184,6 +184,9 @@ class Worker:
         now = self._services.runtime.monotonic()
         for acquired in response.data.tasks:
             lease = Lease(acquired, now)
+            if (former := self._held.get(lease.id)) is not None:
+                # Heartbeats will not speak for it any more, so nothing else would stop it.
+                self._lose(former[0], "the work was claimed again")
             task = self._services.runtime.spawn(self._work(lease), f"kept-task-{lease.id}")
             self._held[lease.id] = (lease, task)
             self._tasks[task] = None
