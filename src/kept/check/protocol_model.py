@@ -186,7 +186,7 @@ class ProtocolModel:
         yield state
         if state.next_step > time:
             return
-        seen = [state]
+        seen = {state}
         waiting = deque(seen)
         while waiting:
             before = waiting.popleft()
@@ -198,7 +198,7 @@ class ProtocolModel:
                     continue
                 if len(seen) >= MAX_BACKGROUND_STATES:
                     raise Undecided(f"more than {MAX_BACKGROUND_STATES} states by background steps")
-                seen.append(after)
+                seen.add(after)
                 waiting.append(after)
                 yield after
 
