@@ -126,6 +126,7 @@ NAMES: list[tuple[str, Callable[[str], dict[str, Any]]]] = [
     ("promise.register_listener", lambda id: {"awaited": id, "address": "http://h"}),
     ("promise.wait", lambda id: {"id": id, "timeout": 0}),
     ("promise.children", lambda id: {"id": id}),
+    ("promise.cancel", lambda id: {"id": id}),
     ("task.get", lambda id: {"id": id}),
     ("task.create", lambda id: {
         "pid": "w", "ttl": 1,

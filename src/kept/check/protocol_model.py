@@ -17,8 +17,9 @@ records do not mind the order. Step 2 (listeners) and step 5 (messages) show in 
 Own extensions. `promise.wait` answers like a get. A claim is an acquire of what it answered (see
 `protocol_parts`); its order, and that an empty one had nothing to take, are not judged. A request
 asked again under the same `kept:request` gets its answer again (B1). What a search shows was stored
-at some instant between its invocation and its return. A component that uses more (duplicates by key)
-is not judged, and its verdict says so.
+at some instant between its invocation and its return. Of cancellations, a forced one of one promise
+alone is a settlement. A component that uses more (duplicates by key, requests to stop work, and
+cancellations that spread) is not judged, and its verdict says so.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ RESUMED: Final = "300"
 # leave a lease, whose end does.
 WITHOUT_LEASE: Final = frozenset(
     {
-        *("promise.create", "promise.settle", "promise.register_callback", "task.release"),
+        *("promise.create", "promise.settle", "promise.cancel", "promise.register_callback"),
+        "task.release",
         *("task.fulfill", "task.suspend", "task.fence", "task.record", "task.halt"),
         "task.continue",
     }
@@ -92,6 +94,8 @@ class ProtocolModel:
         judged = APPLIED.keys() | SEEN
         unknown = Counter(part.kind for part in setting.parts if part.kind not in judged)
         for part in setting.parts:
+            if _asks_or_spreads(part):
+                unknown["promise.cancel by request or recursive"] += 1
             unknown.update(name for name in _tags_of(part.data) if name in BEYOND)
         if not unknown:
             return None
@@ -381,6 +385,13 @@ def _preload(data: Any) -> list[JsonObject]:
     return data.get("preload", []) if isinstance(data, dict) else []
 
 
+def _asks_or_spreads(part: Part) -> bool:
+    """Whether the part is a cancellation that does more than settle one promise."""
+    if part.kind == "promise.cancel":
+        return part.data.get("mode") != "force" or part.data.get("recursive") is not False
+    return (part.data.get("action") or {}).get("kind") == "promise.cancel"
+
+
 def _tags_of(data: JsonObject) -> JsonObject:
     for inner in (data, data.get("step"), (data.get("action") or {}).get("data")):
         if isinstance(inner, dict) and isinstance(inner.get("tags"), dict):
@@ -420,6 +431,7 @@ def _looked_up(state: State, kind: str, id: str, now: int) -> JsonObject | None:
 APPLIED: Final[dict[str, Handler]] = {
     **{kind: handler for kind, handler in HANDLERS.items() if not kind.endswith(".search")},
     "promise.wait": promises.promise_get,
+    "promise.cancel": promises.promise_cancel,
     "task.claim": queues.task_claim,
     "task.claim handed back": queues.hand_back,
     "task.nack": queues.task_nack,

@@ -57,7 +57,7 @@ ADDED_FIELDS: Final = ("cancel",)
 # Kinds by which a promise is created or settled, so that its record may show their instant.
 TELLING: Final = frozenset(
     {
-        *("promise.create", "promise.settle", "promise.get", "promise.wait"),
+        *("promise.create", "promise.settle", "promise.cancel", "promise.get", "promise.wait"),
         *("task.create", "task.fulfill", "task.fence", "task.record", "schedule.create"),
     }
 )

@@ -33,6 +33,7 @@ NOUNS: Final = {
     "task": "get, search, halt, continue tasks",
     "queue": "settings and numbers of queues: limits, pause, resume, stats",
     "schedule": "create, get, list, delete schedules",
+    "cancel": "ask work to stop, or stop it, with what it started",
     "dead": "list, get, replay dead letters: work that was given up on",
     "lock": "list, show, release locks",
     "slot": "show, release slots",

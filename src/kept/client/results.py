@@ -20,6 +20,7 @@ RESULT_BY_KIND: Final[dict[str, type[a.Result]]] = {
     r.PromiseSearch.kind: a.PromisePage,
     r.PromiseWait.kind: a.PromiseResult,
     r.PromiseChildren.kind: a.PreloadResult,
+    r.PromiseCancel.kind: a.CancelResult,
     r.TaskGet.kind: a.TaskResult,
     r.TaskCreate.kind: a.AcquiredTask,
     r.TaskAcquire.kind: a.AcquiredTask,

@@ -32,8 +32,8 @@ REPEATABLE_WITH_REQUEST_ID: Final = frozenset(
 )
 
 # These change nothing the second time and answer the same: by id the first write wins (A3), and a
-# fence repeats a create or settle under a lease that still holds. A bucket may lose tokens to it, which
-# keeps its limit.
+# fence repeats a create, settle or cancel under a lease that still holds. A bucket may lose tokens to
+# it, which keeps its limit.
 REPEATABLE: Final = REPEATABLE_WITH_REQUEST_ID | frozenset(
     request.kind
     for request in (
@@ -45,6 +45,7 @@ REPEATABLE: Final = REPEATABLE_WITH_REQUEST_ID | frozenset(
         r.PromiseSearch,
         r.PromiseWait,
         r.PromiseChildren,
+        r.PromiseCancel,
         r.TaskGet,
         r.TaskFence,
         r.TaskHeartbeat,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from kept.contract.store_samples import NOW, Opens, acquired, births, promise, read, write
+from kept.contract.store_samples import NOW, Opens, acquired, births, promise, read, settled, write
 from kept.errors import BadRequestError
 from kept.protocol import tags as tag
-from kept.protocol.limits import MAX_EDGES_PER_STEP, MAX_PRELOAD_RECORDS
+from kept.protocol.limits import MAX_CHILDREN_WALKED, MAX_EDGES_PER_STEP, MAX_PRELOAD_RECORDS
 from kept.protocol.records import Promise, Value
-from kept.protocol.storage import Changes, Children, Edge, Key, Reads
+from kept.protocol.storage import Changes, ChildPage, Children, Edge, Key, PendingChildren, Reads
 from kept.stores.base import Store
 
 
@@ -155,6 +155,59 @@ class EdgeCases(Opens):
             except BadRequestError:
                 return
             raise AssertionError("the cursor was accepted")
+
+    async def test_pending_children_in_pages(self) -> None:
+        """Pending ones by id, by the tag of the parent alone; what a transaction saved is seen."""
+        tags = {tag.PARENT: "p", tag.BRANCH: "elsewhere"}
+        ids = [f"c{number}" for number in range(7)]
+        done = settled(promise("c3", tags=tags))
+        kin = births(
+            promise("p", tags={tag.PARENT: "p"}),
+            *(promise(id, tags=tags) for id in reversed(ids)),
+            promise("branch", tags={tag.BRANCH: "p"}),
+            promise("other", tags={tag.PARENT: "p2"}),
+        )
+        async with self.opened() as store:
+            await write(store, kin)
+            await write(store, Changes(promises={"c3": done}))
+            found: list[str] = []
+            after: str | None = ""
+            while after is not None:
+                wanted = ChildPage("p", after, 2)
+                loaded = await read(store, Reads(pending_children={wanted}))
+                page = loaded.pending_children[wanted]
+                assert len(page.ids) <= 2
+                assert all(loaded.promises[id] == promise(id, tags=tags) for id in page.ids)
+                found += page.ids
+                after = page.more
+            assert found == ["c0", "c1", "c2", "c4", "c5", "c6"]
+            none = ChildPage("nobody", "", 9)
+            loaded = await read(store, Reads(pending_children={none}))
+            assert loaded.pending_children == {none: PendingChildren([])}
+            async with store.transaction() as transaction:
+                late = promise("c1a", tags=tags)
+                await transaction.save("default", births(late))
+                await transaction.save(
+                    "default", Changes(promises={"c1": settled(kin.promises["c1"])})
+                )
+                wanted = ChildPage("p", "c0", 2)
+                loaded = await transaction.load("default", Reads(pending_children={wanted}), NOW)
+                assert loaded.pending_children[wanted].ids == ["c1a", "c2"]
+                assert loaded.promises["c1a"] == late
+
+    async def test_a_page_of_pending_children_is_a_bounded_walk(self) -> None:
+        """However many settled ones lie between them, a page ends, and the next goes on."""
+        tags = {tag.PARENT: "p"}
+        count = MAX_CHILDREN_WALKED + 500
+        each = [promise(f"c{number:05}", tags=tags) for number in range(count)]
+        async with self.opened() as store:
+            await write(store, births(promise("p"), *(settled(child) for child in each[:-1])))
+            await write(store, births(each[-1]))
+            last = each[MAX_CHILDREN_WALKED - 1].id
+            for after, expected in (("", ([], last)), (last, ([each[-1].id], None))):
+                wanted = ChildPage("p", after, 500)
+                loaded = await read(store, Reads(pending_children={wanted}))
+                assert loaded.pending_children[wanted] == expected
 
 
 def _ids(promises: list[Promise]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from kept.contract.store_samples import (
     NOW,
     ODD_IDS,
@@ -238,3 +240,14 @@ class RecordCases(Opens):
             again.reset = True
             await write(store, again)
             assert await store.dump("default") == Dump(promises=again.promises)
+
+    async def test_a_request_to_cancel_is_kept(self) -> None:
+        """It is stored with a pending promise, and stays when that is settled."""
+        before = promise("p", tags={tag.TARGET: "queue://q"}, param=Value(data="1"))
+        asked = replace(before, cancel_requested_at=NOW)
+        async with self.opened() as store:
+            await write(store, births(before))
+            for after in (asked, replace(settled(asked), cancel_requested_at=NOW)):
+                await write(store, Changes(promises={"p": after}))
+                assert (await read(store, Reads({"p"}))).promises == {"p": after}
+                assert (await store.dump("default")).promises == {"p": after}

@@ -65,7 +65,7 @@ class TransactionCases(Opens):
                 await transaction.save("default", births(child))
                 await transaction.save("default", Changes(callbacks={Edge("b", "w"): True}))
                 await transaction.save("default", Changes(tasks={"a": acquired("a", NOW)}))
-                reads = Reads({"a", "b"}, {"b"}, {"b"}, {Head("q"): 9}, requests={"r"})
+                reads = Reads({"a", "b"}, {"b"}, {"b"}, heads={Head("q"): 9}, requests={"r"})
                 loaded = await transaction.load("default", reads, NOW)
                 assert loaded.tasks["a"] == acquired("a", NOW)
                 assert loaded.heads == {Head("q"): ["b"]}

@@ -12,6 +12,7 @@ from typing import Any, Final
 from kept.machine import background as b
 from kept.machine import (
     buckets,
+    cancellation,
     dead_letters,
     entries,
     guards,
@@ -84,6 +85,8 @@ class Machine:
             else:
                 mark = self.records.mark()
                 name, handler = _INTERNAL[type(due)]
+                if isinstance(due, b.LookAtEntry):
+                    name = entries.step_name(due)
                 taken = handler(Step(self.records, now, self._config), due)
                 self._observe(mark, now, name, internal=True)
             self._drain(now)
@@ -105,7 +108,7 @@ class Machine:
         response = HANDLERS[type(request)](step, request)
         if step.request_id is not None and isinstance(request, REPEATABLE) and response.ok:
             remember(step, request, response)
-        self._observe(mark, step.now, request.kind)
+        self._observe(mark, step.now, _step_name(request))
         return response
 
     def _repeated(self, step: Step, request: r.Request, request_id: str) -> Response | None:
@@ -189,6 +192,13 @@ class Machine:
             self._observer.rollback(undo_point)
 
 
+def _step_name(request: r.Request) -> str:
+    """What a step is called for those who watch: a fenced cancellation is one."""
+    if isinstance(request, r.TaskFence) and isinstance(request.action, r.CancelAction):
+        return r.PromiseCancel.kind
+    return request.kind
+
+
 HANDLERS: Final[dict[type[r.Request], Callable[[Step, Any], Response]]] = {
     r.PromiseGet: promises.promise_get,
     r.PromiseWait: promises.promise_get,
@@ -196,6 +206,7 @@ HANDLERS: Final[dict[type[r.Request], Callable[[Step, Any], Response]]] = {
     r.PromiseSettle: promises.promise_settle,
     r.PromiseRegisterCallback: promises.promise_register_callback,
     r.PromiseRegisterListener: promises.promise_register_listener,
+    r.PromiseCancel: cancellation.promise_cancel,
     r.TaskGet: tasks.task_get,
     r.TaskCreate: tasks.task_create,
     r.TaskAcquire: tasks.task_acquire,

@@ -7,10 +7,14 @@ from typing import Final
 
 from kept.machine.background import LeaveLine, LookAtEntry
 from kept.machine.buckets import look_at_bucket
+from kept.machine.cancellation import look_at_cancellation
 from kept.machine.locks import leave_lock, look_at_lock
 from kept.machine.slots import leave_slots, look_at_slots
 from kept.machine.step import Step
 from kept.protocol.entries import Entry, EntryKey, EntryKind
+
+# Stops what was asked to stop in vain, and goes on to descendants (B3).
+CANCEL_SPREAD: Final = "promise.cancel.spread"
 
 
 def look_at_entry(step: Step, due: LookAtEntry) -> None:
@@ -19,6 +23,11 @@ def look_at_entry(step: Step, due: LookAtEntry) -> None:
     if entry is None or entry.due_at is None or entry.due_at > step.now:
         return
     _WHEN_DUE.get(entry.key.kind, _forget)(step, entry)
+
+
+def step_name(due: LookAtEntry) -> str:
+    """What the step is called for those who watch."""
+    return CANCEL_SPREAD if due.key.kind is EntryKind.CANCEL else "entry.due"
 
 
 def leave_line(step: Step, gone: LeaveLine) -> None:
@@ -32,6 +41,7 @@ def _forget(step: Step, entry: Entry) -> None:
 
 
 _WHEN_DUE: Final[dict[EntryKind, Callable[[Step, Entry], None]]] = {
+    EntryKind.CANCEL: look_at_cancellation,
     EntryKind.LOCK: look_at_lock,
     EntryKind.SLOTS: look_at_slots,
     EntryKind.BUCKET: look_at_bucket,

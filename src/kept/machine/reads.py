@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from kept.machine import background as b
 from kept.machine.buckets import bucket_key
+from kept.machine.cancellation import cancel_key
 from kept.machine.guards import guard_key
 from kept.machine.limits import depth_key, settings_key
 from kept.machine.locks import lock_key
@@ -20,7 +21,7 @@ from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.addresses import queue_of
-from kept.protocol.storage import Reads
+from kept.protocol.storage import ChildPage, Reads
 
 
 def plan(request: r.Request | b.InternalStep, reads: Reads) -> None:
@@ -53,6 +54,13 @@ def _settled_object(request: Any, reads: Reads) -> None:
     reads.edges.add(request.id)
 
 
+def _promise_cancel(request: r.PromiseCancel, reads: Reads) -> None:
+    _settled_object(request, reads)
+    reads.entries.add(cancel_key(request.id))
+    if request.recursive:
+        reads.pending_children.add(ChildPage(request.id, "", 1))
+
+
 def _register_callback(request: r.PromiseRegisterCallback, reads: Reads) -> None:
     reads.objects.add(request.awaited)
     reads.objects.add(request.awaiter)
@@ -83,7 +91,9 @@ def _task_suspend(request: r.TaskSuspend, reads: Reads) -> None:
 def _task_fence(request: r.TaskFence, reads: Reads) -> None:
     reads.objects.add(request.id)
     reads.objects.add(request.action.data.id)
-    if isinstance(request.action, r.SettleAction):
+    if isinstance(request.action, r.CancelAction):
+        _promise_cancel(request.action.data, reads)
+    elif isinstance(request.action, r.SettleAction):
         reads.edges.add(request.action.data.id)
     else:
         _add_queue_of(request.action.data.tags, reads)
@@ -157,6 +167,7 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     r.PromiseSettle: _settled_object,
     r.PromiseRegisterCallback: _register_callback,
     r.PromiseRegisterListener: _register_listener,
+    r.PromiseCancel: _promise_cancel,
     r.TaskGet: _object,
     r.TaskCreate: _task_create,
     r.TaskAcquire: _task_acquire,

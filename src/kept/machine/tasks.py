@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from kept.machine import cancellation
 from kept.machine.effects import (
     clear_resumes,
     new_promise,
@@ -23,7 +24,7 @@ from kept.machine.promises import create_promise, no_promise, not_external, prom
 from kept.machine.step import Step
 from kept.protocol import requests as r
 from kept.protocol.limits import PROTOCOL_VERSION
-from kept.protocol.records import Delivery, Promise, Task, TaskState
+from kept.protocol.records import Delivery, Promise, PromiseState, Task, TaskState
 from kept.protocol.responses import (
     BAD_REQUEST,
     CONFLICT,
@@ -33,6 +34,7 @@ from kept.protocol.responses import (
     SHED,
     UNPROCESSABLE,
     AcquiredTask,
+    CancelResult,
     FenceResult,
     HeartbeatResult,
     InnerHead,
@@ -44,7 +46,7 @@ from kept.protocol.responses import (
     Response,
     TaskResult,
 )
-from kept.protocol.validation import create_problem, settle_problem
+from kept.protocol.validation import cancel_problem, create_problem, settle_problem
 
 NOTHING = Response(OK, Nothing())
 
@@ -139,6 +141,7 @@ def acquired_task(step: Step, task: Task, promise: Promise, preload: int | None)
         task.failures + 1 if pulled else None,
         page.released or None,
         page.more,
+        cancellation.told(step, promise),
     )
 
 
@@ -169,6 +172,9 @@ def number_releases(step: Step, task: Task, released: list[str]) -> Task:
         step.records.add_release(task.id, id, number)
     task = replace(task, releases=number)
     step.records.put_task(task)
+    if task.id in released:
+        # A task's own id stands for its cancellation, which has its place in the order.
+        cancellation.released(step, task.id)
     return task
 
 
@@ -188,7 +194,10 @@ def task_fulfill(step: Step, request: r.TaskFulfill) -> Response:
     task, promise = lease
     number_releases(step, task, request.released)
     verdict = request.action.data
-    promise = settle(step, promise, verdict.state, verdict.value, step.now)
+    value = verdict.value
+    if verdict.state is PromiseState.REJECTED_CANCELED:
+        value = cancellation.with_reason(step, promise, value)
+    promise = settle(step, promise, verdict.state, value, step.now)
     return Response(OK, PromiseResult(promise.record()))
 
 
@@ -197,7 +206,7 @@ def task_suspend(step: Step, request: r.TaskSuspend) -> Response:
     lease = held(step, request.id, request.version)
     if isinstance(lease, Response):
         return lease
-    task, _ = lease
+    task, promise = lease
     awaited_ids = [action.data.awaited for action in request.actions]
     any_settled = False
     for id in awaited_ids:
@@ -212,6 +221,10 @@ def task_suspend(step: Step, request: r.TaskSuspend) -> Response:
         step.records.put_task(clear_resumes(step, task))
         page = preload_of(step, task.id, request.preload)
         return Response(RESUME_AT_ONCE, PreloadResult(page.records, page.more))
+    if cancellation.is_unheard(step, promise):
+        # The holder could not know that it is asked to stop: the next one is told, at once.
+        put_pending(step, task, promise, step.now, failures=0)
+        return NOTHING
     for id in awaited_ids:
         step.records.add_callback(id, task.id)
     task = clear_resumes(step, task)
@@ -221,7 +234,7 @@ def task_suspend(step: Step, request: r.TaskSuspend) -> Response:
 
 
 def task_fence(step: Step, request: r.TaskFence) -> Response:
-    """Another promise is created or settled, only while the lease holds."""
+    """Another promise is created, settled or canceled, only while the lease holds."""
     lease = held(step, request.id, request.version)
     if isinstance(lease, Response):
         return lease
@@ -231,14 +244,26 @@ def task_fence(step: Step, request: r.TaskFence) -> Response:
         problem = create_problem(action.data, step.config.schemes)
         inner = Response(BAD_REQUEST, problem) if problem else create_promise(step, action.data)
         kind = r.PromiseCreate.kind
-    else:
+    elif isinstance(action, r.SettleAction):
         problem = settle_problem(action.data)
         inner = Response(BAD_REQUEST, problem) if problem else promise_settle(step, action.data)
         kind = r.PromiseSettle.kind
+    else:
+        problem = cancel_problem(action.data)
+        inner = Response(BAD_REQUEST, problem) if problem else _canceled(step, action.data)
+        kind = r.PromiseCancel.kind
     assert isinstance(inner.data, PromiseResult | str)
     corr_id = (action.head or {}).get("corrId")
     head = InnerHead(corr_id if isinstance(corr_id, str) else "", inner.status, PROTOCOL_VERSION)
     return Response(OK, FenceResult(InnerResponse(kind, head, inner.data), []))
+
+
+def _canceled(step: Step, request: r.PromiseCancel) -> Response:
+    """As `promise.cancel`, but with the promise alone for an answer."""
+    response = cancellation.promise_cancel(step, request)
+    if isinstance(response.data, CancelResult):
+        return Response(OK, PromiseResult(response.data.promise))
+    return response
 
 
 def record_create(step: Step, request: r.TaskRecordStep) -> Response | None:
@@ -263,13 +288,22 @@ def record_settle(step: Step, request: r.TaskRecordStep) -> Response:
 
 
 def task_heartbeat(step: Step, request: r.TaskHeartbeat) -> Response:
-    """Extends each lease that is still the caller's; with `report`, says which are not (B3)."""
+    """Extends each lease that is still the caller's; with `report`, says which are not,
+    and which are asked to stop (B3)."""
     lost: list[LostLease] = []
+    cancel: list[str] = []
     for ref in request.tasks:
         reason = _beat(step, ref, request.pid)
         if reason is not None:
             lost.append(LostLease(ref.id, ref.version, reason))
-    return Response(OK, HeartbeatResult(lost, [])) if request.report else NOTHING
+        elif _is_asked_to_stop(step, ref.id):
+            cancel.append(ref.id)
+    return Response(OK, HeartbeatResult(lost, cancel)) if request.report else NOTHING
+
+
+def _is_asked_to_stop(step: Step, id: str) -> bool:
+    promise = step.records.promise(id)
+    return promise is not None and promise.cancel_requested_at is not None
 
 
 def _beat(step: Step, ref: r.TaskRef, pid: str) -> str | None:

@@ -37,7 +37,7 @@ PROMISE_TRANSITIONS: Final = (
         _P.REJECTED,
         (*_SETTLING, "task.nack exhausted", "lease expired for the last time"),
     ),
-    PromiseTransition(_P.PENDING, _P.REJECTED_CANCELED, _SETTLING),
+    PromiseTransition(_P.PENDING, _P.REJECTED_CANCELED, (*_SETTLING, "promise.cancel")),
     PromiseTransition(_P.PENDING, _P.REJECTED_TIMEDOUT, ("deadline",)),
 )
 
@@ -47,11 +47,15 @@ TASK_TRANSITIONS: Final = (
     TaskTransition(_T.PENDING, _T.ACQUIRED, ("task.acquire", "task.create", "task.claim")),
     TaskTransition(_T.PENDING, _T.HALTED, ("task.halt",)),
     TaskTransition(_T.PENDING, _T.FULFILLED, _SETTLED),
-    TaskTransition(_T.ACQUIRED, _T.PENDING, ("task.release", "task.nack", "lease expired")),
+    TaskTransition(
+        _T.ACQUIRED,
+        _T.PENDING,
+        ("task.release", "task.nack", "lease expired", "task.suspend of one asked to stop"),
+    ),
     TaskTransition(_T.ACQUIRED, _T.SUSPENDED, ("task.suspend",)),
     TaskTransition(_T.ACQUIRED, _T.HALTED, ("task.halt", "exhausted")),
     TaskTransition(_T.ACQUIRED, _T.FULFILLED, ("task.fulfill", *_SETTLED)),
-    TaskTransition(_T.SUSPENDED, _T.PENDING, ("awaited promise settled",)),
+    TaskTransition(_T.SUSPENDED, _T.PENDING, ("awaited promise settled", "promise.cancel")),
     TaskTransition(_T.SUSPENDED, _T.HALTED, ("task.halt",)),
     TaskTransition(_T.SUSPENDED, _T.FULFILLED, _SETTLED),
     TaskTransition(_T.HALTED, _T.PENDING, ("task.continue", "dead.replay")),

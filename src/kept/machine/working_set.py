@@ -25,7 +25,17 @@ from kept.protocol.records import (
     Task,
     TaskState,
 )
-from kept.protocol.storage import OTHERS_CURSOR, Changes, Children, Edge, Loaded, Reads, Slots
+from kept.protocol.storage import (
+    OTHERS_CURSOR,
+    Changes,
+    ChildPage,
+    Children,
+    Edge,
+    Loaded,
+    PendingChildren,
+    Reads,
+    Slots,
+)
 
 _ABSENT: Final = object()
 # An enum's attribute takes longer to find than a name of the module, and these are on the hot path.
@@ -60,6 +70,10 @@ class WorkingSet:
         self._more_edges: set[str] = set()
         self._children: dict[str, Children] = {}
         self._born_children: dict[str, dict[str, None]] = {}
+        self._pending_children: dict[ChildPage, PendingChildren] = {}
+        # How many promises this batch canceled by spreading to them, and before the request at hand.
+        self.canceled = 0
+        self._canceled_before = 0
         self._head_children = False
         self._requests: dict[str, list[str]] = {}
         # Tasks that the batch wrote under a request's id.
@@ -98,6 +112,8 @@ class WorkingSet:
             self._entries.setdefault(entry_key, entry)
         for id, children in loaded.children.items():
             self._children.setdefault(id, children)
+        for page, pending in loaded.pending_children.items():
+            self._pending_children.setdefault(page, pending)
         self._requests.update(loaded.requests)
         for head, ids in loaded.heads.items():
             tasks = [task for id in ids if (task := self._tasks[id]) is not None]
@@ -236,6 +252,37 @@ class WorkingSet:
             if (number := self._releases.get(edge)) is not None and edge.to not in known
         }
         return [to for to in sorted(numbers, key=numbers.__getitem__) if self.promise(to)]
+
+    def pending_children(self, wanted: ChildPage) -> PendingChildren:
+        """A page of a promise's children that are pending (as stored): what was loaded, with what
+        the batch did since."""
+        page = self._pending_children.get(wanted)
+        if page is None:
+            raise NotLoaded(Reads(pending_children={wanted}))
+        ids = {id for id in page.ids if self._is_pending(id)}
+        for id in self._born_children.get(wanted.parent, ()):
+            if id > wanted.after and (page.more is None or id <= page.more):
+                child = self._promises.get(id)
+                if child is not None and child.pending and child.parent == wanted.parent:
+                    ids.add(id)
+        return PendingChildren(sorted(ids), page.more)
+
+    def _is_pending(self, id: str) -> bool:
+        promise = self._promises.get(id)
+        return promise is not None and promise.pending
+
+    def require_cancelable(self, ids: Iterable[str], entries: set[EntryKey]) -> None:
+        """What canceling each of these needs, in one load: edges, whether it has children, and the
+        entries of those that were asked before."""
+        reads = Reads(entries={key for key in entries if key not in self._entries})
+        for id in ids:
+            if id not in self._edges_known:
+                reads.edges.add(id)
+            first = ChildPage(id, "", 1)
+            if first not in self._pending_children:
+                reads.pending_children.add(first)
+        if reads:
+            raise NotLoaded(reads)
 
     def tasks_of_request(self, request_id: str) -> list[str]:
         """Tasks whose last request had this id, or had it earlier in this batch."""
@@ -379,6 +426,7 @@ class WorkingSet:
         self._undo.clear()
         self.settled.clear()
         self.depth_moves.clear()
+        self._canceled_before = self.canceled
 
     def rollback(self) -> None:
         """Undoes all that was written since the last `keep`."""
@@ -391,6 +439,7 @@ class WorkingSet:
         self._undo.clear()
         self.settled.clear()
         self.depth_moves.clear()
+        self.canceled = self._canceled_before
         self._moves = None
         self.heads.rewind()
 

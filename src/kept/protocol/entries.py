@@ -22,6 +22,7 @@ class EntryKind(StrEnum):
     LANE_RATE = "lane_rate"
     DEPTH = "depth"
     LOCK = "lock"
+    CANCEL = "cancel"
     SLOTS = "slots"
     BUCKET = "bucket"
     GUARD = "guard"
@@ -148,6 +149,32 @@ class Guard(EntryData, frozen=True):
     request: str | None = None
 
 
+class CancelMode(StrEnum):
+    """How work is canceled: it is asked to stop, or it is stopped."""
+
+    REQUEST = "request"
+    FORCE = "force"
+
+
+class Cancellation(EntryData, frozen=True):
+    """The cancellation of a promise (B3); its entry has the promise's id.
+
+    It has spread to the children up to the id `after`; None: to all that there were. `heard`: the
+    code, or whoever took the work, knows of it. `root` is the promise from which it spread here;
+    at that one, `descendants` counts all that it reached and `open` those who still spread it.
+    """
+
+    mode: CancelMode
+    requested_at: int
+    reason: str | None = None
+    recursive: bool = True
+    after: str | None = None
+    heard: bool = False
+    root: str | None = None
+    descendants: int = 0
+    open: int = 0
+
+
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """A stored entry. At `due_at` (ms) the background looks at it; None: never."""
 
@@ -163,6 +190,7 @@ DATA_TYPES: Final[dict[EntryKind, type[EntryData]]] = {
     EntryKind.LANE_RATE: Starts,
     EntryKind.DEPTH: Depth,
     EntryKind.LOCK: Lock,
+    EntryKind.CANCEL: Cancellation,
     EntryKind.SLOTS: Slots,
     EntryKind.BUCKET: Bucket,
     EntryKind.GUARD: Guard,

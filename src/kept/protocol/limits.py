@@ -44,6 +44,13 @@ MAX_EDGES_PER_STEP: Final = 1_000
 MAX_INSTANTS_PER_STEP: Final = 100
 MAX_REPLAYS_PER_REQUEST: Final = 1_000
 
+# What a cancellation reaches in one commit, and how many children it looks at for those (B3).
+MAX_CANCELED_PER_COMMIT: Final = 500
+MAX_CHILDREN_WALKED: Final = 2_000
+# How long work that is asked to stop may take before it is stopped.
+CANCEL_GRACE_MS: Final = 60_000
+MAX_CANCEL_REASON_BYTES: Final = 1_024
+
 DEFAULT_RETRY_TIMEOUT_MS: Final = 5_000
 DEFAULT_AGING_MS: Final = 60_000
 MAX_PRIORITY: Final = 9

@@ -83,7 +83,7 @@ class PromiseRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, r
 
 
 class Promise(msgspec.Struct, frozen=True, gc=False):
-    """A stored promise."""
+    """A stored promise. `cancel_requested_at` (ms): since when its work is asked to stop (B3)."""
 
     id: str
     state: PromiseState
@@ -93,6 +93,7 @@ class Promise(msgspec.Struct, frozen=True, gc=False):
     timeout_at: int
     created_at: int
     settled_at: int | None = None
+    cancel_requested_at: int | None = None
 
     @property
     def pending(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from kept.protocol.entries import LaneLimits, RateLimit
+from kept.protocol.entries import CancelMode, LaneLimits, RateLimit
 from kept.protocol.limits import (
     MAX_CLAIM_QUEUES,
     MAX_CLAIM_TASKS,
@@ -96,6 +96,16 @@ class PromiseChildren(Request):
     limit: Rows | None = None
 
 
+class PromiseCancel(Request):
+    """Asks the work of a promise to stop, or stops it, and what it started (B3)."""
+
+    kind: ClassVar[str] = "promise.cancel"
+    id: Id
+    reason: str | None = None
+    mode: CancelMode = CancelMode.REQUEST
+    recursive: bool = True
+
+
 class CreateAction(Request, tag_field="kind", tag="promise.create"):
     """A `promise.create` inside another request."""
 
@@ -107,6 +117,13 @@ class SettleAction(Request, tag_field="kind", tag="promise.settle"):
     """A `promise.settle` inside another request."""
 
     data: PromiseSettle
+    head: Head | None = None
+
+
+class CancelAction(Request, tag_field="kind", tag="promise.cancel"):
+    """A `promise.cancel` inside `task.fence`."""
+
+    data: PromiseCancel
     head: Head | None = None
 
 
@@ -166,7 +183,7 @@ class TaskFence(Request):
     kind: ClassVar[str] = "task.fence"
     id: Id
     version: Version
-    action: CreateAction | SettleAction
+    action: CreateAction | SettleAction | CancelAction
     released: list[Id] = []
 
 
@@ -379,6 +396,7 @@ CORE_REQUESTS: tuple[type[Request], ...] = (
     PromiseSearch,
     PromiseWait,
     PromiseChildren,
+    PromiseCancel,
     TaskGet,
     TaskCreate,
     TaskAcquire,

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from kept.protocol.entries import LaneLimits, QueueSettings, RateLimit
+from kept.protocol.entries import CancelMode, LaneLimits, QueueSettings, RateLimit
 from kept.protocol.records import (
     DeadLetter,
     PromiseRecord,
@@ -45,6 +45,25 @@ class PromiseResult(Result, frozen=True):
     promise: PromiseRecord
 
 
+class CancelRecord(Result, frozen=True):
+    """How far a cancellation is (B3). `descendants` were reached so far; `spreading`: there may be
+    more. `ends_at` (ms) is when the promise is settled, if its work has not ended before."""
+
+    mode: CancelMode
+    requested_at: int
+    descendants: int
+    spreading: bool
+    reason: str | None = None
+    ends_at: int | None = None
+
+
+class CancelResult(Result, frozen=True):
+    """`cancel` is there while something of it is still to be done."""
+
+    promise: PromiseRecord
+    cancel: CancelRecord | None = None
+
+
 class PromisePage(Result, frozen=True):
     promises: list[PromiseRecord]
     cursor: str | None = None
@@ -61,7 +80,8 @@ class TaskPage(Result, frozen=True):
 
 class AcquiredTask(Result, frozen=True):
     """A lease, with what the work needs. `attempt` is failures + 1; `released` is the order of
-    release so far (B3); `more` continues the preload in `promise.children`."""
+    release so far (B3); `more` continues the preload in `promise.children`. `cancel_requested_at`
+    (ms): since when the work is asked to stop."""
 
     task: TaskRecord
     promise: PromiseRecord
@@ -69,6 +89,7 @@ class AcquiredTask(Result, frozen=True):
     attempt: int | None = None
     released: list[str] | None = None
     more: str | None = None
+    cancel_requested_at: int | None = None
 
 
 class LimitedQueue(Result, frozen=True):

@@ -58,6 +58,22 @@ class LaneFront(NamedTuple):
     ids: list[str]
 
 
+class ChildPage(NamedTuple):
+    """At most `limit` pending children of a promise, by id, beyond `after`."""
+
+    parent: str
+    after: str
+    limit: int
+
+
+class PendingChildren(NamedTuple):
+    """Their ids, and where to go on; None where that was all. A page may hold fewer than `limit`,
+    even none, and still not be the last: a store looks at MAX_CHILDREN_WALKED children at most."""
+
+    ids: list[str]
+    more: str | None = None
+
+
 class Slots(NamedTuple):
     """What is held of a queue, or of one of its lanes."""
 
@@ -73,6 +89,8 @@ class Reads(msgspec.Struct):
     edges: set[str] = set()
     # The first page of a task's preload: its children, released ones first (A4).
     children: set[str] = set()
+    # Children by their tag `resonate:parent` that are pending (as stored).
+    pending_children: set[ChildPage] = set()
     # How many due tasks of each head.
     heads: dict[Head, int] = {}
     # Lanes of heads that have several.
@@ -95,6 +113,7 @@ class Reads(msgspec.Struct):
             self.objects
             or self.edges
             or self.children
+            or self.pending_children
             or self.heads
             or self.lanes
             or self.slots
@@ -119,7 +138,7 @@ class Children(msgspec.Struct):
 class Loaded(msgspec.Struct):
     """What the store holds under the keys of some `Reads`; None where there is nothing.
 
-    The objects of heads, children and requests are among `promises` and `tasks` too.
+    The objects of heads, children (pending ones too) and requests are among `promises` and `tasks` too.
     """
 
     promises: dict[str, Promise | None] = {}
@@ -129,6 +148,7 @@ class Loaded(msgspec.Struct):
     # Promises with more edges than one step may drain.
     more_edges: set[str] = set()
     children: dict[str, Children] = {}
+    pending_children: dict[ChildPage, PendingChildren] = {}
     # Task ids, ready ones by rank, then delayed ones that are due by now; none of a head in `laned`.
     heads: dict[Head, list[str]] = {}
     # Heads whose ready tasks are in more than one lane.

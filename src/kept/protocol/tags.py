@@ -19,6 +19,12 @@ ATTEMPTS: Final = "kept:attempts"
 BACKOFF: Final = "kept:backoff"
 EXHAUSTED: Final = "kept:exhausted"
 REPLAY_OF: Final = "kept:replay-of"
+# What a cancellation does not spread to (B3): work on its own, and what canceled code asks for once
+# it knows, to clean up. The latter not at first: a forced one, or the end of the grace, takes it too.
+DETACHED: Final = "kept:detached"
+COMPENSATION: Final = "kept:compensation"
+# A header of a canceled promise's value: why.
+CANCEL_REASON_HEADER: Final = "kept-cancel-reason"
 # Tags that a replay under a new id leaves behind (B4): duplicates, delay and lineage.
 NOT_REPLAYED: Final = (
     DELAY,

@@ -15,6 +15,7 @@ from kept.protocol.entries import LaneLimits, RateLimit
 from kept.protocol.guard_checks import GUARD_CHECKS
 from kept.protocol.limits import (
     MAX_ATTEMPTS,
+    MAX_CANCEL_REASON_BYTES,
     MAX_INTEGER,
     MAX_LANE_WEIGHT,
     MAX_NAMED_LANES,
@@ -61,6 +62,16 @@ def settle_problem(settle: r.PromiseSettle) -> str | None:
         or settable_problem(settle.state)
         or value_problem(settle.value, "value")
     )
+
+
+def cancel_problem(cancel: r.PromiseCancel) -> str | None:
+    """What is wrong with a cancellation."""
+    size = text_size(cancel.reason or "")
+    if size < 0:
+        return "reason: must be valid Unicode text without NUL characters"
+    if size > MAX_CANCEL_REASON_BYTES:
+        return f"reason: is {size} bytes long, the limit is {MAX_CANCEL_REASON_BYTES}"
+    return id_problem(cancel.id)
 
 
 def value_problem(value: Value, field: str) -> str | None:
@@ -165,6 +176,10 @@ def _id_only(request: Any, _: Schemes) -> str | None:
 
 def _settle(request: r.PromiseSettle, _: Schemes) -> str | None:
     return settle_problem(request)
+
+
+def _cancel(request: r.PromiseCancel, _: Schemes) -> str | None:
+    return cancel_problem(request)
 
 
 def _register_callback(request: r.PromiseRegisterCallback, _: Schemes) -> str | None:
@@ -347,6 +362,7 @@ _CHECKS: Final[dict[type[r.Request], Callable[[Any, Schemes], str | None]]] = {
     r.PromiseSearch: _search,
     r.PromiseWait: _id_only,
     r.PromiseChildren: _children,
+    r.PromiseCancel: _cancel,
     r.TaskGet: _id_only,
     r.TaskCreate: _task_create,
     r.TaskAcquire: _holder,

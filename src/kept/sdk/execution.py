@@ -33,12 +33,14 @@ from kept.protocol.responses import (
     NOT_FOUND,
     RESUME_AT_ONCE,
     FenceResult,
+    HeartbeatResult,
     PreloadResult,
     PromiseResult,
     Response,
 )
 from kept.sdk import payload
 from kept.sdk.asks import Ask, Kind, child_id, promise_name, stored_arguments
+from kept.sdk.cancellation import Cancellation
 from kept.sdk.context import Context
 from kept.sdk.functions import Function
 from kept.sdk.history import History
@@ -84,7 +86,8 @@ class Execution:
         self._asks: dict[str, Ask] = {}
         self._new_asks: list[Ask] = []
         self._timers: dict[str, float] = {}
-        self._abandoned: list[Ask] = []
+        # Calls that nobody waits for any more, to be canceled where they run.
+        self._abandoned: dict[str, Ask] = {}
         self._held_back: list[Ask] = []
         self._history = History()
         self._releases = Releases()
@@ -96,6 +99,7 @@ class Execution:
         self._ready_steps: deque[str] = deque()
         self._ready: deque[str] = deque()
         self._awaited: dict[str, Ask] = {}
+        self._cancellation = Cancellation(lease)
         self._progress = asyncio.Event()
         self._fault: BaseException | None = None
         self._steps = Steps(services, self._record, self._recorded, self._failed, self._progress)
@@ -141,11 +145,17 @@ class Execution:
     async def go_on(self, lease: Lease) -> bool:
         """Continues in place after a suspension, under the next lease. Raises as `begin` does."""
         self.lease = lease
+        self._cancellation.hear(lease)
         if len(self._awaited) > MAX_SINGLE_LOOKS:
             rest = min(self._look_seconds * LOOK_REST_FACTOR, LONGEST_LOOK_REST_SECONDS)
             await self._services.runtime.sleep(rest)
         await self._look_at_awaited()
         return await self._drive()
+
+    def cancel(self) -> None:
+        """The work is asked to stop: the code hears it at its next rest (B3)."""
+        self._cancellation.ask()
+        self._progress.set()
 
     async def close(self) -> None:
         """Stops what runs here and lets go; the work goes on later, from its records."""
@@ -163,10 +173,14 @@ class Execution:
                 raise self._fault
             if self._timers or self._new_asks or self._abandoned:
                 await self._do_asked()
+            elif self._cancel_branches():
+                self._loop.run_ready()
             elif self._release_next():
                 self._loop.run_ready()
                 if self._released_count % RELEASES_PER_TURN == 0:
                     await asyncio.sleep(0)
+            elif self._cancellation.set_aside:
+                await self._release_canceled()
             elif self._held_back:
                 await self._start_steps()
             elif self._is_stuck():
@@ -252,6 +266,9 @@ class Execution:
 
     def _child_tags(self, tags: dict[str, str]) -> dict[str, str]:
         lineage = {tag.ORIGIN: self._origin, tag.PARENT: self.id, tag.BRANCH: self.id}
+        if self._cancellation.delivered:
+            # What canceled code asks for, it needs to clean up: it is not canceled with the rest.
+            lineage[tag.COMPENSATION] = "true"
         return {**lineage, **tags}
 
     def _asked(self, ask: Ask) -> asyncio.Future[Any]:
@@ -277,8 +294,11 @@ class Execution:
         self._watch.forget(ask.id)
         if ask.kind is Kind.RUN:
             self._steps.cancel(ask.id)
-        if self._awaited.pop(ask.id, None) is not None and ask.kind is Kind.CALL:
-            self._abandoned.append(ask)
+        if ask.kind is not Kind.CALL:
+            self._awaited.pop(ask.id, None)
+        elif ask.id in self._awaited:
+            # It stays among the awaited: this work does not end before it has stopped.
+            self._abandoned[ask.id] = ask
 
     # -- time (TimerHost) ----------------------------------------------------------------------
 
@@ -345,7 +365,7 @@ class Execution:
         await self._create_all(creates)
         await self._cancel_abandoned()
         self._held_back += steps
-        if not self._history.is_followed:
+        if not self._history.is_followed and not self._cancellation.waits:
             await self._start_steps()
 
     async def _start_steps(self) -> None:
@@ -372,7 +392,7 @@ class Execution:
     async def _create(self, ask: Ask) -> Response:
         return await self._fence(r.CreateAction(ask.create))
 
-    async def _fence(self, action: r.CreateAction | r.SettleAction) -> Response:
+    async def _fence(self, action: r.CreateAction | r.SettleAction | r.CancelAction) -> Response:
         version = self.lease.version
         return await self._releases.carried(
             lambda released: self._services.connection.send(
@@ -382,15 +402,21 @@ class Execution:
 
     async def _store_releases(self) -> None:
         """Stores the order by itself: settling what is settled already changes nothing else."""
-        again = r.PromiseSettle(self._releases.last, PromiseState.RESOLVED)
+        last = self._releases.last
+        again = r.PromiseSettle(last, PromiseState.RESOLVED)
+        if last == self.id:
+            # The cancellation is no promise; and into this state nobody can settle anything.
+            again = r.PromiseSettle(child_id(self.id, "!"), PromiseState.PENDING)
         self._accepted(await self._fence(r.SettleAction(again)))
 
     async def _cancel_abandoned(self) -> None:
         """Calls that the code cancelled are canceled where they run."""
-        abandoned, self._abandoned = self._abandoned, []
-        for ask in abandoned:
-            verdict = r.PromiseSettle(ask.id, PromiseState.REJECTED_CANCELED)
-            self._accepted(await self._fence(r.SettleAction(verdict)))
+        abandoned, self._abandoned = self._abandoned, {}
+        for id in abandoned:
+            result = self._accepted(await self._fence(r.CancelAction(r.PromiseCancel(id))))
+            assert isinstance(result, FenceResult)
+            if isinstance(result.action.data, PromiseResult):
+                self._learned(result.action.data.promise)
 
     def _created(self, ask: Ask, response: Response) -> None:
         if response.status in NOT_STORABLE:
@@ -425,7 +451,8 @@ class Execution:
         if self._history.numbered(record.id):
             return
         if ask.kind is not Kind.RUN:
-            self._ready.append(record.id)
+            if not self._cancellation.sets_aside(record):
+                self._ready.append(record.id)
         elif record.state is not PromiseState.REJECTED_CANCELED:
             # The others were cancelled by the code, which will do so again.
             self._ready_steps.append(record.id)
@@ -466,11 +493,19 @@ class Execution:
 
     def _release_next(self) -> bool:
         """Gives the code its next result: in the recorded order first, then as they come."""
+        if self._history.take(self.id):
+            # Its own id stands for the cancellation.
+            self._deliver_cancellation()
+            return True
         record = self._history.next(self._asks, self._loop.waiting)
         if record is None:
             record = self._next_ready()
         if record is None:
-            return False
+            if not self._cancellation.waits:
+                return False
+            self._releases.add(self.id, ambiguous=True)
+            self._deliver_cancellation()
+            return True
         self._released_count += 1
         self._release(self._asks[record.id], record)
         return True
@@ -505,6 +540,38 @@ class Execution:
                 self._loop.release_error(ask.step, misfit)
         else:
             self._loop.release_error(ask.step, error)
+
+    # -- cancellation ------------------------------------------------------------------------------
+
+    def _deliver_cancellation(self) -> None:
+        """The code sees `CancelledError` where it waits; what it has called is canceled too."""
+        self._ready += self._cancellation.deliver()
+        for id, ask in self._awaited.items():
+            if ask.kind is Kind.CALL:
+                self._abandoned[id] = ask
+        self._loop.cancel_root()
+
+    def _cancel_branches(self) -> bool:
+        """Branches that outlive their canceled root are canceled too, once."""
+        root = self._loop.root
+        assert root is not None
+        if not root.done() or not self._cancellation.take_branches():
+            return False
+        return self._loop.cancel_root()
+
+    async def _release_canceled(self) -> None:
+        """Something was canceled that the code did not cancel: perhaps because this work is. Then
+        the code hears that first."""
+        ref = r.TaskRef(self.id, self.lease.version)
+        request = r.TaskHeartbeat(self.lease.pid, [ref], report=True)
+        result = self._accepted(await self._services.connection.send(request))
+        assert isinstance(result, HeartbeatResult)
+        if result.lost:
+            raise LeaseLostError(f"{self.id}: {result.lost[0].reason}")
+        if self.id in (result.cancel or ()):
+            self._cancellation.ask()
+        else:
+            self._ready += self._cancellation.take_aside()
 
     # -- the end of a lease ------------------------------------------------------------------------
 

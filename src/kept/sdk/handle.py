@@ -8,9 +8,10 @@ from typing import Any, Generic, TypeVar
 
 from kept.client.connection import Connection, call
 from kept.protocol import requests as r
+from kept.protocol.entries import CancelMode
 from kept.protocol.limits import MAX_WAIT_MS
 from kept.protocol.records import PromiseRecord, PromiseState
-from kept.protocol.responses import PromiseResult
+from kept.protocol.responses import CancelResult, PromiseResult
 from kept.runtime import Runtime
 from kept.sdk import payload
 from kept.sdk.loop import refuse_in_durable_code
@@ -61,16 +62,25 @@ class Handle(Generic[T]):
         record = await self._record(0)
         return record.state is not PromiseState.PENDING
 
-    async def cancel(self) -> bool:
-        """Settles it as canceled, unless it has ended; answers whether it is canceled now.
+    async def cancel(
+        self, reason: str | None = None, *, force: bool = False, recursive: bool = True
+    ) -> bool:
+        """Cancels it, and with `recursive` all that it started; False where it has ended already.
 
-        The worker learns it with its next heartbeat and stops.
+        What runs is asked to stop: a durable function sees `asyncio.CancelledError` where it waits,
+        may still clean up in durable steps, and has a minute for it. `force` settles it at once, and
+        whoever works on it learns that with the next heartbeat. Awaiting it raises
+        `PromiseCanceledError`, with `reason`. Protocol B3.
         """
         refuse_in_durable_code("canceling through a Handle", "cancel what ctx.call() returned")
-        request = r.PromiseSettle(self.id, PromiseState.REJECTED_CANCELED)
+        mode = CancelMode.FORCE if force else CancelMode.REQUEST
+        request = r.PromiseCancel(self.id, reason, mode, recursive)
         response = await call(self._connection, request)
-        assert isinstance(response.data, PromiseResult)
-        return response.data.promise.state is PromiseState.REJECTED_CANCELED
+        assert isinstance(response.data, CancelResult)
+        return response.data.promise.state in (
+            PromiseState.PENDING,
+            PromiseState.REJECTED_CANCELED,
+        )
 
     async def _record(self, wait_ms: int) -> PromiseRecord:
         refuse_in_durable_code("awaiting a Handle", "durable code awaits what ctx.call() returns")

@@ -54,6 +54,13 @@ class History:
         """Whether the order that was recorded has not ended yet."""
         return bool(self._order)
 
+    def take(self, id: str) -> bool:
+        """Whether this one comes next in the order; then it is taken from it."""
+        is_next = bool(self._order) and self._order[0] == id
+        if is_next:
+            self._order.popleft()
+        return is_next
+
     def next(
         self, asks: Mapping[str, Ask], waiting: Callable[[], list[str]]
     ) -> PromiseRecord | None:

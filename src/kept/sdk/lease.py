@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kept.protocol.records import PromiseRecord
 from kept.protocol.responses import AcquiredTask
 
@@ -11,10 +13,20 @@ class Lease:
 
     `ending` says that its holder is giving it up by a request that is under way, so that a
     heartbeat which crosses it and finds the lease gone means nothing. `confirmed_at` is when, on
-    the monotonic clock in seconds, it was last known to hold.
+    the monotonic clock in seconds, it was last known to hold. `cancel_requested_at` (ms) is since
+    when its work is asked to stop, as far as that was known when it was taken (B3).
     """
 
-    __slots__ = ("attempt", "confirmed_at", "ending", "promise", "version")
+    __slots__ = (
+        "attempt",
+        "cancel_requested_at",
+        "confirmed_at",
+        "ending",
+        "on_cancel",
+        "pid",
+        "promise",
+        "version",
+    )
 
     def __init__(self, acquired: AcquiredTask, confirmed_at: float = 0.0) -> None:
         self.promise: PromiseRecord = acquired.promise
@@ -22,6 +34,10 @@ class Lease:
         self.attempt = acquired.attempt or 1
         self.confirmed_at = confirmed_at
         self.ending = False
+        self.pid = acquired.task.pid or ""
+        self.cancel_requested_at = acquired.cancel_requested_at
+        # What makes the work stop by itself, while it can.
+        self.on_cancel: Callable[[], object] | None = None
 
     @property
     def id(self) -> str:

@@ -20,6 +20,7 @@ from kept.errors import (
     PromiseRejectedError,
     PromiseTimedOutError,
 )
+from kept.protocol import tags as tag
 from kept.protocol.records import PromiseRecord, PromiseState, Value
 
 FORMAT_HEADER: Final = "kept-format"
@@ -167,7 +168,9 @@ def outcome_error(record: PromiseRecord) -> PromiseError | None:
     if record.state is PromiseState.RESOLVED:
         return None
     if record.state is PromiseState.REJECTED_CANCELED:
-        return PromiseCanceledError(record.id, f"{record.id} was canceled")
+        reason = (record.value.headers or {}).get(tag.CANCEL_REASON_HEADER)
+        why = f": {reason}" if reason else ""
+        return PromiseCanceledError(record.id, f"{record.id} was canceled{why}")
     if record.state is PromiseState.REJECTED_TIMEDOUT:
         return PromiseTimedOutError(record.id, f"{record.id} did not settle before its deadline")
     failure = _failure(record.value)

@@ -23,7 +23,7 @@ from kept.errors import (
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.limits import MAX_CLAIM_TASKS
-from kept.protocol.records import PromiseState
+from kept.protocol.records import EMPTY, PromiseState
 from kept.protocol.responses import ClaimResult, HeartbeatResult
 from kept.sdk import payload
 from kept.sdk.execution import Execution
@@ -241,6 +241,16 @@ class Worker:
                 lease.confirmed_at = started
             else:
                 self._lose(lease, reason)
+        for id in response.data.cancel or ():
+            self._cancel(id)
+
+    def _cancel(self, id: str) -> None:
+        """Asks work to stop, where it can; it is told so by every heartbeat."""
+        lease, _ = self._held.get(id, (None, None))
+        if lease is not None and lease.on_cancel is not None and not lease.ending:
+            log.info("%s: asked to stop", id)
+            on_cancel, lease.on_cancel = lease.on_cancel, None
+            on_cancel()
 
     def _stop_expired(self) -> None:
         """Without an answer for a whole ttl, another worker may have begun already."""
@@ -311,15 +321,28 @@ class Worker:
     async def _run_job(self, lease: Lease, function: Function[..., object]) -> None:
         """A plain function: its result, or a failure that its policy may try again."""
         args, kwargs = function.converted(payload.decode_arguments(lease.promise.param))
+        call = _StoppableCall()
+        if function.asynchronous:
+            # A thread cannot be stopped: it has until the end of the grace.
+            lease.on_cancel = call.stop
         try:
+            if lease.cancel_requested_at is not None:
+                call.stop()
             value = payload.encode(await self._services.call(function, args, kwargs))
+        except asyncio.CancelledError:
+            if not call.was_all():
+                raise
+            await self._services.fulfill(lease, PromiseState.REJECTED_CANCELED, EMPTY, Releases())
+            return
         except Exception as error:  # noqa: BLE001 - whatever the job raised is its failure
+            lease.on_cancel = None
             wait = next_wait(function.retry, lease.attempt, error)
-            if wait is None:
+            if wait is None or call.stopped:
                 await self._nack(lease, error, "exhausted", final="reject")
             else:
                 await self._nack(lease, error, None, delay=int(wait * 1_000))
             return
+        lease.on_cancel = None
         await self._services.fulfill(lease, PromiseState.RESOLVED, value, Releases())
 
     async def _run_durable(self, lease: Lease, function: Function[..., object]) -> None:
@@ -331,6 +354,7 @@ class Worker:
         going_on = execution is not None
         if execution is None:
             execution = Execution(lease, function, self._services)
+        lease.on_cancel = execution.cancel
         try:
             finished = await (execution.go_on(lease) if going_on else execution.begin())
         except BaseException:
@@ -369,3 +393,24 @@ class Worker:
         response = await self._services.connection.send(request)
         if not response.ok:
             raise LeaseLostError(f"{lease.id}: {response.data}")
+
+
+class _StoppableCall:
+    """A job that runs in the current task and may be asked to stop, as asyncio does it."""
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self.stopped = False
+
+    def stop(self) -> None:
+        self.stopped = True
+        self._task.cancel()
+
+    def was_all(self) -> bool:
+        """Whether nothing else ends the task; then it goes on."""
+        if not self.stopped or self._task.cancelling() != 1:
+            return False
+        self._task.uncancel()
+        return True

@@ -124,6 +124,7 @@ NAMED_IDS: Final[dict[type[r.Request], Callable[[Any], Iterable[str]]]] = {
     r.PromiseSearch: _none,
     r.PromiseWait: _own,
     r.PromiseChildren: _own,
+    r.PromiseCancel: _own,
     r.TaskGet: _own,
     r.TaskCreate: lambda request: (request.action.data.id,),
     r.TaskAcquire: _own,

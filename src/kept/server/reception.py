@@ -46,6 +46,7 @@ _REPEATABLE: Final = (
     r.PromiseGet,
     r.PromiseCreate,
     r.PromiseSettle,
+    r.PromiseCancel,
     r.PromiseRegisterCallback,
     r.PromiseRegisterListener,
     r.PromiseWait,

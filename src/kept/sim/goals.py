@@ -12,7 +12,7 @@ from kept.protocol.records import Promise, PromiseState
 from kept.protocol.storage import Dump
 from kept.sdk import payload
 from kept.sim.ledger import Boundary, Ledger
-from kept.sim.programs import Program
+from kept.sim.programs import Program, purchases
 
 
 class Goal(NamedTuple):
@@ -78,6 +78,9 @@ class Goals:
                 why = f"{goal.id} ({goal.program}): {problem}"
                 self._ledger.break_off("results are right", why)
         self._check_orphans(promises)
+        problem = purchases.problem_of(promises, self._boundary)
+        if problem is not None:
+            self._ledger.break_off("canceled work cleans up", problem)
 
     def _problem(self, promise: Promise, goal: Goal) -> str | None:
         program = goal.program

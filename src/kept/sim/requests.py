@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from kept.client.connection import Connection
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
+from kept.protocol.entries import CancelMode
 from kept.protocol.records import PromiseState, TaskState, Value
 from kept.protocol.responses import (
     AcquiredTask,
@@ -245,6 +246,10 @@ class RawClient:
     def promise_children(self) -> r.Request:
         return r.PromiseChildren(self._id())
 
+    def promise_cancel(self) -> r.Request:
+        # Whatever else it can do is beyond the model that judges histories; programs do that.
+        return r.PromiseCancel(self._id(), "raw", CancelMode.FORCE, recursive=False)
+
     def listener(self) -> r.Request:
         address = self._random.choice((*LISTENERS, *self._addresses))
         return r.PromiseRegisterListener(self._id(), address)
@@ -372,6 +377,7 @@ _TABLE: Final[tuple[tuple[type[r.Request], Builder, float], ...]] = (
     (r.PromiseWait, RawClient.promise_wait, 2),
     (r.PromiseSearch, RawClient.promise_search, 1),
     (r.PromiseChildren, RawClient.promise_children, 2),
+    (r.PromiseCancel, RawClient.promise_cancel, 2),
     (r.PromiseRegisterCallback, RawClient.callback, 4),
     (r.PromiseRegisterListener, RawClient.listener, 3),
     (r.TaskGet, RawClient.task_get, 5),

@@ -141,6 +141,9 @@ QUEUES = [
     "consistent_depth_is_what_waits",
 ]
 
+CANCELLATION_STATE = ["consistent_cancel_request_is_seen_to"]
+CANCELLATION_STEP = ["preserved_cancel_request"]
+
 CONFIG = ["well_formed_config_retry_positive"]
 
 
@@ -154,11 +157,15 @@ def test_the_catalogue_has_its_45_and_50_and_2_and_4() -> None:
 
 def test_exactly_the_named_properties_are_registered() -> None:
     """Each property is registered under its own name and with its own kind, and no other is."""
-    assert sorted(STATE_PROPERTIES) == sorted(WELL_FORMED + CONSISTENT_STATE + OURS)
-    assert sorted(STEP_PROPERTIES) == sorted(CONSISTENT_STEP + PRESERVED + MONOTONE + QUEUES)
+    assert sorted(STATE_PROPERTIES) == sorted(
+        WELL_FORMED + CONSISTENT_STATE + OURS + CANCELLATION_STATE
+    )
+    assert sorted(STEP_PROPERTIES) == sorted(
+        CONSISTENT_STEP + PRESERVED + MONOTONE + QUEUES + CANCELLATION_STEP
+    )
     assert sorted(INTERNAL_STEP_PROPERTIES) == sorted(INTERNAL)
     assert sorted(CONFIG_PROPERTIES) == sorted(CONFIG)
-    assert len(ALL_NAMES) == 101 + len(QUEUES)
+    assert len(ALL_NAMES) == 101 + len(QUEUES + CANCELLATION_STATE + CANCELLATION_STEP)
 
 
 def test_every_property_is_a_function_of_its_name() -> None:

@@ -14,6 +14,7 @@ from kept.check.properties import (
 from kept.check.state import Delta
 from kept.protocol.records import Task
 from kept.protocol.storage import Changes
+from tests.unit.check.cases.cancellation import CANCELLATION_STEPS
 from tests.unit.check.cases.consistent_step_promises import CONSISTENT_STEP_PROMISES
 from tests.unit.check.cases.consistent_step_tasks import ADMISSIBLE_EDGES, CONSISTENT_STEP_TASKS
 from tests.unit.check.cases.monotone import INTERNAL, MONOTONE
@@ -29,6 +30,7 @@ CASES = [
     *MONOTONE,
     *INTERNAL,
     *QUEUES,
+    *CANCELLATION_STEPS,
 ]
 
 

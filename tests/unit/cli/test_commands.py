@@ -168,3 +168,25 @@ def test_version(kept: Kept) -> None:
     """As a noun, as an option, and for programs."""
     assert kept("version").out == kept("--version").out
     assert set(json.loads(kept("version", "--json").out)) == {"kept", "protocol", "python"}
+
+
+def test_cancel_asks_stops_and_tells_how_far_it_is(kept: Kept) -> None:
+    """What has not begun is canceled at once; what is settled otherwise is not; JSON is the answer."""
+    kept("promise", "create", "a", "--target", "queue://q")
+    kept("promise", "create", "a.1", "--tag", "resonate:parent=a", "--tag", "resonate:origin=a")
+    ran = kept("cancel", "a", "--reason", "no need")
+    assert ran.code == 0
+    assert ran.out == "a rejected_canceled; 0 descendants reached, and more follow\n"
+    assert "kept cancel a" in ran.errors
+    for _ in range(500):
+        if json.loads(kept("promise", "get", "a.1", "--json").out)["state"] != "pending":
+            break
+    record = json.loads(kept("cancel", "a", "--json").out)
+    assert record["promise"]["state"] == "rejected_canceled"
+    assert record["promise"]["value"] == {"headers": {"kept-cancel-reason": "no need"}}
+    assert kept("cancel", "a.1").out == "a.1 rejected_canceled\n"
+    kept("promise", "create", "b")
+    kept("promise", "resolve", "b")
+    ran = kept("cancel", "b", "--force")
+    assert (ran.code, "was resolved already" in ran.errors) == (1, True)
+    assert kept("cancel", "missing").code == 1

@@ -185,7 +185,10 @@ _TAG_NAMES = {
     for name in ("target", "timer", "external", "delay", "origin", "parent", "branch", "scope")
 } | {
     name: f"kept:{name}"
-    for name in ("function", "priority", "lane", "attempts", "backoff", "exhausted")
+    for name in (
+        *("function", "priority", "lane", "attempts", "backoff", "exhausted"),
+        *("detached", "compensation"),
+    )
 }
 
 

@@ -62,6 +62,7 @@ def test_no_pass_is_empty(explorations: dict[str, Exploration]) -> None:
         *("record 200", "call 200", "suspend 200", "suspend 300", "fulfil 200", "nack 200"),
         *("stale fulfil 409", "stale nack 409", "stale release 409", "stale heartbeat 200"),
         *("late acquire 200", "late claim 200", "late call 200", "late release 200"),
+        *("cancel 200", "cancel further", "end canceled 200"),
         *("repeated acquire 200", "repeated claim 200", "release 200", "unblock"),
     }
 

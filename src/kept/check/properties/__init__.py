@@ -8,6 +8,7 @@ by name; `ALL_NAMES` is their union. Where we depart from one, `departures.py` s
 from typing import Final
 
 # Importing a family registers its properties.
+from kept.check.properties import cancellation as cancellation
 from kept.check.properties import consistent_state as consistent_state
 from kept.check.properties import consistent_step_promises as consistent_step_promises
 from kept.check.properties import consistent_step_tasks as consistent_step_tasks

@@ -34,7 +34,7 @@ NACK: Final = "task.nack"
 CREATE: Final = "promise.create"
 SCHEDULE_PUT: Final = "schedule.put"
 # The request, and the background steps that spread it to descendants or end its grace.
-CANCELLATION: Final = ("promise.cancel", "promise.cancel.spread", "promise.cancel.grace")
+CANCELLATION: Final = ("promise.cancel", "promise.cancel.spread")
 DEBOUNCE: Final = "kept:debounce"
 
 

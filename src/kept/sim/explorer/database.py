@@ -11,17 +11,29 @@ from typing import NamedTuple, TypeVar
 
 from kept.check.state import State
 from kept.machine import background as b
+from kept.machine.cancellation import cancel_key
 from kept.machine.dispatch import Machine
 from kept.machine.limits import depth_key, settings_key
 from kept.machine.step import MachineConfig
 from kept.machine.turns import turn_key
 from kept.machine.working_set import WorkingSet
 from kept.protocol import requests as r
+from kept.protocol.limits import MAX_CANCELED_PER_COMMIT
 from kept.protocol.records import Delivery, MessageKey, MessageKind, TaskState
 from kept.protocol.responses import Response
-from kept.protocol.storage import DEFAULT_TENANT, Children, Dump, Head, Loaded, Reads, Slots
+from kept.protocol.storage import (
+    DEFAULT_TENANT,
+    ChildPage,
+    Children,
+    Dump,
+    Head,
+    Loaded,
+    PendingChildren,
+    Reads,
+    Slots,
+)
 from kept.sim.explorer import normal
-from kept.sim.explorer.programs import NOW_MS, TICK_MS
+from kept.sim.explorer.programs import GRACE_MS, NOW_MS, TICK_MS
 from kept.sim.explorer.watch import (
     NOT_EARLY,
     SOUND,
@@ -60,7 +72,12 @@ class Databases:
         self._entry_keys = (
             [key(queue) for key in (settings_key, depth_key, turn_key)] if queue is not None else []
         )
-        self._config = MachineConfig(retry_timeout_ms=TICK_MS)
+        self._entry_keys += [cancel_key(id) for id in self._ids]
+        # More than what is there fits into the first one.
+        self._pages = [
+            ChildPage(id, "", limit) for id in self._ids for limit in (1, MAX_CANCELED_PER_COMMIT)
+        ]
+        self._config = MachineConfig(retry_timeout_ms=TICK_MS, cancel_grace_ms=GRACE_MS)
         self._dumps: list[Dump] = []
         self._numbers: dict[bytes, int] = {}
         self._due: dict[int, tuple[b.InternalStep, ...]] = {}
@@ -148,6 +165,9 @@ class Databases:
             callbacks={id: sorted(e.to for e in dump.callbacks if e.of == id) for id in ids},
             listeners={id: sorted(e.to for e in dump.listeners if e.of == id) for id in ids},
             children={id: _children(dump, id) for id in ids},
+            pending_children={
+                page: PendingChildren(_pending_children(dump, page)) for page in self._pages
+            },
             messages={key: dump.outbox.get(key) for key in keys},
             dead_letters={id: dump.dead_letters.get(id) for id in ids},
             entries={key: dump.entries.get(key) for key in self._entry_keys},
@@ -244,6 +264,11 @@ def _children(dump: Dump, id: str) -> Children:
     )
 
 
+def _pending_children(dump: Dump, page: ChildPage) -> list[str]:
+    ids = (id for id, child in dump.promises.items() if child.pending and id != page.parent)
+    return sorted(id for id in ids if dump.promises[id].parent == page.parent)[: page.limit]
+
+
 def _claimable(dump: Dump) -> list[str]:
     """Ready tasks by rank, then those that are due and not marked yet, as stores find them."""
     waiting = [
@@ -275,6 +300,9 @@ def _steps(dump: Dump, *, is_due: bool) -> Iterable[b.InternalStep]:
                 yield b.RetryTask(id)
             elif task.delivery is Delivery.PULL and not task.ready:
                 yield b.ReadyTask(id)
+    for key, entry in dump.entries.items():
+        if entry.due_at is not None and (entry.due_at <= NOW_MS) is is_due:
+            yield b.LookAtEntry(key)
 
 
 def executes(dump: Dump) -> list[tuple[str, int]]:

@@ -43,6 +43,7 @@ _STEP_NAMES: Final[dict[type, str]] = {
     b.ExpireLease: "expire",
     b.RetryTask: "dispatch",
     b.ReadyTask: "ready",
+    b.LookAtEntry: "cancel further",
 }
 
 
@@ -153,14 +154,10 @@ class Moves:
             found = self._fired.get(key)
             if found is None:
                 assert not isinstance(
-                    step,
-                    b.TakeMessage
-                    | b.DeliveredMessage
-                    | b.FailedMessage
-                    | b.LookAtEntry
-                    | b.LeaveLine,
+                    step, b.TakeMessage | b.DeliveredMessage | b.FailedMessage | b.LeaveLine
                 )
-                move = self.attempt = Move(_STEP_NAMES[type(step)], step.id)
+                id = step.key.name if isinstance(step, b.LookAtEntry) else step.id
+                move = self.attempt = Move(_STEP_NAMES[type(step)], id)
                 found = self._fired[key] = (move, self.databases.fire(s.database, step))
             yield found[0], self._after(s, found[1])
         self.attempt = Move("tick", "")

@@ -18,6 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from kept.protocol import tags as tag
+from kept.protocol.entries import Cancellation, Entry
 from kept.protocol.limits import NEVER_MS
 from kept.protocol.records import (
     DeadLetter,
@@ -30,7 +31,7 @@ from kept.protocol.records import (
     Value,
 )
 from kept.protocol.storage import Dump, Edge
-from kept.sim.explorer.programs import NOW_MS
+from kept.sim.explorer.programs import GRACE_MS, NOW_MS
 
 PAST_MS: Final = NOW_MS - 1
 # The id of a request that nobody will repeat, while it is applied, and afterwards.
@@ -71,9 +72,27 @@ def normal(dump: Dump, passed_ms: int = 0, forgotten: str = ONCE) -> Dump:
             for key in sorted(dump.outbox)
         },
         dead_letters={id: _letter(dump.dead_letters[id]) for id in sorted(dump.dead_letters)},
-        # Those that there are here know no instants.
-        entries=dict(sorted(dump.entries.items())),
+        entries={
+            key: _entry(entry, dump.promises.get(key.name), passed_ms)
+            for key, entry in sorted(dump.entries.items())
+        },
     )
+
+
+def _entry(entry: Entry, promise: Promise | None, passed_ms: int) -> Entry:
+    """Of those that there are here, only cancellations know instants."""
+    if not isinstance(entry.data, Cancellation):
+        return entry
+    requested_at = PAST_MS
+    if promise is not None and promise.pending:
+        requested_at = _requested(entry.data.requested_at, passed_ms)
+    due_at = None if entry.due_at is None else _later(entry.due_at, passed_ms)
+    return replace(entry, data=replace(entry.data, requested_at=requested_at), due_at=due_at)
+
+
+def _requested(instant: int, passed_ms: int) -> int:
+    """When a pending promise was asked to stop; it matters until the grace is over."""
+    return max(instant - passed_ms, NOW_MS - GRACE_MS)
 
 
 def _is_due(task: Task, passed_ms: int) -> bool:
@@ -98,9 +117,17 @@ def _later(instant: int, passed_ms: int) -> int:
 def _promise(promise: Promise, passed_ms: int) -> Promise:
     if promise.pending:
         timeout_at = _later(promise.timeout_at, passed_ms)
-        if promise.created_at == PAST_MS and promise.timeout_at == timeout_at:
+        asked_at = promise.cancel_requested_at
+        if asked_at is not None:
+            asked_at = _requested(asked_at, passed_ms)
+        elif promise.created_at == PAST_MS and promise.timeout_at == timeout_at:
             return promise
-        return replace(promise, created_at=PAST_MS, timeout_at=timeout_at)
+        return replace(
+            promise, created_at=PAST_MS, timeout_at=timeout_at, cancel_requested_at=asked_at
+        )
+    if promise.cancel_requested_at is not None:
+        # Nobody asks any more.
+        promise = replace(promise, cancel_requested_at=None)
     if promise.created_at == PAST_MS and promise.settled_at == PAST_MS:
         return promise
     by_deadline = promise.settled_at == promise.timeout_at
@@ -224,4 +251,5 @@ def next_instant(dump: Dump) -> int | None:
         elif task.retry_at is not None and task.delivery is not Delivery.NEVER:
             instants.append(task.retry_at)
     instants += [message.due_at for message in dump.outbox.values()]
+    instants += [entry.due_at for entry in dump.entries.values() if entry.due_at is not None]
     return min((at for at in instants if NOW_MS < at < NEVER_MS), default=None)

@@ -26,6 +26,8 @@ from kept.protocol.responses import (
 NOW_MS: Final = 1_000_000_000
 # Leases, retries and deadlines are whole ticks, so only few differences between instants exist.
 TICK_MS: Final = 1_000
+# How long canceled work may take; as long as a lease and one tick, so that either may end first.
+GRACE_MS: Final = 2 * TICK_MS
 
 
 class Birth(NamedTuple):
@@ -70,7 +72,8 @@ Program: TypeAlias = tuple[Operation, ...]
 
 class Local(NamedTuple):
     """What one worker knows. `known` are the children that it saw settled; `slot` numbers the
-    request of the kind `asks` whose answer it waits for, 0 for none."""
+    request of the kind `asks` whose answer it waits for, 0 for none. `stopping`: it heard that its
+    work is canceled, and ends it."""
 
     phase: str
     task: str = ""
@@ -79,6 +82,7 @@ class Local(NamedTuple):
     known: tuple[str, ...] = ()
     slot: int = 0
     asks: str = ""
+    stopping: bool = False
 
 
 IDLE: Final = Local("idle")
@@ -113,6 +117,8 @@ class Work(NamedTuple):
         """What a request is called in a trace."""
         if kind != OPERATION:
             return kind
+        if local.stopping:
+            return "end canceled"
         return OPERATION_NAMES[type(self.programs[local.task][local.position])]
 
     def request(self, pid: str, local: Local, kind: str) -> r.Request:
@@ -138,6 +144,9 @@ class Work(NamedTuple):
     def _operation(self, pid: str, local: Local) -> r.Request:
         program, task, version = self.programs[local.task], local.task, local.version
         released = _released(program, local.position)
+        if local.stopping:
+            verdict = r.PromiseSettle(task, PromiseState.REJECTED_CANCELED)
+            return r.TaskFulfill(task, version, r.SettleAction(verdict), [*released, task])
         match program[local.position]:
             case Record(child):
                 state, value = PromiseState.RESOLVED, Value(data=pid)
@@ -156,7 +165,7 @@ class Work(NamedTuple):
         """What the worker believes once it has the answer; without a lease it has nothing to do."""
         data = response.data
         if kind == HEARTBEAT:
-            return IDLE if isinstance(data, HeartbeatResult) and data.lost else local
+            return self._beaten(local, data)
         if not response.ok:
             return IDLE
         if isinstance(data, ClaimResult):
@@ -173,9 +182,18 @@ class Work(NamedTuple):
             return self._next(local, data.promise)
         return IDLE
 
+    def _beaten(self, local: Local, data: object) -> Local:
+        if not isinstance(data, HeartbeatResult):
+            return local
+        if data.lost:
+            return IDLE
+        # Who waits for an answer asks the same again first.
+        return local._replace(stopping=True) if data.cancel and not local.slot else local
+
     def _acquired(self, lease: AcquiredTask) -> Local:
         task: TaskRecord = lease.task
-        return self._placed(Local(HELD, task.id, task.version), lease.preload)
+        stopping = lease.cancel_requested_at is not None
+        return self._placed(Local(HELD, task.id, task.version, stopping=stopping), lease.preload)
 
     def _placed(self, local: Local, preload: Iterable[PromiseRecord]) -> Local:
         """Where the program stands, told by the children that exist: that is what replay does."""
@@ -195,7 +213,7 @@ class Work(NamedTuple):
                 case _:
                     break
         known_ids = tuple(sorted(known))
-        return Local(HELD, local.task, local.version, position, known_ids)
+        return Local(HELD, local.task, local.version, position, known_ids, stopping=local.stopping)
 
     def _next(self, local: Local, child: PromiseRecord | None) -> Local:
         known = set(local.known)
@@ -205,7 +223,7 @@ class Work(NamedTuple):
         while isinstance(operation := program[position], Await) and known.issuperset(operation.ids):
             position += 1
         known_ids = tuple(sorted(known))
-        return Local(HELD, local.task, local.version, position, known_ids)
+        return Local(HELD, local.task, local.version, position, known_ids, stopping=local.stopping)
 
 
 def _released(program: Program, position: int) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
+from kept.protocol.entries import CancelMode
 from kept.protocol.records import PromiseState, TaskState, Value
 from kept.protocol.storage import Dump
 from kept.sim.explorer.programs import (
@@ -89,6 +90,19 @@ class Continue(NamedTuple):
         return r.TaskContinue(self.id)
 
 
+class Cancel(NamedTuple):
+    """The client asks work to stop, or stops it, with what it started."""
+
+    id: str
+    mode: CancelMode = CancelMode.REQUEST
+
+    def is_enabled(self, dump: Dump) -> bool:
+        return self.id in dump.promises
+
+    def request(self) -> r.Request:
+        return r.PromiseCancel(self.id, "explored", self.mode)
+
+
 class Limit(NamedTuple):
     """An operator limits a queue: how many run at one time, how many wait."""
 
@@ -106,7 +120,7 @@ class Limit(NamedTuple):
         return r.QueuePut(QUEUE, concurrency=self.concurrency, max_depth=self.max_depth)
 
 
-ClientRequest: TypeAlias = Create | Settle | Listen | Halt | Continue | Limit
+ClientRequest: TypeAlias = Create | Settle | Listen | Halt | Continue | Limit | Cancel
 
 
 class World(NamedTuple):
@@ -165,6 +179,7 @@ def child_of(parent: str, id: str, ticks: int | None = None, **tags: str) -> Bir
 _STEP: Final = child_of("root", "root.1")
 _CHILD: Final = Birth("root.2", {tag.PARENT: "root", tag.TARGET: PUSHED})
 _LATE_CHILD: Final = Birth("root.2", {tag.PARENT: "root", tag.TARGET: PUSHED}, 2)
+_PART: Final = Birth("root.2", {tag.PARENT: "root", tag.ORIGIN: "root", tag.TARGET: PUSHED})
 _TIMER: Final = child_of("root", "root.1", 1, **{tag.TIMER: "true"})
 _APPROVAL: Final = child_of("root", "root.1", 2, **{tag.EXTERNAL: "true"})
 _SHARED: Final = Birth("shared", {tag.EXTERNAL: "true"})
@@ -262,6 +277,19 @@ WORLDS: Final = (
         losses=0,
         nacks=True,
         releases=True,
+    ),
+    World(
+        "cancel",
+        "a workflow that waits for a child is canceled, asked first and then forced",
+        (Create(pushed("root")), Cancel("root"), Cancel("root", CancelMode.FORCE)),
+        {
+            "root": (Call(_PART), Await(("root.2",)), Fulfil()),
+            "root.2": (Fulfil(),),
+        },
+        crashes=0,
+        hangs=0,
+        losses=0,
+        heartbeats=True,
     ),
     World(
         "start",

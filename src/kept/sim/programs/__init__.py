@@ -9,7 +9,7 @@ from kept.runtime import Runtime
 from kept.sdk.app import App
 from kept.sdk.functions import Function
 from kept.sim.ledger import Boundary
-from kept.sim.programs import branches, calls, failing, jobs, waiting, working
+from kept.sim.programs import branches, calls, failing, jobs, purchases, waiting, working
 from kept.sim.programs.program import Drawn, Program
 from kept.sim.programs.steps import Steps
 
@@ -17,7 +17,7 @@ __all__ = ["APPROVAL", "PROGRAM_NAMES", "Program", "draw_program", "register"]
 
 APPROVAL: Final = waiting.APPROVAL
 
-_THEMES: Final = (jobs, working, waiting, branches, calls, failing)
+_THEMES: Final = (jobs, working, waiting, branches, calls, failing, purchases)
 _CHOICES: Final[tuple[Drawn, ...]] = tuple(each for theme in _THEMES for each in theme.CHOICES)
 # The functions that clients start, by name.
 PROGRAM_NAMES: Final = tuple(dict.fromkeys(choice(Random(0)).function for choice in _CHOICES))

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from heapq import nsmallest
 from typing import TypeVar
 
-from kept.protocol.limits import MAX_EDGES_PER_STEP, MAX_PRELOAD_RECORDS
+from kept.protocol.limits import MAX_CHILDREN_WALKED, MAX_EDGES_PER_STEP, MAX_PRELOAD_RECORDS
 from kept.protocol.records import DeadLetter, Promise, TaskState
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import (
+    ChildPage,
     Children,
     Dump,
     Edge,
@@ -18,6 +19,7 @@ from kept.protocol.storage import (
     LaneFront,
     LaneWindow,
     Loaded,
+    PendingChildren,
     QueueCounts,
     Reads,
 )
@@ -51,6 +53,10 @@ def load(tables: Tables, reads: Reads, now: int) -> Loaded:
         page = children(tables, id, None, MAX_PRELOAD_RECORDS)
         loaded.children[id] = page
         _add_objects(tables, loaded, (child.id for child in (*page.released, *page.others)))
+    for wanted in sorted(reads.pending_children):
+        found = pending_children(tables, wanted)
+        loaded.pending_children[wanted] = found
+        _add_objects(tables, loaded, found.ids)
     _add_objects(tables, loaded, sorted(reads.objects))
     for id in sorted(reads.edges):
         _add_edges(tables, loaded, id)
@@ -141,6 +147,19 @@ def children(tables: Tables, task_id: str, cursor: str | None, limit: int) -> Ch
     )
     others = (tables.promises[id] for id in nsmallest(limit + 1, left))
     return page_of(released, others, limit)
+
+
+def pending_children(tables: Tables, wanted: ChildPage) -> PendingChildren:
+    """A page of the children of a promise that are pending."""
+    parent, after, limit = wanted
+    promises = tables.promises
+    ids = (id for id in tables.children.get(parent, ()) if id > after and id != parent)
+    walked = nsmallest(MAX_CHILDREN_WALKED + 1, (id for id in ids if promises[id].parent == parent))
+    more = walked[MAX_CHILDREN_WALKED - 1] if len(walked) > MAX_CHILDREN_WALKED else None
+    found = [id for id in walked[:MAX_CHILDREN_WALKED] if promises[id].pending]
+    if len(found) > limit:
+        return PendingChildren(found[:limit], found[limit - 1])
+    return PendingChildren(found, more)
 
 
 def beyond(records: Mapping[str, V], after: str | None, limit: int, prefix: str = "") -> list[V]:

@@ -8,8 +8,16 @@ from typing import Final
 
 import msgspec
 
-from kept.protocol.limits import MAX_EDGES_PER_STEP, MAX_PRELOAD_RECORDS
-from kept.protocol.storage import Children, Head, LaneFront, Loaded, Reads
+from kept.protocol.limits import MAX_CHILDREN_WALKED, MAX_EDGES_PER_STEP, MAX_PRELOAD_RECORDS
+from kept.protocol.storage import (
+    ChildPage,
+    Children,
+    Head,
+    LaneFront,
+    Loaded,
+    PendingChildren,
+    Reads,
+)
 from kept.stores.paging import page_of, position_of
 from kept.stores.sqlite.heads import Fronts
 from kept.stores.sqlite.rows import (
@@ -70,6 +78,11 @@ _OTHERS: Final = (
     "ORDER BY 2 LIMIT ?5"
 )
 
+# Walks along the index by parent; what is settled costs a look, so the walk has an end.
+_PENDING_CHILDREN: Final = (
+    "SELECT id, state FROM promises WHERE tenant = ? AND parent = ? AND id > ? ORDER BY id LIMIT ?"
+)
+
 _SCHEDULES: Final = (
     f"SELECT {SCHEDULE_COLUMNS} FROM schedules WHERE tenant = ? "
     "AND id IN (SELECT value FROM json_each(?))"
@@ -105,6 +118,8 @@ class Loader:
             page = self.children(id, None, MAX_PRELOAD_RECORDS)
             loaded.children[id] = page
             self._put((child.id for child in (*page.released, *page.others)), loaded)
+        for wanted in sorted(reads.pending_children):
+            loaded.pending_children[wanted] = self._pending_children(wanted, loaded)
         if reads.objects:
             self._load_objects(reads.objects, loaded)
         if reads.edges:
@@ -211,6 +226,26 @@ class Loader:
         )
         promises = self._objects.promises
         return page_of((promises[id] for id in released), (promises[id] for id in others), limit)
+
+    def _pending_children(self, wanted: ChildPage, loaded: Loaded) -> PendingChildren:
+        parent, after, limit = wanted
+        found: list[str] = []
+        walked = 0
+        last = after
+        rows = self._connection.execute(
+            _PENDING_CHILDREN, (self._tenant, parent, after, MAX_CHILDREN_WALKED + 1)
+        )
+        more: str | None = None
+        for id, state in rows:
+            if len(found) == limit or walked == MAX_CHILDREN_WALKED:
+                more = last
+                break
+            walked, last = walked + 1, id
+            if state == "pending" and id != parent:
+                found.append(id)
+        rows.close()
+        self._load_objects(found, loaded)
+        return PendingChildren(found, more)
 
     # -- the rest --------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ DELIVERIES: Final = {delivery.value: delivery for delivery in Delivery}
 
 # A promise with its payloads and its task, if it has one: the order that `Objects.add` unpacks.
 OBJECT_COLUMNS: Final = (
-    "p.seq, p.id, p.state, p.timeout_at, p.created_at, p.settled_at, p.tags, "
+    "p.seq, p.id, p.state, p.timeout_at, p.created_at, p.settled_at, p.tags, p.cancel_requested_at, "
     "a.headers, a.data, r.headers, r.data, "
     "t.state, t.version, t.resumes, t.ttl, t.pid, t.expires_at, t.retry_at, t.delivery, t.queue, "
     "t.lane, t.function, t.ready, t.rank, t.failures, t.releases, t.last_request, t.last_answer"
@@ -92,21 +92,22 @@ class Objects:
         promises, tasks, seqs = self.promises, self.tasks, self.seqs
         # One flat loop over all columns: this is the hottest code of the store.
         for row in rows:
-            (seq, id, state, timeout_at, created_at, settled_at, tags) = row[:7]
+            (seq, id, state, timeout_at, created_at, settled_at, tags, cancel_at) = row[:8]
             order.append(id)
             seqs[id] = seq
             promises[id] = Promise(
                 id,
                 PROMISE_STATES[state],
-                value_of(row[7], row[8]),
-                value_of(row[9], row[10]),
+                value_of(row[8], row[9]),
+                value_of(row[10], row[11]),
                 _decode(tags) if tags else {},
                 timeout_at,
                 created_at,
                 settled_at,
+                cancel_at,
             )
-            if row[11] is not None:
-                tasks[id] = task_of(id, row[11:])
+            if row[12] is not None:
+                tasks[id] = task_of(id, row[12:])
         return order
 
 
@@ -204,6 +205,7 @@ def promise_row(tenant: str, promise: Promise, seq: int) -> Row:
         promise.created_at,
         promise.settled_at,
         *lineage,
+        promise.cancel_requested_at,
         seq,
     )
 

@@ -25,7 +25,7 @@ from kept.stores.sqlite.rows import (
 
 _PROMISE_COLUMNS: Final = (
     "tenant, id, state, timeout_at, deadline, created_at, settled_at, tags, origin, parent, "
-    "branch, function"
+    "branch, function, cancel_requested_at"
 )
 _TASK_COLUMNS: Final = (
     "tenant, state, version, resumes, ttl, pid, expires_at, retry_at, delivery, queue, lane, "
@@ -324,6 +324,7 @@ def _is_settlement(before: Promise, after: Promise) -> bool:
     return (
         before.timeout_at == after.timeout_at
         and before.created_at == after.created_at
+        and before.cancel_requested_at == after.cancel_requested_at
         and (before.tags is after.tags or before.tags == after.tags)
         and (before.param is after.param or before.param == after.param)
         and (before.value.data is None and not before.value.headers)
