@@ -32,7 +32,7 @@ import msgspec
 
 from kept.check.compare import Reply, difference, level
 from kept.check.history import Operation
-from kept.check.model import letters, promises, queues, tasks
+from kept.check.model import letters, mailboxes, promises, queues, tasks
 from kept.check.model.letters import letter_record
 from kept.check.model.model import HANDLERS, Handler
 from kept.check.model.schedules import fire, schedule_record
@@ -67,7 +67,7 @@ WITHOUT_LEASE: Final = frozenset(
     {
         *("promise.create", "promise.settle", "promise.register_callback", "task.release"),
         *("task.fulfill", "task.suspend", "task.fence", "task.record", "task.halt"),
-        "task.continue",
+        *("task.continue", "signal.send"),
     }
 )
 
@@ -413,6 +413,7 @@ APPLIED: Final[dict[str, Handler]] = {
     "task.claim handed back": queues.hand_back,
     "task.nack": queues.task_nack,
     "task.record": queues.task_record_step,
+    "signal.send": mailboxes.signal_send,
     "dead.get": letters.dead_get,
     "dead.replay": letters.dead_replay,
 }

@@ -56,6 +56,14 @@ REPEATABLE: Final = REPEATABLE_WITH_REQUEST_ID | frozenset(
     )
 )
 
+
+def is_repeatable(request: r.Request) -> bool:
+    """Whether the request may be sent again when it is not known what became of it."""
+    if isinstance(request, r.SignalSend):
+        return request.key is not None
+    return request.kind in REPEATABLE
+
+
 _JITTER_BYTES: Final = 4
 
 

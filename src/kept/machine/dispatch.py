@@ -10,7 +10,16 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kept.machine import background as b
-from kept.machine import dead_letters, entries, promises, queue_settings, queues, schedules, tasks
+from kept.machine import (
+    dead_letters,
+    entries,
+    mailboxes,
+    promises,
+    queue_settings,
+    queues,
+    schedules,
+    tasks,
+)
 from kept.machine.limits import count_depths
 from kept.machine.repeat import REPEATABLE, answered_before, claimed_before, remember
 from kept.machine.step import MachineConfig, Step
@@ -86,8 +95,8 @@ class Machine:
             repeated = self._repeated(step, request, step.request_id)
             if repeated is not None:
                 return repeated
-        if isinstance(request, r.TaskRecordStep):
-            return self._record(step, request)
+        if type(request) in _HALVES:
+            return self._in_two_steps(step, request)
         mark = self.records.mark()
         response = HANDLERS[type(request)](step, request)
         if step.request_id is not None and isinstance(request, REPEATABLE) and response.ok:
@@ -106,17 +115,18 @@ class Machine:
         self._observe(mark, step.now, request.kind)
         return response
 
-    def _record(self, step: Step, request: r.TaskRecordStep) -> Response:
-        """task.record is two steps in one commit: the child is created, then settled."""
+    def _in_two_steps(self, step: Step, request: r.Request) -> Response:
+        """In one commit a promise is created, then settled."""
+        create, settle = _HALVES[type(request)]
         mark = self.records.mark()
-        response = tasks.record_create(step, request)
-        self._observe(mark, step.now, "task.record.create")
+        response = create(step, request)
+        self._observe(mark, step.now, f"{request.kind}.create")
         mark = self.records.mark()
         if response is None:
-            response = tasks.record_settle(step, request)
-        if step.request_id is not None and response.ok:
+            response = settle(step, request)
+        if step.request_id is not None and isinstance(request, REPEATABLE) and response.ok:
             remember(step, request, response)
-        self._observe(mark, step.now, "task.record.settle")
+        self._observe(mark, step.now, f"{request.kind}.settle")
         return response
 
     def _fire(self, due: b.FireSchedule, now: int) -> None:
@@ -205,6 +215,16 @@ HANDLERS: Final[dict[type[r.Request], Callable[[Step, Any], Response]]] = {
     r.QueueResume: queue_settings.queue_resume,
     r.DeadGet: dead_letters.dead_get,
     r.DeadReplay: dead_letters.dead_replay,
+}
+
+_HALVES: Final[
+    dict[
+        type[r.Request],
+        tuple[Callable[[Step, Any], Response | None], Callable[[Step, Any], Response]],
+    ]
+] = {
+    r.TaskRecordStep: (tasks.record_create, tasks.record_settle),
+    r.SignalSend: (mailboxes.signal_create, mailboxes.signal_settle),
 }
 
 _INTERNAL: Final[dict[type, tuple[str, Callable[[Step, Any], OutboxEntry | None]]]] = {

@@ -8,6 +8,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from kept.machine.background import LookAtEntry
+from kept.machine.mailboxes import look_at_mailbox
 from kept.machine.step import Step
 from kept.protocol.entries import Entry, EntryKind, Lock
 
@@ -34,4 +35,5 @@ def _lapse(step: Step, entry: Entry) -> None:
 
 _WHEN_DUE: Final[dict[EntryKind, Callable[[Step, Entry], None]]] = {
     EntryKind.LOCK: _lapse,
+    EntryKind.MAILBOX: look_at_mailbox,
 }

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from kept.machine import background as b
 from kept.machine.limits import depth_key, settings_key
+from kept.machine.mailboxes import mailbox_key, message_key
 from kept.machine.queues import heads_of
 from kept.machine.turns import turn_key
 from kept.protocol import requests as r
@@ -111,6 +112,13 @@ def _queue(request: Any, reads: Reads) -> None:
     reads.entries.add(depth_key(request.name))
 
 
+def _signal_send(request: r.SignalSend, reads: Reads) -> None:
+    reads.objects.add(request.id)
+    reads.entries.add(mailbox_key(request.id, request.name))
+    if request.key is not None:
+        reads.entries.add(message_key(request.id, request.name, request.key))
+
+
 def _dead_get(request: r.DeadGet, reads: Reads) -> None:
     reads.dead_letters.add(request.id)
 
@@ -157,6 +165,7 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     r.QueueDelete: _queue,
     r.QueuePause: _queue,
     r.QueueResume: _queue,
+    r.SignalSend: _signal_send,
     r.DeadGet: _dead_get,
     r.DeadReplay: _dead_replay,
     b.TimeoutPromise: _settled_object,

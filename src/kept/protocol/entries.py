@@ -22,6 +22,8 @@ class EntryKind(StrEnum):
     LANE_RATE = "lane_rate"
     DEPTH = "depth"
     LOCK = "lock"
+    MAILBOX = "mailbox"
+    MESSAGE_KEY = "message_key"
 
 
 class EntryKey(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -94,6 +96,18 @@ class Lock(EntryData, frozen=True):
     expires_at: int | None = None
 
 
+class Mailbox(EntryData, frozen=True):
+    """A mailbox of a promise (B8): `sent` is the number of its latest message."""
+
+    sent: int
+
+
+class MessageKey(EntryData, frozen=True):
+    """The number that the message of a key got (B8)."""
+
+    number: int
+
+
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """A stored entry. At `due_at` (ms) the background looks at it; None: never."""
 
@@ -109,6 +123,8 @@ DATA_TYPES: Final[dict[EntryKind, type[EntryData]]] = {
     EntryKind.LANE_RATE: Starts,
     EntryKind.DEPTH: Depth,
     EntryKind.LOCK: Lock,
+    EntryKind.MAILBOX: Mailbox,
+    EntryKind.MESSAGE_KEY: MessageKey,
 }
 
 EncodedData: TypeAlias = str

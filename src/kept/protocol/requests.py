@@ -290,6 +290,16 @@ class QueueStats(Request):
     name: Name
 
 
+class SignalSend(Request):
+    """A message to the mailbox `name` of promise `id`; the same `key` is the same message (B8)."""
+
+    kind: ClassVar[str] = "signal.send"
+    id: Id
+    name: Name
+    value: Value = EMPTY
+    key: Name | None = None
+
+
 class ScheduleCreate(Request):
     kind: ClassVar[str] = "schedule.create"
     id: Id
@@ -400,6 +410,7 @@ ALL_REQUESTS: tuple[type[Request], ...] = (
     QueuePause,
     QueueResume,
     QueueStats,
+    SignalSend,
     ScheduleCreate,
     ScheduleGet,
     ScheduleDelete,

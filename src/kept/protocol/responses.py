@@ -177,6 +177,12 @@ class QueueStatsResult(Result, frozen=True):
     stats: QueueNumbers
 
 
+class SignalResult(Result, frozen=True):
+    """`number`: the message's place in its mailbox, from 1 on."""
+
+    number: int
+
+
 class ScheduleResult(Result, frozen=True):
     schedule: ScheduleRecord
 

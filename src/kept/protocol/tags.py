@@ -18,6 +18,8 @@ LANE: Final = "kept:lane"
 ATTEMPTS: Final = "kept:attempts"
 BACKOFF: Final = "kept:backoff"
 EXHAUSTED: Final = "kept:exhausted"
+# On a message: the mailbox whose it is (B8).
+MAILBOX: Final = "kept:mailbox"
 REPLAY_OF: Final = "kept:replay-of"
 # Tags that a replay under a new id leaves behind (B4): duplicates, delay and lineage.
 NOT_REPLAYED: Final = (

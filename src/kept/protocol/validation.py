@@ -17,6 +17,7 @@ from kept.protocol.limits import (
     MAX_ID_BYTES,
     MAX_INTEGER,
     MAX_LANE_WEIGHT,
+    MAX_MESSAGE_KEY_BYTES,
     MAX_NAMED_LANES,
     MAX_PAYLOAD_BYTES,
     MAX_PRIORITY,
@@ -26,6 +27,7 @@ from kept.protocol.limits import (
     MAX_TAGS,
     MAX_TAGS_BYTES,
 )
+from kept.protocol.mailboxes import mailbox_problem
 from kept.protocol.records import SETTABLE, PromiseState, Value
 
 Schemes = frozenset[str]
@@ -333,6 +335,19 @@ def _queue_name(request: Any, _: Schemes) -> str | None:
     return None
 
 
+def _signal_send(request: r.SignalSend, _: Schemes) -> str | None:
+    if request.key is not None:
+        if problem := id_problem(request.key, "key"):
+            return problem
+        if len(request.key.encode()) > MAX_MESSAGE_KEY_BYTES:
+            return f"key: is longer than {MAX_MESSAGE_KEY_BYTES} bytes"
+    return (
+        id_problem(request.id)
+        or mailbox_problem(request.id, request.name)
+        or value_problem(request.value, "value")
+    )
+
+
 def _schedule_create(request: r.ScheduleCreate, schemes: Schemes) -> str | None:
     return (
         id_problem(request.id)
@@ -400,6 +415,7 @@ _CHECKS: Final[dict[type[r.Request], Callable[[Any, Schemes], str | None]]] = {
     r.QueuePause: _queue_name,
     r.QueueResume: _queue_name,
     r.QueueStats: _queue_name,
+    r.SignalSend: _signal_send,
     r.ScheduleCreate: _schedule_create,
     r.ScheduleGet: _id_only,
     r.ScheduleDelete: _id_only,

@@ -21,7 +21,7 @@ from kept.runtime import Runtime, SystemRuntime
 from kept.sdk import payload
 from kept.sdk.context import Context
 from kept.sdk.functions import Function, Registry
-from kept.sdk.handle import Handle
+from kept.sdk.handle import Handle, send_message
 from kept.sdk.loop import refuse_in_durable_code
 from kept.sdk.retry import Retry
 from kept.sdk.services import Services, Target
@@ -299,6 +299,16 @@ class App:
         """A handle to work that was started elsewhere; `type` is what its result must be."""
         services = self._open_services()
         return Handle(id, services.connection, self._runtime, type)
+
+    async def send(self, id: str, name: str, value: Any = None, *, key: str | None = None) -> int:
+        """Sends a message to the mailbox `name` of work that is under way; answers its number.
+
+        The work gets it from `ctx.receive(name)`, now or later. The same `key` is the same message,
+        for a week. Raises `NotFoundError` where there is no such work, `ConflictError` where it has
+        ended, `BadRequestError` for a name that is not `[a-z0-9_-]{1,64}`. Protocol B8.
+        """
+        connection = self._open_services().connection
+        return await send_message(connection, self._runtime, id, name, value, key)
 
     def _create(
         self,

@@ -20,12 +20,13 @@ _DIGEST_HEADER: Final = "kept-arguments-sha256"
 
 
 class Kind(Enum):
-    """The four things that durable code can ask for."""
+    """The things that durable code can ask for."""
 
     RUN = auto()
     CALL = auto()
     PROMISE = auto()
     TIMER = auto()
+    MESSAGE = auto()
 
 
 class Ask:

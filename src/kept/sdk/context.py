@@ -33,12 +33,15 @@ class ContextHost(Protocol):
     def ask_promise(self, name: str, timeout: float | None, expected: Any) -> asyncio.Future[Any]:
         """A promise that somebody outside settles."""
 
+    async def receive(self, name: str, expected: Any) -> Any:
+        """The next message of a mailbox."""
+
 
 class Context:
     """The first argument of a durable function.
 
     Whatever touches the world goes through it, and is done once: `run` for steps in this process,
-    `call` for work on other workers, `sleep` and `promise` for waiting without a process. What
+    `call` for work on other workers, `sleep`, `promise` and `receive` for waiting without a process. What
     they return starts at once and is awaited when its result is needed; asyncio's `gather`,
     `TaskGroup`, `wait` and `timeout` work as always.
     """
@@ -104,3 +107,18 @@ class Context:
         """
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         return self._host.ask_promise(name, seconds, type)
+
+    async def receive(
+        self, name: str, *, timeout: timedelta | float | None = None, type: Any = Any
+    ) -> Any:
+        """The next message that was sent to this work's mailbox `name`, before or after it is asked
+        for (protocol B8).
+
+        Messages come in the order of their sending, each to one `receive`; several that wait on one
+        name are served in the order of asking. After `timeout` (a timedelta or seconds) it raises
+        `TimeoutError`. A receive that times out or is cancelled takes no message. `type` is what the
+        value must be; one that is not raises `InvalidArgumentsError`, and counts as received.
+        """
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        async with asyncio.timeout(seconds):
+            return await self._host.receive(name, type)

@@ -27,6 +27,7 @@ from kept.errors import (
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.limits import MAX_INTEGER, NEVER_MS
+from kept.protocol.mailboxes import message_id, message_tags
 from kept.protocol.records import EMPTY, PromiseRecord, PromiseState, Value
 from kept.protocol.responses import (
     CONFLICT,
@@ -44,6 +45,7 @@ from kept.sdk.functions import Function
 from kept.sdk.history import History
 from kept.sdk.lease import Lease
 from kept.sdk.loop import DurableLoop
+from kept.sdk.mailboxes import Mailboxes
 from kept.sdk.releases import Releases
 from kept.sdk.services import NOT_STORABLE, Services
 from kept.sdk.steps import Steps
@@ -80,6 +82,7 @@ class Execution:
         self._services = services
         self._origin = lease.promise.tags.get(tag.ORIGIN, self.id)
         self._loop = DurableLoop(self)
+        self._mailboxes = Mailboxes(self, self._loop)
         self._logical_now = lease.promise.created_at
         self._asks: dict[str, Ask] = {}
         self._new_asks: list[Ask] = []
@@ -161,7 +164,9 @@ class Execution:
         while True:
             if self._fault is not None:
                 raise self._fault
-            if self._timers or self._new_asks or self._abandoned:
+            if self._mailboxes.release_returned():
+                self._loop.run_ready()
+            elif self._timers or self._new_asks or self._abandoned:
                 await self._do_asked()
             elif self._release_next():
                 self._loop.run_ready()
@@ -249,6 +254,28 @@ class Execution:
         step = self._loop.next_step()
         create = r.PromiseCreate(id, deadline, EMPTY, self._child_tags({tag.EXTERNAL: "true"}))
         return self._asked(Ask(Kind.PROMISE, step, create, expected=expected))
+
+    async def receive(self, name: str, expected: Any) -> Any:
+        return await self._mailboxes.receive(name, expected)
+
+    # -- messages (MailboxHost) ------------------------------------------------------------------
+
+    def message_ask(self, name: str, number: int) -> Ask:
+        id = message_id(self.id, name, number)
+        # As the sender makes it: whoever comes first creates it.
+        tags = message_tags(self.id, name, self._origin)
+        create = r.PromiseCreate(id, self.lease.promise.timeout_at, EMPTY, tags)
+        ask = self._asks[id] = Ask(Kind.MESSAGE, "", create)
+        return ask
+
+    def ask_message(self, ask: Ask) -> None:
+        self._new_asks.append(ask)
+        self._open_others.add(ask.id)
+
+    def withdraw_message(self, ask: Ask) -> None:
+        self._closed(ask.id)
+        self._watch.forget(ask.id)
+        self._awaited.pop(ask.id, None)
 
     def _child_tags(self, tags: dict[str, str]) -> dict[str, str]:
         lineage = {tag.ORIGIN: self._origin, tag.PARENT: self.id, tag.BRANCH: self.id}
@@ -410,7 +437,8 @@ class Execution:
     def _refused(self, ask: Ask, status: int, text: str) -> None:
         """The code gets the error at once: the same request is refused alike in every replay."""
         self._closed(ask.id)
-        if self._loop.release_error(ask.step, error_for(status, text)):
+        step = self._mailboxes.take(ask) if ask.kind is Kind.MESSAGE else ask.step
+        if self._loop.release_error(step, error_for(status, text)):
             self._loop.run_ready()
 
     def _learned(self, record: PromiseRecord) -> None:
@@ -496,6 +524,9 @@ class Execution:
         self._logical_now = max(self._logical_now, record.settled_at or 0)
         if ask.kind is Kind.TIMER:
             self._loop.fire(ask.step)
+            return
+        if ask.kind is Kind.MESSAGE:
+            self._loop.release(self._mailboxes.take(ask), record)
             return
         error = payload.outcome_error(record)
         if error is None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from datetime import timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from kept.client.connection import Connection, call
 from kept.protocol import requests as r
 from kept.protocol.limits import MAX_WAIT_MS
 from kept.protocol.records import PromiseRecord, PromiseState
-from kept.protocol.responses import PromiseResult
+from kept.protocol.responses import PromiseResult, SignalResult
 from kept.runtime import Runtime
 from kept.sdk import payload
 from kept.sdk.loop import refuse_in_durable_code
 
 T = TypeVar("T")
+_KEY_BYTES: Final = 16
 
 
 class Handle(Generic[T]):
@@ -72,6 +73,11 @@ class Handle(Generic[T]):
         assert isinstance(response.data, PromiseResult)
         return response.data.promise.state is PromiseState.REJECTED_CANCELED
 
+    async def send(self, name: str, value: Any = None, *, key: str | None = None) -> int:
+        """Sends a message to its mailbox `name`; see `App.send`."""
+        refuse_in_durable_code("sending through a Handle", "send within a step")
+        return await send_message(self._connection, self._runtime, self.id, name, value, key)
+
     async def _record(self, wait_ms: int) -> PromiseRecord:
         refuse_in_durable_code("awaiting a Handle", "durable code awaits what ctx.call() returns")
         response = await call(self._connection, r.PromiseWait(self.id, wait_ms))
@@ -84,3 +90,15 @@ class Handle(Generic[T]):
             raise error
         result: T = payload.decode(record.value, self._expected)
         return result
+
+
+async def send_message(
+    connection: Connection, runtime: Runtime, id: str, name: str, value: Any, key: str | None
+) -> int:
+    """One `signal.send` (B8). Without a `key` it gets one, so that it can be asked again safely."""
+    if key is None:
+        key = runtime.entropy(_KEY_BYTES).hex()
+    request = r.SignalSend(id, name, payload.encode(value), key)
+    response = await call(connection, request)
+    assert isinstance(response.data, SignalResult)
+    return response.data.number

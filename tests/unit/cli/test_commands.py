@@ -168,3 +168,16 @@ def test_version(kept: Kept) -> None:
     """As a noun, as an option, and for programs."""
     assert kept("version").out == kept("--version").out
     assert set(json.loads(kept("version", "--json").out)) == {"kept", "protocol", "python"}
+
+
+def test_a_signal_is_numbered(kept: Kept) -> None:
+    """Each is a message of its own, but under a key; what ended takes none."""
+    kept("promise", "create", "a", "--external")
+    assert kept("signal", "a", "box", "--value", "[1]").out == "sent as number 1\n"
+    sent = [kept("--json", "signal", "a", "box", "--key", "k").out for _ in range(2)]
+    assert sent == ['{"number":2}\n'] * 2
+    record = json.loads(kept("--json", "promise", "get", "a!box.1").out)
+    assert record["value"]["data"] == "[1]"
+    assert kept("signal", "a", "No").code == 1
+    kept("promise", "resolve", "a")
+    assert "is resolved" in kept("signal", "a", "box").errors
