@@ -108,9 +108,11 @@ async def test_a_commit_tells_the_others(tmp_path: Path) -> None:
             assert (await _line(first), await _line(second)) == ("ready", "ready")
             notice = Notice(
                 queues={("default", "q")},
+                freed={("default", "r")},
                 settled={("default", "é")},
                 due_at=NOW,
                 messages=True,
+                turns={("default", "lock", "é", "holder")},
             )
             await _committing(store, notice)
             for process in (first, second):

@@ -167,7 +167,8 @@ class Scans:
             loaded = await transaction.load(tenant, reads, now)
         check_heads(state, reads, loaded, now)
         for queue in reads.depths:
-            await self._queue_counts(tenant, state, queue, now)
+            # What is ready is due, whatever an instant before the clock would say.
+            await self._queue_counts(tenant, state, queue, max(now, self._clock))
         for request, ids in loaded.requests.items():
             of_it = (t.id for t in state.tasks.values() if t.last_request == request)
             same(f"tasks of request {request}", sorted(of_it), ids)

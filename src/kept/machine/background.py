@@ -91,6 +91,13 @@ class LookAtEntry(msgspec.Struct, frozen=True):
     key: EntryKey
 
 
+class LeaveLine(msgspec.Struct, frozen=True):
+    """One that waited for a lock or a slot is gone (B5)."""
+
+    key: EntryKey
+    holder: str
+
+
 InternalStep: TypeAlias = (
     TimeoutPromise
     | DrainEdges
@@ -102,6 +109,7 @@ InternalStep: TypeAlias = (
     | DeliveredMessage
     | FailedMessage
     | LookAtEntry
+    | LeaveLine
 )
 
 

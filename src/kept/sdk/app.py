@@ -21,6 +21,7 @@ from kept.runtime import Runtime, SystemRuntime
 from kept.sdk import payload
 from kept.sdk.context import Context
 from kept.sdk.functions import Function, Registry
+from kept.sdk.guarded import Guarded
 from kept.sdk.handle import Handle, send_message
 from kept.sdk.loop import refuse_in_durable_code
 from kept.sdk.retry import Retry
@@ -36,7 +37,7 @@ DEFAULT_QUEUE = "default"
 MAX_CONCURRENT_STARTS: Final = 1_000
 
 
-class App:
+class App(Guarded):
     """The functions of a program, run durably.
 
     `url` is where promises are kept: `sqlite:///kept.db` (the default, or the environment's

@@ -22,16 +22,18 @@ from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleReco
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import Changes, Children, Due, Dump, Loaded, Notice, QueueCounts, Reads
 from kept.runtime import Runtime
+from kept.sim.breakage import BrokenStep, broken_step
 from kept.sim.loop import SimulatedLoop
 from kept.sim.medium import Medium, MemoryMedium, Restore
 from kept.sim.mix import Mix
 from kept.sim.news import News
-from kept.sim.process import Process
+from kept.sim.process import Process, current_owner
 from kept.sim.recording import Recording
 from kept.sim.runtime import SimulatedRuntime
 from kept.sim.sqlite_medium import SqliteMedium
 from kept.sim.storage_faults import BEGIN, LOAD, OTHER, SAVE, SCAN, StorageFaults
-from kept.sim.trace import Trace
+from kept.sim.strikes import Strikes
+from kept.sim.trace import BROKEN, FAULT, Trace
 from kept.sim.turns import Turns
 from kept.stores.base import Store, Transaction
 
@@ -43,6 +45,8 @@ SYNCED: Final = "synced"
 TRUTH: Final = "a commit's outcome is told as it is"
 # Until when a commit is lost that its store reported without having synced it.
 UNSYNCED_SECONDS: Final = 30.0
+
+DISK: Final = "disk"
 
 
 class _Unsynced(NamedTuple):
@@ -68,6 +72,7 @@ class Disk:
         runtime: SimulatedRuntime,
         monitor: Monitor,
         kill: Callable[[Process, str], None],
+        strikes: Strikes,
         recording: Recording,
         break_off: Callable[[str, str], None],
     ) -> None:
@@ -79,9 +84,12 @@ class Disk:
         self.crash_before = False
         self.crash_after = False
         self.commits = 0
+        # The first step that is wrong.
+        self.broken: BrokenStep | None = None
         self._random = random
         self._mix = mix
         self._kill = kill
+        self._counted = strikes
         self._recording = recording
         self._break_off = break_off
         self.faults = StorageFaults(random, loop.time, self._strikes)
@@ -158,7 +166,10 @@ class Disk:
         rate = self._mix.faults.get(fault)
         if rate is None or not self.faulty or self._random.random() >= rate:
             return False
-        self.trace.counts[f"fault {fault}"] += 1
+        if not self._counted.allow(fault):
+            return False
+        owner = current_owner()
+        self.trace.note(f"{FAULT}{fault}", owner.name if owner is not None else DISK)
         return True
 
     def next_commit(self, at: str) -> asyncio.Future[None]:
@@ -299,7 +310,14 @@ class SimulatedStore:
 
     def step(self, tenant: str, now: int, name: str, internal: bool, changes: Changes) -> None:  # noqa: FBT001
         self._disk.trace.note("step", self.process.name, f"{name} {now} {_named(changes)}")
-        self._disk.monitor.step(tenant, now, name, internal, changes)
+        try:
+            self._disk.monitor.step(tenant, now, name, internal, changes)
+        except AssertionError as error:
+            if self._disk.broken is None:
+                before = self._disk.monitor.state(tenant)
+                self._disk.broken = broken_step(error, self.process.name, before, name, changes)
+                self._disk.trace.note(BROKEN, self.process.name, str(error))
+            raise
 
     def mark(self) -> int:
         return self._disk.monitor.mark() if self._transaction is not None else -1

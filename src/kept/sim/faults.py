@@ -34,9 +34,8 @@ FIRST_STRIKE_SHARE: Final = 0.4
 class Faults:
     """Strikes a world with the faults of its mix until `stop`."""
 
-    def __init__(self, world: World, ticks: int) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._ticks = ticks
         self._random = world.random("faults")
         self._strikes: dict[str, Callable[[Random], Awaitable[None]]] = {
             "server_crash": lambda random: self._crash("server", random),
@@ -78,9 +77,14 @@ class Faults:
 
     async def _strike_always(self, name: str, period: float) -> None:
         world, random = self._world, self._world.random(f"fault {name}")
-        await world.loop.pause(random.uniform(1.0, max(1.0, self._ticks * FIRST_STRIKE_SHARE)))
+        await world.loop.pause(
+            random.uniform(1.0, max(1.0, world.plan.horizon * FIRST_STRIKE_SHARE))
+        )
         while world.faulty:
-            await self._strikes[name](random)
+            # A generator for each strike: one that a plan leaves out shifts none of the others.
+            own = world.random(f"fault {name} {random.getrandbits(32)}")
+            if world.strikes.allow(name):
+                await self._strikes[name](own)
             await world.loop.pause(random.expovariate(1 / period))
 
     def _note(self, name: str, who: str, text: str, seconds: float | None = None) -> None:

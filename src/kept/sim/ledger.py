@@ -20,18 +20,11 @@ from kept.protocol.responses import (
     Response,
 )
 from kept.protocol.storage import Dump
-from kept.sim.process import Process
-from kept.sim.trace import Trace
+from kept.sim.breakage import Broken
+from kept.sim.process import Process, current_owner
+from kept.sim.trace import BROKEN, Trace
 
 NONDETERMINISTIC: Final = "nondeterministic"
-
-
-class Broken(AssertionError):
-    """Something that must be true is not. `oracle` names what."""
-
-    def __init__(self, oracle: str, why: str) -> None:
-        super().__init__(f"{oracle}: {why}")
-        self.oracle = oracle
 
 
 class Verdict(NamedTuple):
@@ -136,7 +129,10 @@ class Ledger:
 
     def break_off(self, oracle: str, why: str) -> None:
         """Something is broken; the first is kept."""
-        self.broken = self.broken or Broken(oracle, why)
+        if self.broken is None:
+            self.broken = Broken(oracle, why)
+            owner = current_owner()
+            self._trace.note(BROKEN, owner.name if owner else "world", str(self.broken))
 
     def compare(self, dump: Dump) -> None:
         """Everything acknowledged is in the store."""

@@ -72,6 +72,10 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     lease_seconds: float
     faults: dict[str, float]
 
+    def replace(self, **changes: object) -> Mix:
+        """The mix with other fields."""
+        return msgspec.structs.replace(self, **changes)
+
     @property
     def calm(self) -> bool:
         """Whether nothing is meant to go wrong."""

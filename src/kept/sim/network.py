@@ -17,11 +17,13 @@ from kept.sim.loop import SimulatedLoop
 from kept.sim.mix import Mix
 from kept.sim.process import Process
 from kept.sim.recording import Recording
-from kept.sim.trace import Trace
+from kept.sim.strikes import Strikes
+from kept.sim.trace import FAULT, Trace
 
 Message: TypeAlias = MutableMapping[str, Any]
 Application: TypeAlias = Callable[..., Any]
 
+SENT: Final = "sent"
 # How many times longer than others an overtaken message takes.
 OVERTAKEN_FACTOR: Final = 10.0
 # After this long a client learns that its connection was reset.
@@ -71,12 +73,14 @@ class Network:
         mix: Mix,
         trace: Trace,
         recording: Recording,
+        strikes: Strikes,
     ) -> None:
         self.loop = loop
         self._recording = recording
         self._random = random
         self._mix = mix
         self._trace = trace
+        self._strikes = strikes
         self._listeners: dict[str, Listener] = {}
         self._cut: dict[tuple[str, str], None] = {}
         self._numbers = 0
@@ -117,6 +121,8 @@ class Network:
         flight = Flight(self._numbers, client, self.loop.create_future())
         fate = self._fate()
         self._note("post", client.name, f"{flight.number} {server}{path} {fate}", body)
+        if fate != SENT:
+            self._note(f"{FAULT}{fate}", client.name, f"message {flight.number} to {server}")
         delay = self._delay()
         if fate == "refused":
             self._later(delay, flight.fail, NotSentError("refused by the simulation"))
@@ -132,14 +138,15 @@ class Network:
 
     def _fate(self) -> str:
         if not self.faulty:
-            return "sent"
+            return SENT
         draw = self._random.random()
         for fate in ("refused", "lost", "broken_before", "broken_after", "duplicated"):
             draw -= self._mix.faults.get(fate, 0.0)
             if draw < 0:
-                self._trace.counts[f"fault {fate}"] += 1
+                if not self._strikes.allow(fate):
+                    return SENT
                 return fate
-        return "sent"
+        return SENT
 
     def _deliver(self, flight: Flight, server: str, path: str, body: bytes, fate: str) -> None:
         if (flight.client.name, server) in self._cut:

@@ -109,6 +109,10 @@ _CHOICES: Final[tuple[Callable[[Random], Program], ...]] = (
 )
 
 
+# The functions that clients start, by name.
+PROGRAM_NAMES: Final = tuple(dict.fromkeys(choice(Random(0)).function for choice in _CHOICES))
+
+
 def register(
     app: App, runtime: Runtime, random: Random, boundary: Boundary
 ) -> dict[str, Function[..., Any]]:

@@ -7,7 +7,7 @@ ask under versions that are stale. What a client believes, it learned from the a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from random import Random
 from typing import Final, NamedTuple
 
@@ -52,21 +52,23 @@ class Held(NamedTuple):
 
 
 class RawClient:
-    """Draws requests and learns from the answers. `succeeded` says how often each kind has, anywhere."""
+    """Draws requests and learns from the answers. `succeeded` says how often each kind has, anywhere;
+    `kinds` which may be asked, None all."""
 
     def __init__(
         self,
         pid: str,
         connection: Connection,
         runtime: Runtime,
-        random: Random,
         succeeded: Mapping[str, int],
+        kinds: Collection[str] | None = None,
     ) -> None:
         self._succeeded = succeeded
+        self._kinds = [kind for kind in RAW_KINDS if kinds is None or kind in kinds]
         self.pid = pid
         self._connection = connection
         self._runtime = runtime
-        self._random = random
+        self._random: Random
         self._known: deque[str] = deque(maxlen=WINDOW_IDS)
         self._leases: list[Held] = []
         self._seen: dict[str, int] = {}
@@ -75,16 +77,20 @@ class RawClient:
         self._schedules: list[str] = []
         self._number = 0
 
-    async def ask(self) -> None:
-        """One request, and what its answer teaches. Raises `ConnectionFailedError`."""
+    async def ask(self, random: Random) -> None:
+        """One request, drawn from `random`, and what its answer teaches; none if it is of a kind that
+        may not be asked. Raises `ConnectionFailedError`."""
+        self._random = random
         request = self._builder()(self)
+        if request.kind not in self._kinds:
+            return
         response = await self._connection.send(request)
         self._learn(request, response)
 
     def _builder(self) -> Builder:
         """Any kind by its weight, or the one that has succeeded least so far."""
         if self._random.random() < SHARE_OF_RARE:
-            kind = min(RAW_KINDS, key=lambda kind: self._succeeded[kind])
+            kind = min(self._kinds or RAW_KINDS, key=lambda kind: self._succeeded[kind])
             builder = _BUILDERS[RAW_KINDS.index(kind)]
         else:
             builder = self._random.choices(_BUILDERS, _WEIGHTS)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from kept.client.connection import Connection
@@ -27,7 +28,7 @@ from kept.server.app import Door
 from kept.server.auth import AuthOptions, open_authenticator
 from kept.server.limits import Admission, Limits
 from kept.server.reception import Reception
-from kept.sim import programs
+from kept.sim import guards, programs
 from kept.sim.ledger import ObservedConnection
 from kept.sim.process import Process
 from kept.sim.recording import WireConnection
@@ -168,43 +169,51 @@ class _Client:
         self._raw: RawClient
         self._waiting = 0
         self._doing = 0
-        self._number = 0
+        self._drawn = 0
 
     async def run(self) -> None:
         await self._app.open()
         pid = f"{self._process.name}-{self._process.incarnation}"
         self._raw = RawClient(
-            pid, self._app.connection, self._runtime, self._random, self._world.ledger.succeeded
+            pid,
+            self._app.connection,
+            self._runtime,
+            self._world.ledger.succeeded,
+            self._world.plan.kinds,
         )
+        guards.contend(self._world, self._process, self._runtime, self._app.connection)
         while True:
             pause = self._random.expovariate(1 / CLIENT_PAUSE_SECONDS)
             await self._runtime.sleep(pause)
+            self._drawn += 1
             if not self._world.busy:
                 await self._approve_all()
-            elif self._doing < MAX_DOING:
+            elif self._doing < MAX_DOING and self._world.may_act(f"{pid}#{self._drawn}"):
                 self._doing += 1
-                self._runtime.spawn(self._do_something(), "client-work")
+                self._runtime.spawn(self._do_something(self._drawn), "client-work")
 
-    async def _do_something(self) -> None:
+    async def _do_something(self, number: int) -> None:
+        # Of its own, so that an action that a plan leaves out shifts none of the others.
+        random = self._world.random(f"client {self._process} {number}")
         try:
-            if self._random.random() < SHARE_OF_STARTS and self._waiting < MAX_WAITING_HANDLES:
-                await self._start()
+            if random.random() < SHARE_OF_STARTS and self._waiting < MAX_WAITING_HANDLES:
+                await self._start(number, random)
             else:
-                await self._raw.ask()
+                await self._raw.ask(random)
         except KeptError as error:
             self._world.trace.note("failed", self._process.name, type(error).__name__)
         finally:
             self._doing -= 1
 
-    async def _start(self) -> None:
-        self._number += 1
-        number = self._number
-        program = programs.draw_program(self._random)
+    async def _start(self, number: int, random: Random) -> None:
+        program = programs.draw_program(random)
         id = f"{self._process.name}-{self._process.incarnation}-{number}"
-        if self._random.random() < SHARE_OF_RACES:
+        if random.random() < SHARE_OF_RACES:
             # What it is must not depend on who is first.
             id = f"race-{int(self._world.loop.time() / 10)}"
             program = programs.draw_program(self._world.random(id))
+        if (allowed := self._world.plan.programs) is not None and program.function not in allowed:
+            return
         function = self._app.functions[program.function]
         handle = await self._app.start(function, *program.args, id=id)
         self._world.expect(id, program)
@@ -235,7 +244,8 @@ class _Client:
 
     async def _approve(self, id: str) -> None:
         """Settles the promise of an approval, as soon as the workflow has made it."""
-        await self._runtime.sleep(self._random.uniform(0, LONGEST_APPROVAL_SECONDS))
+        random = self._world.random(f"approval of {id}")
+        await self._runtime.sleep(random.uniform(0, LONGEST_APPROVAL_SECONDS))
         value = payload.encode("yes")
         settle = r.PromiseSettle(f"{id}.{programs.APPROVAL}", PromiseState.RESOLVED, value)
         while True:
@@ -257,7 +267,8 @@ class _Client:
                 await self._approve(goal.id)
 
     async def _cancel(self, handle: Handle[object]) -> None:
-        await self._runtime.sleep(self._random.uniform(0, CANCEL_AFTER_SECONDS))
+        random = self._world.random(f"cancellation of {handle.id}")
+        await self._runtime.sleep(random.uniform(0, CANCEL_AFTER_SECONDS))
         try:
             await handle.cancel()
         except KeptError as error:

@@ -19,16 +19,19 @@ from kept.client.exchange import AnswerLostError, NotSentError
 from kept.errors import KeptError
 from kept.protocol.storage import DEFAULT_TENANT
 from kept.sim import roles
+from kept.sim.breakage import LIVENESS, Broken
 from kept.sim.disk import Disk
-from kept.sim.ledger import Boundary, Broken, Ledger
+from kept.sim.guards import GuardOracle, overdue_entry
+from kept.sim.ledger import Boundary, Ledger
 from kept.sim.loop import SimulatedLoop
-from kept.sim.mix import Mix
 from kept.sim.network import Network
+from kept.sim.plan import Plan
 from kept.sim.process import Process, current_owner
 from kept.sim.programs import Program
 from kept.sim.recording import Recording, ServerClock
 from kept.sim.runtime import EPOCH_MS, Clock, OnlookersRuntime, SimulatedRuntime
-from kept.sim.trace import Trace
+from kept.sim.strikes import Strikes
+from kept.sim.trace import KEPT_EVENTS, Trace
 
 # What one tick of the command line is.
 TICK_SECONDS: Final = 1.0
@@ -63,18 +66,26 @@ class Machine:
 
 
 class World:
-    """One seed's world. `play` runs it and raises what broke; afterwards it can be examined."""
+    """The world of a plan. `play` runs it and raises what broke; afterwards it can be examined.
+    `kept_events` is how much of its trace it keeps, None all."""
 
-    def __init__(self, seed: int, mix: Mix, loop: SimulatedLoop) -> None:
-        self.seed = seed
-        self.mix = mix
+    def __init__(
+        self, plan: Plan, loop: SimulatedLoop, kept_events: int | None = KEPT_EVENTS
+    ) -> None:
+        self.plan = plan
+        self.seed = plan.seed
+        self.mix = mix = plan.mix
         self.loop = loop
+        self.strikes = Strikes(plan.strikes)
+        # What clients did, by name.
+        self.actions: list[str] = []
         self.faulty = True
         self.busy = True
         self.restarting = True
-        self.trace = Trace(loop.time)
+        self.trace = Trace(loop.time, kept_events)
         self.ledger = Ledger(self.trace)
         self.boundary = Boundary(self.ledger)
+        self.guards = GuardOracle(self.ledger)
         self.monitor = Monitor(whole_every=STEPS_PER_WHOLE_CHECK)
         self.goals: dict[str, Goal] = {}
         # Those whose promise was not settled for good when somebody last asked.
@@ -88,8 +99,10 @@ class World:
             lambda: self.disk.medium.clock,
             [m.clock for m in self.machines.values() if m.role != "client"],
         )
-        self.recording = Recording(loop, seed, self.server_clock)
-        self.network = Network(loop, self.random("network"), mix, self.trace, self.recording)
+        self.recording = Recording(loop, plan.seed, self.server_clock)
+        self.network = Network(
+            loop, self.random("network"), mix, self.trace, self.recording, self.strikes
+        )
         self.disk = Disk(
             loop,
             self.random("disk"),
@@ -98,6 +111,7 @@ class World:
             onlooker,
             self.monitor,
             self.kill_next,
+            self.strikes,
             self.recording,
             self.ledger.break_off,
         )
@@ -216,14 +230,22 @@ class World:
         if id not in self.goals:
             self.goals[id] = self._open_goals[id] = Goal(id, program)
 
+    def may_act(self, action: str) -> bool:
+        """Whether a client does what it has drawn, which is noted then."""
+        only = self.plan.actions
+        if only is not None and action not in only:
+            return False
+        self.actions.append(action)
+        return True
+
     def begin_waiting(self, process: Process, id: str) -> None:
         """Somebody in a process waits for an outcome."""
         self._waiting.setdefault(process, Counter())[id] += 1
 
-    def end_waiting(self, process: Process, id: str) -> None:
+    def end_waiting(self, process: Process, id: str, what: str = "outcome") -> None:
         """The outcome came."""
         self._waiting[process][id] -= 1
-        self.trace.counts["outcome"] += 1
+        self.trace.counts[what] += 1
 
     def pending_goals(self) -> list[Goal]:
         """Goals that have not been reached."""
@@ -261,6 +283,7 @@ class World:
         dump = await store.dump(DEFAULT_TENANT)
         self.monitor.compare(dump)
         self.ledger.compare(dump)
+        self.guards.compare(dump)
         clock = self.disk.medium.clock
         await Scans(store, self.monitor.states, clock, self._questions).compare()
 
@@ -274,10 +297,11 @@ class World:
 
     async def settle(self) -> None:
         """Faults have stopped: everything pending settles, nobody waits, nothing stays enabled."""
-        deadline = self.loop.time() + SETTLE_SECONDS
+        seconds = self.plan.settle_seconds or SETTLE_SECONDS
+        deadline = self.loop.time() + seconds
         while unsettled := self._unsettled():
             if self.loop.time() > deadline:
-                raise Broken("liveness", f"{SETTLE_SECONDS} s after the last fault: {unsettled}")
+                raise Broken(LIVENESS, f"{seconds} s after the last fault: {unsettled}")
             await self.loop.pause(TICK_SECONDS)
             self.look()
         self.monitor.check_everything()
@@ -295,7 +319,9 @@ class World:
                 if count and process.alive:
                     return f"{process.name} waits for {id}"
         overdue = enabled_steps(state, self.disk.medium.clock - OVERDUE_MS)
-        return f"{overdue[0].name} of {overdue[0].id} is overdue" if overdue else ""
+        if overdue:
+            return f"{overdue[0].name} of {overdue[0].id} is overdue"
+        return overdue_entry(self)
 
     def ledger_of_goals(self) -> None:
         """Each goal's promise holds a result that is right, and its effects have happened."""

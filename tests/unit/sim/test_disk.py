@@ -20,8 +20,10 @@ from kept.sim.disk import SYNCED, WRITTEN, Disk
 from kept.sim.loop import SimulatedLoop
 from kept.sim.mix import draw_mix
 from kept.sim.process import Process
+from kept.sim.recording import Recording, ServerClock
 from kept.sim.runtime import Clock, OnlookersRuntime, SimulatedRuntime
 from kept.sim.storage_faults import BUSY, FULL, OUTAGE
+from kept.sim.strikes import Strikes
 from kept.sim.trace import Trace
 from kept.stores.base import Store
 
@@ -47,6 +49,8 @@ class World:
             onlooker,
             Monitor(),
             lambda process, why: self.kill(process),
+            Strikes({}),
+            Recording(self.loop, 1, ServerClock(lambda: 0, [self.clock])),
             lambda oracle, why: self.lies.append(why),
         )
 

@@ -166,7 +166,9 @@ def merged(notices: list[Notice]) -> Notice:
     first, *rest = notices
     for notice in rest:
         first.queues |= notice.queues
+        first.freed |= notice.freed
         first.settled |= notice.settled
+        first.turns |= notice.turns
         if notice.due_at is not None:
             first.due_at = min(notice.due_at, first.due_at or notice.due_at)
         first.messages |= notice.messages
