@@ -67,7 +67,7 @@ WITHOUT_LEASE: Final = frozenset(
     {
         *("promise.create", "promise.settle", "promise.register_callback", "task.release"),
         *("task.fulfill", "task.suspend", "task.fence", "task.record", "task.halt"),
-        *("task.continue", "signal.send"),
+        *("task.continue", "signal.send", "task.annotate"),
     }
 )
 
@@ -414,6 +414,7 @@ APPLIED: Final[dict[str, Handler]] = {
     "task.nack": queues.task_nack,
     "task.record": queues.task_record_step,
     "signal.send": mailboxes.signal_send,
+    "task.annotate": mailboxes.task_annotate,
     "dead.get": letters.dead_get,
     "dead.replay": letters.dead_replay,
 }

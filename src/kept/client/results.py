@@ -41,6 +41,7 @@ RESULT_BY_KIND: Final[dict[str, type[a.Result]]] = {
     r.QueuePause.kind: a.QueueResult,
     r.QueueResume.kind: a.QueueResult,
     r.QueueStats.kind: a.QueueStatsResult,
+    r.TaskAnnotate.kind: a.Nothing,
     r.SignalSend.kind: a.SignalResult,
     r.ScheduleCreate.kind: a.ScheduleResult,
     r.ScheduleGet.kind: a.ScheduleResult,

@@ -47,6 +47,7 @@ REPEATABLE: Final = REPEATABLE_WITH_REQUEST_ID | frozenset(
         r.PromiseChildren,
         r.TaskGet,
         r.TaskFence,
+        r.TaskAnnotate,
         r.TaskHeartbeat,
         r.TaskHalt,
         r.TaskSearch,

@@ -15,7 +15,8 @@ from kept.machine.preload import children_cursor, fitting_count, payload_size
 from kept.machine.queue_settings import queue_record
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
-from kept.protocol.entries import Entry, EntryKind
+from kept.protocol.attributes import index_prefix
+from kept.protocol.entries import Attributes, Entry, EntryKind
 from kept.protocol.limits import DEFAULT_SEARCH_ROWS, MAX_PRELOAD_RECORDS, MAX_SEARCH_SCAN_ROWS
 from kept.protocol.records import DeadLetter, Promise, PromiseRecord
 from kept.protocol.responses import (
@@ -83,6 +84,8 @@ class Searching:
     async def _promises(
         self, request: r.PromiseSearch, now: int, tenant: str, prefix: str
     ) -> Response:
+        if request.attributes:
+            return await self._described(request, request.attributes, now, tenant, prefix)
         equals = search.columns_of(request.tags)
         if prefix:
             equals["prefix"] = prefix
@@ -94,6 +97,45 @@ class Searching:
             _promise_bytes,
         )
         return Response(OK, PromisePage(found, cursor))
+
+    async def _described(
+        self,
+        request: r.PromiseSearch,
+        wanted: dict[str, str],
+        now: int,
+        tenant: str,
+        prefix: str,
+    ) -> Response:
+        """Promises whose work says all that is wanted of itself; the index is read for one of it."""
+        index = index_prefix(*min(wanted.items()))
+
+        async def scan(after: str | None, limit: int) -> list[tuple[str, Promise | None]]:
+            beyond = None if after is None else index + after
+            entries = await self._store.scan_entries(
+                tenant, EntryKind.ATTRIBUTE, beyond, limit, index + prefix
+            )
+            ids = [entry.key.name.removeprefix(index) for entry in entries]
+            return [(id, await self._saying(tenant, id, wanted)) for id in ids]
+
+        def match(row: tuple[str, Promise | None]) -> PromiseRecord | None:
+            return search.found_promise(request, row[1], now) if row[1] is not None else None
+
+        found, cursor = await _page(scan, lambda row: row[0], match, request, _promise_bytes)
+        return Response(OK, PromisePage(found, cursor))
+
+    async def _saying(self, tenant: str, id: str, wanted: dict[str, str]) -> Promise | None:
+        """The promise, if its work says all that is wanted; of all ids that begin with its own it
+        is the first."""
+        kind = EntryKind.ATTRIBUTES
+        entries = await self._store.scan_entries(tenant, kind, None, 1, id)
+        if not entries or entries[0].key.name != id:
+            return None
+        said = entries[0].data
+        assert isinstance(said, Attributes)
+        if not search.has_tags(said.attributes, wanted):
+            return None
+        promises = await self._store.scan_promises(tenant, None, 1, {"prefix": id})
+        return promises[0] if promises and promises[0].id == id else None
 
     async def _tasks(self, request: r.TaskSearch, now: int, tenant: str, prefix: str) -> Response:
         found, cursor = await _page(

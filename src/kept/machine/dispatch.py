@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from kept.machine import background as b
 from kept.machine import (
+    attributes,
     buckets,
     dead_letters,
     entries,
@@ -24,6 +24,7 @@ from kept.machine import (
     slots,
     tasks,
 )
+from kept.machine import background as b
 from kept.machine.limits import count_depths
 from kept.machine.repeat import REPEATABLE, answered_before, claimed_before, remember
 from kept.machine.step import MachineConfig, Step
@@ -192,7 +193,7 @@ class Machine:
 
 
 HANDLERS: Final[dict[type[r.Request], Callable[[Step, Any], Response]]] = {
-    r.PromiseGet: promises.promise_get,
+    r.PromiseGet: attributes.promise_get_described,
     r.PromiseWait: promises.promise_get,
     r.PromiseCreate: promises.promise_create,
     r.PromiseSettle: promises.promise_settle,
@@ -206,6 +207,7 @@ HANDLERS: Final[dict[type[r.Request], Callable[[Step, Any], Response]]] = {
     r.TaskSuspend: tasks.task_suspend,
     r.TaskFence: tasks.task_fence,
     r.TaskHeartbeat: tasks.task_heartbeat,
+    r.TaskAnnotate: attributes.task_annotate,
     r.TaskHalt: tasks.task_halt,
     r.TaskContinue: tasks.task_continue,
     r.TaskClaim: queues.task_claim,

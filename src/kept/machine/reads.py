@@ -21,6 +21,7 @@ from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.addresses import queue_of
+from kept.protocol.attributes import attributes_key
 from kept.protocol.storage import Reads
 
 
@@ -117,6 +118,17 @@ def _queue(request: Any, reads: Reads) -> None:
     reads.entries.add(depth_key(request.name))
 
 
+def _promise_get(request: r.PromiseGet, reads: Reads) -> None:
+    reads.objects.add(request.id)
+    if request.attributes:
+        reads.entries.add(attributes_key(request.id))
+
+
+def _task_annotate(request: r.TaskAnnotate, reads: Reads) -> None:
+    reads.objects.add(request.id)
+    reads.entries.add(attributes_key(request.id))
+
+
 def _signal_send(request: r.SignalSend, reads: Reads) -> None:
     reads.objects.add(request.id)
     reads.entries.add(mailbox_key(request.id, request.name))
@@ -159,7 +171,7 @@ def _guard(request: Any, reads: Reads) -> None:
 
 
 _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
-    r.PromiseGet: _object,
+    r.PromiseGet: _promise_get,
     r.PromiseWait: _object,
     r.PromiseCreate: _promise_create,
     r.PromiseSettle: _settled_object,
@@ -186,6 +198,7 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     r.QueueDelete: _queue,
     r.QueuePause: _queue,
     r.QueueResume: _queue,
+    r.TaskAnnotate: _task_annotate,
     r.SignalSend: _signal_send,
     r.DeadGet: _dead_get,
     r.DeadReplay: _dead_replay,

@@ -23,6 +23,8 @@ class EntryKind(StrEnum):
     DEPTH = "depth"
     LOCK = "lock"
     MAILBOX = "mailbox"
+    ATTRIBUTES = "attributes"
+    ATTRIBUTE = "attribute"
     MESSAGE_KEY = "message_key"
     SLOTS = "slots"
     BUCKET = "bucket"
@@ -150,6 +152,17 @@ class Guard(EntryData, frozen=True):
     request: str | None = None
 
 
+class Attributes(EntryData, frozen=True):
+    """What running work says of itself (B8); `progress` from 0 to 1."""
+
+    attributes: dict[str, str] = {}
+    progress: float | None = None
+
+
+class Indexed(EntryData, frozen=True):
+    """Nothing but the entry's name: an attribute's name and value, and the id of who has it."""
+
+
 class Mailbox(EntryData, frozen=True):
     """A mailbox of a promise (B8): `sent` is the number of its latest message."""
 
@@ -178,6 +191,8 @@ DATA_TYPES: Final[dict[EntryKind, type[EntryData]]] = {
     EntryKind.DEPTH: Depth,
     EntryKind.LOCK: Lock,
     EntryKind.MAILBOX: Mailbox,
+    EntryKind.ATTRIBUTES: Attributes,
+    EntryKind.ATTRIBUTE: Indexed,
     EntryKind.MESSAGE_KEY: MessageKey,
     EntryKind.SLOTS: Slots,
     EntryKind.BUCKET: Bucket,

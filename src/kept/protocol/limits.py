@@ -33,6 +33,9 @@ MAX_RATE_PERIOD_MS: Final = 31 * 86_400_000
 
 MAX_MAILBOX_NAME_BYTES: Final = 64
 MAX_MESSAGE_KEY_BYTES: Final = 256
+MAX_ATTRIBUTES: Final = 64
+# Name and value together.
+MAX_ATTRIBUTE_BYTES: Final = 1_024
 # How long the key of a message is remembered, and how often a mailbox looks whether its owner lives.
 MESSAGE_KEY_RETENTION_MS: Final = 7 * 86_400_000
 MAILBOX_LOOK_MS: Final = 86_400_000

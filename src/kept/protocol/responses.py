@@ -42,7 +42,11 @@ class Nothing(Result, frozen=True):
 
 
 class PromiseResult(Result, frozen=True):
+    """`attributes` and `progress`, where they were asked for: what the work says of itself (B8)."""
+
     promise: PromiseRecord
+    attributes: dict[str, str] | None = None
+    progress: float | None = None
 
 
 class PromisePage(Result, frozen=True):

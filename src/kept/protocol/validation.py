@@ -11,10 +11,12 @@ from typing import Any, Final
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.addresses import is_deliverable, is_target
+from kept.protocol.attributes import attribute_problem
 from kept.protocol.entries import LaneLimits, RateLimit
 from kept.protocol.guard_checks import GUARD_CHECKS
 from kept.protocol.limits import (
     MAX_ATTEMPTS,
+    MAX_ATTRIBUTES,
     MAX_INTEGER,
     MAX_LANE_WEIGHT,
     MAX_MESSAGE_KEY_BYTES,
@@ -303,6 +305,15 @@ def _queue_name(request: Any, _: Schemes) -> str | None:
     return None
 
 
+def _task_annotate(request: r.TaskAnnotate, _: Schemes) -> str | None:
+    if len(request.set) > 2 * MAX_ATTRIBUTES:
+        return f"set: {len(request.set)} of them, more than can be there and be taken back"
+    for name, value in request.set.items():
+        if problem := attribute_problem(name, value):
+            return problem
+    return id_problem(request.id)
+
+
 def _signal_send(request: r.SignalSend, _: Schemes) -> str | None:
     if request.key is not None:
         if problem := id_problem(request.key, "key"):
@@ -338,9 +349,10 @@ def _dead_replay(request: r.DeadReplay, _: Schemes) -> str | None:
 def _search(request: Any, _: Schemes) -> str | None:
     if request.cursor is not None and text_size(request.cursor) < 0:
         return "cursor: is not one that a search answered"
-    tags = getattr(request, "tags", None) or {}
-    if any(text_size(text) < 0 for pair in tags.items() for text in pair):
-        return "tags: must be valid Unicode text without NUL characters"
+    for field in ("tags", "attributes"):
+        wanted = getattr(request, field, None) or {}
+        if any(text_size(text) < 0 for pair in wanted.items() for text in pair):
+            return f"{field}: must be valid Unicode text without NUL characters"
     return None
 
 
@@ -383,6 +395,7 @@ _CHECKS: Final[dict[type[r.Request], Callable[[Any, Schemes], str | None]]] = {
     r.QueuePause: _queue_name,
     r.QueueResume: _queue_name,
     r.QueueStats: _queue_name,
+    r.TaskAnnotate: _task_annotate,
     r.SignalSend: _signal_send,
     r.ScheduleCreate: _schedule_create,
     r.ScheduleGet: _id_only,

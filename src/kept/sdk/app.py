@@ -22,7 +22,7 @@ from kept.sdk import payload
 from kept.sdk.context import Context
 from kept.sdk.functions import Function, Registry
 from kept.sdk.guarded import Guarded
-from kept.sdk.handle import Handle, send_message
+from kept.sdk.handle import Handle, WorkState, send_message, state_of
 from kept.sdk.loop import refuse_in_durable_code
 from kept.sdk.retry import Retry
 from kept.sdk.services import Services, Target
@@ -310,6 +310,13 @@ class App(Guarded):
         """
         connection = self._open_services().connection
         return await send_message(connection, self._runtime, id, name, value, key)
+
+    async def state(self, id: str) -> WorkState:
+        """What work says of itself with `ctx.set_state` and `ctx.progress`, also after its end.
+
+        Raises `NotFoundError` where there is no such work. Protocol B8.
+        """
+        return await state_of(self._open_services().connection, id)
 
     def _create(
         self,

@@ -36,6 +36,11 @@ class ContextHost(Protocol):
     async def receive(self, name: str, expected: Any) -> Any:
         """The next message of a mailbox."""
 
+    def annotate(
+        self, values: dict[str, str | float | bool | None], progress: float | None
+    ) -> None:
+        """Attributes and progress of this work, for anyone to read."""
+
 
 class Context:
     """The first argument of a durable function.
@@ -107,6 +112,20 @@ class Context:
         """
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         return self._host.ask_promise(name, seconds, type)
+
+    def set_state(self, **values: str | float | bool | None) -> None:
+        """Says something of this work that anyone may read while it runs and afterwards, and search
+        by: `app.state(id)`, `kept promise search --attribute`. Protocol B8 (`task.annotate`).
+
+        Numbers and booleans are stored as JSON, None takes an attribute back. At most 64, each of 1
+        KiB with its name. It is no part of the result, and no step: a replay says it again. Raises
+        `ConfigurationError` for what cannot be stored.
+        """
+        self._host.annotate(values, None)
+
+    def progress(self, fraction: float) -> None:
+        """Says how far this work is, from 0 to 1; read as `set_state` is."""
+        self._host.annotate({}, fraction)
 
     async def receive(
         self, name: str, *, timeout: timedelta | float | None = None, type: Any = Any

@@ -33,12 +33,14 @@ from kept.protocol.responses import (
     CONFLICT,
     NOT_FOUND,
     RESUME_AT_ONCE,
+    UNPROCESSABLE,
     FenceResult,
     PreloadResult,
     PromiseResult,
     Response,
 )
 from kept.sdk import payload
+from kept.sdk.annotations import Annotations
 from kept.sdk.asks import Ask, Kind, child_id, promise_name, stored_arguments
 from kept.sdk.context import Context
 from kept.sdk.functions import Function
@@ -82,6 +84,7 @@ class Execution:
         self._services = services
         self._origin = lease.promise.tags.get(tag.ORIGIN, self.id)
         self._loop = DurableLoop(self)
+        self._annotations = Annotations()
         self._mailboxes = Mailboxes(self, self._loop)
         self._logical_now = lease.promise.created_at
         self._asks: dict[str, Ask] = {}
@@ -166,6 +169,8 @@ class Execution:
                 raise self._fault
             if self._mailboxes.release_returned():
                 self._loop.run_ready()
+            elif self._annotations.waiting and not self._history.is_followed:
+                await self._annotate()
             elif self._timers or self._new_asks or self._abandoned:
                 await self._do_asked()
             elif self._release_next():
@@ -257,6 +262,22 @@ class Execution:
 
     async def receive(self, name: str, expected: Any) -> Any:
         return await self._mailboxes.receive(name, expected)
+
+    def annotate(
+        self, values: dict[str, str | float | bool | None], progress: float | None
+    ) -> None:
+        self._annotations.set(values)
+        if progress is not None:
+            self._annotations.progress(progress)
+
+    async def _annotate(self) -> None:
+        request = self._annotations.take(self.id, self.lease.version)
+        response = await self._services.connection.send(request)
+        if response.status == UNPROCESSABLE:
+            # Too many, with those of a former version of the code. No reason for the work to fail.
+            log.warning("%s: what it says of itself is not stored: %s", self.id, response.data)
+        else:
+            self._accepted(response)
 
     # -- messages (MailboxHost) ------------------------------------------------------------------
 

@@ -145,6 +145,7 @@ NAMED_IDS: Final[dict[type[r.Request], Callable[[Any], Iterable[str]]]] = {
     r.QueuePause: _queue,
     r.QueueResume: _queue,
     r.QueueStats: _queue,
+    r.TaskAnnotate: _own,
     r.SignalSend: _own,
     r.ScheduleCreate: _of_schedule,
     r.ScheduleGet: _own,

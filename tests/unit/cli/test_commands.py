@@ -181,3 +181,12 @@ def test_a_signal_is_numbered(kept: Kept) -> None:
     assert kept("signal", "a", "No").code == 1
     kept("promise", "resolve", "a")
     assert "is resolved" in kept("signal", "a", "box").errors
+
+
+def test_what_work_says_is_shown_and_searched(kept: Kept) -> None:
+    """Of work that says nothing, nothing is shown."""
+    kept("promise", "create", "a", "--external")
+    shown = kept("promise", "state", "a")
+    assert (shown.code, "pending" in shown.out) == (0, True)
+    assert json.loads(kept("--json", "promise", "state", "a").out)["attributes"] == {}
+    assert kept("-q", "promise", "search", "--attribute", "stage=packing").out == ""

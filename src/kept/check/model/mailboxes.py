@@ -1,4 +1,6 @@
-"""Messages to running work (protocol B8). What was sent is told by the messages themselves."""
+"""Talking to running work (protocol B8): messages to it, and what it says of itself.
+
+What was sent is told by the messages themselves."""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from itertools import count
 from kept.check.model import validation as v
 from kept.check.model.promises import existing
 from kept.check.model.state import JsonObject, Refused, State, create, is_live, settle
+from kept.check.model.tasks import held
 
 
 def signal_send(state: State, data: JsonObject, now: int) -> JsonObject:
@@ -47,3 +50,16 @@ def _is_free(state: State, id: str, data: JsonObject, now: int) -> bool:
     tags = promise["tags"]
     is_own = (tags.get("kept:mailbox"), tags.get("resonate:parent")) == own
     return is_live(promise, now) and is_own
+
+
+def task_annotate(state: State, data: JsonObject, now: int) -> JsonObject:
+    v.check_lease(data)
+    task = held(state, data, now)
+    said = state.promises[task["id"]].get("said", {"attributes": {}})
+    merged = said["attributes"] | data.get("set", {})
+    attributes = {name: value for name, value in merged.items() if value is not None}
+    if len(attributes) > 64:
+        raise Refused(422, "too many")
+    progress = {name: data[name] for name in ("progress",) if data.get(name) is not None}
+    state.promises[task["id"]]["said"] = {**said, "attributes": attributes, **progress}
+    return {}
