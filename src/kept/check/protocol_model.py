@@ -93,6 +93,9 @@ class ProtocolModel:
         unknown = Counter(part.kind for part in setting.parts if part.kind not in judged)
         for part in setting.parts:
             unknown.update(name for name in _tags_of(part.data) if name in BEYOND)
+            if part.kind == "task.nack" and part.data.get("reason") == "unregistered":
+                # What became of it depends on who announced what.
+                unknown["task.nack unregistered"] += 1
         if not unknown:
             return None
         names = ", ".join(f"{name} ({count})" for name, count in sorted(unknown.items()))

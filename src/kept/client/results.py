@@ -9,6 +9,7 @@ import msgspec
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol import responses as a
+from kept.protocol import worker_requests as w
 from kept.protocol.codec import ReceivedResponse
 
 RESULT_BY_KIND: Final[dict[str, type[a.Result]]] = {
@@ -68,6 +69,10 @@ RESULT_BY_KIND: Final[dict[str, type[a.Result]]] = {
     g.GuardGet.kind: a.GuardResult,
     g.GuardSearch.kind: a.GuardPage,
     g.GuardDelete.kind: a.Nothing,
+    w.WorkerAnnounce.kind: a.Nothing,
+    w.WorkerList.kind: a.WorkerPage,
+    w.FunctionList.kind: a.FunctionPage,
+    w.FunctionGet.kind: a.FunctionResult,
 }
 
 _MAX_ERROR_CHARACTERS: Final = 2_000

@@ -8,6 +8,7 @@ import msgspec
 
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
+from kept.protocol import worker_requests as w
 from kept.protocol.responses import SHED, UNAVAILABLE
 from kept.runtime import Runtime
 
@@ -48,6 +49,10 @@ REPEATABLE: Final = REPEATABLE_WITH_REQUEST_ID | frozenset(
         r.TaskGet,
         r.TaskFence,
         r.TaskAnnotate,
+        w.WorkerAnnounce,
+        w.WorkerList,
+        w.FunctionList,
+        w.FunctionGet,
         r.TaskHeartbeat,
         r.TaskHalt,
         r.TaskSearch,

@@ -8,6 +8,7 @@ from typing import Final, TypeVar, get_args
 import msgspec
 
 from kept.engine.config import MAX_PAGE_BYTES, MAX_PAYLOAD_SCAN_ROWS, MAX_SCAN_ROWS
+from kept.engine.workers import WorkerSearch, answer_workers
 from kept.machine import search
 from kept.machine.guards import guard_record
 from kept.machine.locks import lock_record
@@ -15,6 +16,7 @@ from kept.machine.preload import children_cursor, fitting_count, payload_size
 from kept.machine.queue_settings import queue_record
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
+from kept.protocol import worker_requests as w
 from kept.protocol.attributes import index_prefix
 from kept.protocol.entries import Attributes, Entry, EntryKind
 from kept.protocol.limits import DEFAULT_SEARCH_ROWS, MAX_PRELOAD_RECORDS, MAX_SEARCH_SCAN_ROWS
@@ -45,6 +47,7 @@ SearchRequest = (
     | r.QueueStats
     | g.LockSearch
     | g.GuardSearch
+    | WorkerSearch
 )
 SEARCHES: Final = get_args(SearchRequest)
 Row = TypeVar("Row")
@@ -80,6 +83,8 @@ class Searching:
                 return await self._locks(request, now, tenant, prefix or "")
             case g.GuardSearch():
                 return await self._guards(request, now, tenant, prefix or "")
+            case w.WorkerList() | w.FunctionList() | w.FunctionGet():
+                return await answer_workers(self._store, request, now, tenant, prefix or "")
 
     async def _promises(
         self, request: r.PromiseSearch, now: int, tenant: str, prefix: str

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kept.machine import (
+    announcements,
     attributes,
     buckets,
     dead_letters,
@@ -31,6 +32,7 @@ from kept.machine.step import MachineConfig, Step
 from kept.machine.working_set import WorkingSet
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
+from kept.protocol import worker_requests as w
 from kept.protocol.limits import MAX_EDGES_PER_STEP
 from kept.protocol.records import OutboxEntry
 from kept.protocol.responses import Response
@@ -234,6 +236,7 @@ HANDLERS: Final[dict[type[r.Request], Callable[[Step, Any], Response]]] = {
     g.GuardAdvance: guards.guard_advance,
     g.GuardGet: guards.guard_get,
     g.GuardDelete: guards.guard_delete,
+    w.WorkerAnnounce: announcements.worker_announce,
 }
 
 _HALVES: Final[

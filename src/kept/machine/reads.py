@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kept.machine import background as b
+from kept.machine.announcements import function_key, references_of, worker_key
 from kept.machine.buckets import bucket_key
 from kept.machine.guards import guard_key
 from kept.machine.limits import depth_key, settings_key
@@ -20,6 +21,7 @@ from kept.machine.turns import turn_key
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
+from kept.protocol import worker_requests as w
 from kept.protocol.addresses import queue_of
 from kept.protocol.attributes import attributes_key
 from kept.protocol.storage import Reads
@@ -98,6 +100,7 @@ def _task_record(request: r.TaskRecordStep, reads: Reads) -> None:
 
 def _task_heartbeat(request: r.TaskHeartbeat, reads: Reads) -> None:
     reads.objects.update(ref.id for ref in request.tasks)
+    reads.entries.add(worker_key(request.pid))
 
 
 def _task_claim(request: r.TaskClaim, reads: Reads) -> None:
@@ -127,6 +130,10 @@ def _promise_get(request: r.PromiseGet, reads: Reads) -> None:
 def _task_annotate(request: r.TaskAnnotate, reads: Reads) -> None:
     reads.objects.add(request.id)
     reads.entries.add(attributes_key(request.id))
+
+
+def _worker_announce(request: w.WorkerAnnounce, reads: Reads) -> None:
+    reads.entries.update(function_key(reference) for reference in references_of(request))
 
 
 def _signal_send(request: r.SignalSend, reads: Reads) -> None:
@@ -199,6 +206,7 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     r.QueuePause: _queue,
     r.QueueResume: _queue,
     r.TaskAnnotate: _task_annotate,
+    w.WorkerAnnounce: _worker_announce,
     r.SignalSend: _signal_send,
     r.DeadGet: _dead_get,
     r.DeadReplay: _dead_replay,

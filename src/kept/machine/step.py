@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from kept.machine.working_set import WorkingSet
 from kept.protocol.addresses import BASE_SCHEMES
-from kept.protocol.limits import DEFAULT_RETRY_TIMEOUT_MS
+from kept.protocol.limits import DEFAULT_RETRY_TIMEOUT_MS, DEFAULT_UNREGISTERED_GRACE_MS
 
 
 class MachineConfig:
     """The operator's settings: read by the machine, never stored.
 
     `retry_timeout_ms`: after how long a pushed task that nobody acquired is offered again.
-    `schemes`: those of the installed transports.
+    `schemes`: those of the installed transports. `unregistered_grace_ms`: how long jobs wait whose
+    function nobody announces.
     """
 
-    __slots__ = ("retry_timeout_ms", "schemes")
+    __slots__ = ("retry_timeout_ms", "schemes", "unregistered_grace_ms")
 
     def __init__(
         self,
         retry_timeout_ms: int = DEFAULT_RETRY_TIMEOUT_MS,
         schemes: frozenset[str] = BASE_SCHEMES,
+        unregistered_grace_ms: int = DEFAULT_UNREGISTERED_GRACE_MS,
     ) -> None:
         # A retry that is due again at the instant it fires would never come to an end.
         assert retry_timeout_ms > 0
         self.retry_timeout_ms = retry_timeout_ms
         self.schemes = schemes
+        self.unregistered_grace_ms = unregistered_grace_ms
 
 
 class Step:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from kept.machine.announcements import renew
 from kept.machine.effects import (
     clear_resumes,
     new_promise,
@@ -264,6 +265,7 @@ def record_settle(step: Step, request: r.TaskRecordStep) -> Response:
 
 def task_heartbeat(step: Step, request: r.TaskHeartbeat) -> Response:
     """Extends each lease that is still the caller's; with `report`, says which are not (B3)."""
+    renew(step, request.pid)
     lost: list[LostLease] = []
     for ref in request.tasks:
         reason = _beat(step, ref, request.pid)

@@ -33,6 +33,13 @@ MAX_RATE_PERIOD_MS: Final = 31 * 86_400_000
 
 MAX_MAILBOX_NAME_BYTES: Final = 64
 MAX_MESSAGE_KEY_BYTES: Final = 256
+# What a worker announces: functions, and all of it as JSON.
+MAX_ANNOUNCED_FUNCTIONS: Final = 1_000
+MAX_ANNOUNCEMENT_BYTES: Final = 262_144
+MAX_ANNOUNCEMENT_TTL_MS: Final = 86_400_000
+DEFAULT_UNREGISTERED_GRACE_MS: Final = 600_000
+# How long it is remembered that somebody announced a name, or that nobody did.
+FUNCTION_RETENTION_MS: Final = 86_400_000
 MAX_ATTRIBUTES: Final = 64
 # Name and value together.
 MAX_ATTRIBUTE_BYTES: Final = 1_024

@@ -32,6 +32,7 @@ from kept.protocol.limits import (
 from kept.protocol.mailboxes import mailbox_problem
 from kept.protocol.records import SETTABLE, PromiseState, Value
 from kept.protocol.texts import id_problem, text_size
+from kept.protocol.worker_requests import WORKER_CHECKS
 
 Schemes = frozenset[str]
 
@@ -405,4 +406,5 @@ _CHECKS: Final[dict[type[r.Request], Callable[[Any, Schemes], str | None]]] = {
     r.DeadGet: _id_only,
     r.DeadReplay: _dead_replay,
     **GUARD_CHECKS,
+    **WORKER_CHECKS,
 }

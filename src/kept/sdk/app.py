@@ -276,13 +276,19 @@ class App(Guarded):
         queue: str | None = None,
         timeout: timedelta | float | None = None,
     ) -> Handle[Any]:
-        """Starts a function by its name (or `name@version`), without importing its code."""
+        """Starts a function by its name (or `name@version`), without importing its code.
+
+        One that is not registered here goes to `queue`, else to the queue that workers announce for
+        it, else to the app's own. Protocol B9.
+        """
         services = self._open_services()
         target = services.target_of(name)
         kwargs = args or {}
         target.check((), kwargs)
         if queue is not None:
             target = target._replace(queue=queue)
+        else:
+            target = await services.routed(target)
         create = self._create(services, target, (), kwargs, id, timeout)
         return await self._started(services, create, target)
 

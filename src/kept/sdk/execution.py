@@ -249,7 +249,7 @@ class Execution:
         create = r.PromiseCreate(
             child_id(self.id, step), NEVER_MS, param, self._child_tags(target.all_tags)
         )
-        return self._asked(Ask(Kind.CALL, step, create, expected=target.returns))
+        return self._asked(Ask(Kind.CALL, step, create, expected=target.returns, target=target))
 
     def ask_promise(self, name: str, timeout: float | None, expected: Any) -> asyncio.Future[Any]:
         id = child_id(self.id, promise_name(name))
@@ -418,6 +418,10 @@ class Execution:
                 self._created(ask, response)
 
     async def _create(self, ask: Ask) -> Response:
+        if ask.target is not None:
+            # A replay finds the promise as it was made: who is announced then does not matter.
+            target = await self._services.routed(ask.target)
+            ask.create.tags.update(target.all_tags)
         return await self._fence(r.CreateAction(ask.create))
 
     async def _fence(self, action: r.CreateAction | r.SettleAction) -> Response:

@@ -190,3 +190,10 @@ def test_what_work_says_is_shown_and_searched(kept: Kept) -> None:
     assert (shown.code, "pending" in shown.out) == (0, True)
     assert json.loads(kept("--json", "promise", "state", "a").out)["attributes"] == {}
     assert kept("-q", "promise", "search", "--attribute", "stage=packing").out == ""
+
+
+def test_workers_and_functions_are_listed(kept: Kept) -> None:
+    """Nobody is up: empty lists, and a function that nobody runs is refused."""
+    assert kept("-q", "worker", "list").out == ""
+    assert kept("-q", "function", "list").out == ""
+    assert "no worker announces" in kept("function", "show", "pack").errors
