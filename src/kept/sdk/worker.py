@@ -95,24 +95,26 @@ class Worker:
         spawn = self._services.runtime.spawn
         self._loops = [
             spawn(self._claim_always(), "kept-claim"),
-            spawn(self._beat_always(), "kept-heartbeat"),
             spawn(self._announcer.announce_always(), "kept-announce"),
+            spawn(self._beat_always(), "kept-heartbeat"),
+            spawn(self._look_always(), "kept-leases"),
         ]
 
     async def stop(self, grace: float = STOP_GRACE_SECONDS) -> None:
         """Claims no more, gives what runs `grace` seconds, and hands back the rest."""
         self._stopping = True
-        claiming, beating, announcing = self._loops
+        claiming, announcing, *others = self._loops
         claiming.cancel()
         announcing.cancel()
         await asyncio.gather(claiming, announcing, return_exceptions=True)
-        await self._announcer.leave()
+        leaving = self._services.runtime.spawn(self._announcer.leave(), "kept-leave")
         await self._return_unanswered()
         if self._tasks and grace > 0:
             await asyncio.wait(self._tasks, timeout=grace)
         await self._hand_back()
-        beating.cancel()
-        await asyncio.gather(beating, return_exceptions=True)
+        for loop in others:
+            loop.cancel()
+        await asyncio.gather(leaving, *others, return_exceptions=True)
         for execution in self._cached.values():
             execution.drop()
         self._cached.clear()
@@ -213,6 +215,11 @@ class Worker:
             except Exception:
                 # Without heartbeats, all work would be lost to other workers again and again.
                 log.exception("a heartbeat failed")
+
+    async def _look_always(self) -> None:
+        """Beside the heartbeats: one that is not answered may take much longer than a lease."""
+        while True:
+            await self._services.runtime.sleep(self._ttl / HEARTBEATS_PER_TTL)
             self._stop_expired()
 
     async def _beat(self) -> None:
