@@ -53,6 +53,7 @@ if typing.TYPE_CHECKING:
     from kept.sdk.context import Context as Context
     from kept.sdk.functions import Function as Function
     from kept.sdk.handle import Handle as Handle
+    from kept.sdk.handle import WorkState as WorkState
     from kept.sdk.retry import Constant as Constant
     from kept.sdk.retry import Exponential as Exponential
     from kept.sdk.retry import Linear as Linear
@@ -72,6 +73,7 @@ _FROM_SDK = {
     "Linear": "kept.sdk.retry",
     "Never": "kept.sdk.retry",
     "Retry": "kept.sdk.retry",
+    "WorkState": "kept.sdk.handle",
 }
 
 __all__ = [
@@ -117,6 +119,7 @@ __all__ = [
     "UnavailableError",
     "UnprocessableError",
     "UnregisteredError",
+    "WorkState",
     "__version__",
 ]
 

@@ -50,6 +50,7 @@ PUBLIC = [
     "UnavailableError",
     "UnprocessableError",
     "UnregisteredError",
+    "WorkState",
     "__version__",
 ]
 

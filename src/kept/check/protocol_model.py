@@ -33,7 +33,7 @@ import msgspec
 
 from kept.check.compare import Reply, difference, level
 from kept.check.history import Operation
-from kept.check.model import letters, promises, queues, tasks
+from kept.check.model import letters, mailboxes, promises, queues, tasks
 from kept.check.model.letters import letter_record
 from kept.check.model.model import HANDLERS, Handler
 from kept.check.model.schedules import fire, schedule_record
@@ -69,7 +69,7 @@ WITHOUT_LEASE: Final = frozenset(
         *("promise.create", "promise.settle", "promise.cancel", "promise.register_callback"),
         "task.release",
         *("task.fulfill", "task.suspend", "task.fence", "task.record", "task.halt"),
-        "task.continue",
+        *("task.continue", "signal.send", "task.annotate"),
     }
 )
 
@@ -97,6 +97,9 @@ class ProtocolModel:
             if _asks_or_spreads(part):
                 unknown["promise.cancel by request or recursive"] += 1
             unknown.update(name for name in _tags_of(part.data) if name in BEYOND)
+            if part.kind == "task.nack" and part.data.get("reason") == "unregistered":
+                # What became of it depends on who announced what.
+                unknown["task.nack unregistered"] += 1
         if not unknown:
             return None
         names = ", ".join(f"{name} ({count})" for name, count in sorted(unknown.items()))
@@ -436,6 +439,8 @@ APPLIED: Final[dict[str, Handler]] = {
     "task.claim handed back": queues.hand_back,
     "task.nack": queues.task_nack,
     "task.record": queues.task_record_step,
+    "signal.send": mailboxes.signal_send,
+    "task.annotate": mailboxes.task_annotate,
     "dead.get": letters.dead_get,
     "dead.replay": letters.dead_replay,
 }

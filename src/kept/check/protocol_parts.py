@@ -63,7 +63,7 @@ TELLING: Final = frozenset(
 )
 
 # Kinds that leave an instant which their own answers do not show, but others' may.
-SILENT: Final = frozenset({"task.nack", "dead.replay"})
+SILENT: Final = frozenset({"task.nack", "dead.replay", "signal.send"})
 
 
 def parts_of(operations: Sequence[Operation], skew_ms: float | None) -> list[Part]:
@@ -350,6 +350,8 @@ def _keys(kind: str, data: JsonObject, answer: Answer | None) -> Iterator[str]:
         yield schedule_key(str(data.get("id", "")))
         return
     yield from _named(data)
+    if kind == "signal.send" and answer is not None and isinstance(answer.data, dict):
+        yield f"{_mailbox(data)}{answer.data.get('number')}"
     for inner in (data.get("action"), *_list(data.get("actions"))):
         if isinstance(inner, dict) and isinstance(inner.get("data"), dict):
             yield from _named(inner["data"])
@@ -364,6 +366,11 @@ def _keys(kind: str, data: JsonObject, answer: Answer | None) -> Iterator[str]:
         for replay in _list(answer.data.get("replays")):
             if isinstance(replay.get("replayedAs"), str):
                 yield replay["replayedAs"]
+
+
+def _mailbox(data: JsonObject) -> str:
+    """How the ids of a mailbox's messages begin."""
+    return f"{data.get('id')}!{data.get('name')}."
 
 
 def schedule_key(id: str) -> str:
@@ -442,6 +449,8 @@ def _instants(
         return ()
     if answer is None or kind in SILENT:
         ids = set(_keys(kind, data, answer))
+        if kind == "signal.send" and answer is None:
+            ids.update(id for id in shown if id.startswith(_mailbox(data)))
         return tuple(sorted(set(_each_instant(shown[id] for id in ids if id in shown))))
     if not isinstance(answer.data, dict):
         return ()

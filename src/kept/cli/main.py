@@ -28,13 +28,15 @@ DEFAULT_URL: Final = "http://127.0.0.1:8420"
 
 NOUNS: Final = {
     "serve": "run a server",
-    "worker": "run an app's functions: kept worker module:app",
+    "worker": "run an app's functions: kept worker module:app; or list workers",
     "promise": "get, create, resolve, reject, cancel, search promises",
     "task": "get, search, halt, continue tasks",
     "queue": "settings and numbers of queues: limits, pause, resume, stats",
     "schedule": "create, get, list, delete schedules",
     "cancel": "ask work to stop, or stop it, with what it started",
     "dead": "list, get, replay dead letters: work that was given up on",
+    "function": "list, show functions that workers announce, and who runs them",
+    "signal": "send a message to running work: kept signal ID NAME",
     "lock": "list, show, release locks",
     "slot": "show, release slots",
     "guard": "list, show, forget the revisions of entities",
@@ -83,13 +85,16 @@ def _dispatch(argv: list[str]) -> int:
     if arguments.noun is None:
         parser.print_help()
         return EXIT_OK
-    module = importlib.import_module(f"kept.cli.{arguments.noun}")
+    # `kept worker` takes an app; what it takes beside that is a module of its own.
+    is_listing = arguments.noun == "worker" and arguments.rest[:1] == ["list"]
+    name = "workers" if is_listing else arguments.noun
+    module = importlib.import_module(f"kept.cli.{name}")
     everywhere = global_options(defaults=False)
     noun_parser = argparse.ArgumentParser(
         prog=f"kept {arguments.noun}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[] if arguments.noun in WITHOUT_CONNECTION else [everywhere],
+        parents=[] if name in WITHOUT_CONNECTION else [everywhere],
         allow_abbrev=False,
     )
     module.add_arguments(noun_parser, everywhere)

@@ -47,6 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.Argument
     )
     get.set_defaults(run=in_session(_get))
 
+    said = verbs.add_parser("state", help="show what its work says of it", parents=[everywhere])
+    said.add_argument("id", metavar="ID")
+    said.set_defaults(run=in_session(_state))
+
     create = verbs.add_parser("create", help="create a promise", parents=[everywhere])
     create.add_argument("id", metavar="ID")
     create.add_argument(
@@ -74,9 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.Argument
 
     search = verbs.add_parser("search", help="list promises by id", parents=[everywhere])
     search.add_argument("--state", choices=[state.value for state in PromiseState])
-    search.add_argument(
-        "--tag", action="append", default=[], metavar="NAME=TEXT", help="all given must match"
-    )
+    for option in ("--tag", "--attribute"):
+        search.add_argument(
+            option, action="append", default=[], metavar="NAME=TEXT", help="all given must match"
+        )
     add_listing(search)
     search.set_defaults(run=in_session(_search))
 
@@ -95,6 +100,17 @@ async def _get(session: Session, arguments: argparse.Namespace) -> int:
         session.output.note(f"kept: {arguments.id} is still pending")
         return EXIT_REFUSED
     return EXIT_OK
+
+
+async def _state(session: Session, arguments: argparse.Namespace) -> None:
+    said = await session.ask(PromiseGet(arguments.id, attributes=True), PromiseResult)
+    fields = [
+        ("id", arguments.id),
+        ("state", said.promise.state.value),
+        ("progress", "" if said.progress is None else f"{said.progress:.0%}"),
+    ]
+    fields += sorted((said.attributes or {}).items())
+    session.show({"progress": said.progress, "attributes": said.attributes}, fields)
 
 
 async def _create(session: Session, arguments: argparse.Namespace) -> None:
@@ -135,9 +151,10 @@ async def _settle(session: Session, arguments: argparse.Namespace) -> int:
 async def _search(session: Session, arguments: argparse.Namespace) -> None:
     state = PromiseState(arguments.state) if arguments.state else None
     tags = tag_pairs(arguments.tag) or None
+    said = tag_pairs(arguments.attribute) or None
 
     async def page(rows: int, cursor: str | None) -> tuple[Sequence[Any], str | None]:
-        found = await session.ask(PromiseSearch(state, tags, rows, cursor), PromisePage)
+        found = await session.ask(PromiseSearch(state, tags, rows, cursor, said), PromisePage)
         return found.promises, found.cursor
 
     def row(promise: PromiseRecord) -> Row:

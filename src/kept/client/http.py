@@ -25,9 +25,9 @@ from kept.client.exchange import (
 from kept.client.lanes import BATCH_FRAME_BYTES, DEFAULT_LANES, Lanes, Outcome, single_outcome
 from kept.client.retry import (
     REFUSED_FOR_NOW,
-    REPEATABLE,
     REPEATABLE_WITH_REQUEST_ID,
     RetryPolicy,
+    is_repeatable,
 )
 from kept.client.waiting import (
     MAX_WAITING_CLAIMS,
@@ -58,6 +58,7 @@ class _Item(msgspec.Struct):
     corr_id: str
     body: bytes
     wait_ms: int
+    repeatable: bool
     # Its answer did not fit together with others', so it goes alone.
     alone: bool = False
 
@@ -123,7 +124,8 @@ class HttpConnection:
             request_id = str(uuid.UUID(bytes=self._runtime.entropy(_UUID_BYTES), version=4))
         corr_id = str(next(self._numbers))
         head = RequestHead(corr_id=corr_id, request_id=request_id)
-        return _Item(kind, corr_id, encode_request(request, head), wait_of(request))
+        body = encode_request(request, head)
+        return _Item(kind, corr_id, body, wait_of(request), is_repeatable(request))
 
     async def _send_repeatedly(self, item: _Item) -> Response:
         for attempt in itertools.count(1):
@@ -139,10 +141,10 @@ class HttpConnection:
                 if not self._may_repeat(attempt):
                     raise self._unreachable(error) from error
             except AnswerLostError as error:
-                if item.kind not in REPEATABLE or not self._may_repeat(attempt):
+                if not item.repeatable or not self._may_repeat(attempt):
                     raise self._unknown_outcome(item, error) from error
             except AnswerTooLargeError as error:
-                if item.kind not in REPEATABLE or item.alone:
+                if not item.repeatable or item.alone:
                     raise self._unknown_outcome(item, error) from error
                 item.alone = True
                 continue

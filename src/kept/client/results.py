@@ -9,6 +9,7 @@ import msgspec
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol import responses as a
+from kept.protocol import worker_requests as w
 from kept.protocol.codec import ReceivedResponse
 
 RESULT_BY_KIND: Final[dict[str, type[a.Result]]] = {
@@ -42,6 +43,8 @@ RESULT_BY_KIND: Final[dict[str, type[a.Result]]] = {
     r.QueuePause.kind: a.QueueResult,
     r.QueueResume.kind: a.QueueResult,
     r.QueueStats.kind: a.QueueStatsResult,
+    r.TaskAnnotate.kind: a.Nothing,
+    r.SignalSend.kind: a.SignalResult,
     r.ScheduleCreate.kind: a.ScheduleResult,
     r.ScheduleGet.kind: a.ScheduleResult,
     r.ScheduleDelete.kind: a.Nothing,
@@ -67,6 +70,10 @@ RESULT_BY_KIND: Final[dict[str, type[a.Result]]] = {
     g.GuardGet.kind: a.GuardResult,
     g.GuardSearch.kind: a.GuardPage,
     g.GuardDelete.kind: a.Nothing,
+    w.WorkerAnnounce.kind: a.Nothing,
+    w.WorkerList.kind: a.WorkerPage,
+    w.FunctionList.kind: a.FunctionPage,
+    w.FunctionGet.kind: a.FunctionResult,
 }
 
 _MAX_ERROR_CHARACTERS: Final = 2_000

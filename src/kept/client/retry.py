@@ -8,6 +8,7 @@ import msgspec
 
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
+from kept.protocol import worker_requests as w
 from kept.protocol.responses import SHED, UNAVAILABLE
 from kept.runtime import Runtime
 
@@ -48,6 +49,11 @@ REPEATABLE: Final = REPEATABLE_WITH_REQUEST_ID | frozenset(
         r.PromiseCancel,
         r.TaskGet,
         r.TaskFence,
+        r.TaskAnnotate,
+        w.WorkerAnnounce,
+        w.WorkerList,
+        w.FunctionList,
+        w.FunctionGet,
         r.TaskHeartbeat,
         r.TaskHalt,
         r.TaskSearch,
@@ -71,6 +77,14 @@ REPEATABLE: Final = REPEATABLE_WITH_REQUEST_ID | frozenset(
         r.DebugSnap,
     )
 )
+
+
+def is_repeatable(request: r.Request) -> bool:
+    """Whether the request may be sent again when it is not known what became of it."""
+    if isinstance(request, r.SignalSend):
+        return request.key is not None
+    return request.kind in REPEATABLE
+
 
 _JITTER_BYTES: Final = 4
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from kept.protocol.limits import DEFAULT_RETRY_TIMEOUT_MS
+from kept.protocol.limits import DEFAULT_RETRY_TIMEOUT_MS, DEFAULT_UNREGISTERED_GRACE_MS
 
 # Requests and background steps that one commit takes.
 MAX_COMMIT_ITEMS: Final = 500
@@ -30,10 +30,12 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True):
     """The operator's settings. Times in milliseconds.
 
     `debug` allows debug requests and `resonate:debug_time`. `server_url` is told to pushed workers.
-    `repair_ms` is how often scans look for what timers and wake-ups may have missed.
+    `repair_ms` is how often scans look for what timers and wake-ups may have missed,
+    `unregistered_grace_ms` after how long a job whose function nobody announces is a dead letter.
     """
 
     debug: bool = False
     server_url: str | None = None
     retry_timeout_ms: int = DEFAULT_RETRY_TIMEOUT_MS
     repair_ms: int = 5_000
+    unregistered_grace_ms: int = DEFAULT_UNREGISTERED_GRACE_MS

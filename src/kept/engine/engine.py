@@ -59,7 +59,11 @@ class Engine:
         self._waiters = Waiters()
         installed = frozenset(scheme for t in transports for scheme in t.schemes)
         # The base schemes are valid targets even where this process cannot deliver to them.
-        machine_config = MachineConfig(self.config.retry_timeout_ms, BASE_SCHEMES | installed)
+        machine_config = MachineConfig(
+            self.config.retry_timeout_ms,
+            BASE_SCHEMES | installed,
+            self.config.unregistered_grace_ms,
+        )
         self._schemes = machine_config.schemes
         self._committer = Committer(
             store,

@@ -8,6 +8,7 @@ from typing import Final, TypeVar, get_args
 import msgspec
 
 from kept.engine.config import MAX_PAGE_BYTES, MAX_PAYLOAD_SCAN_ROWS, MAX_SCAN_ROWS
+from kept.engine.workers import WorkerSearch, answer_workers
 from kept.machine import search
 from kept.machine.guards import guard_record
 from kept.machine.locks import lock_record
@@ -15,7 +16,9 @@ from kept.machine.preload import children_cursor, fitting_count, payload_size
 from kept.machine.queue_settings import queue_record
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
-from kept.protocol.entries import Entry, EntryKind
+from kept.protocol import worker_requests as w
+from kept.protocol.attributes import index_prefix
+from kept.protocol.entries import Attributes, Entry, EntryKind
 from kept.protocol.limits import DEFAULT_SEARCH_ROWS, MAX_PRELOAD_RECORDS, MAX_SEARCH_SCAN_ROWS
 from kept.protocol.records import DeadLetter, Promise, PromiseRecord
 from kept.protocol.responses import (
@@ -44,6 +47,7 @@ SearchRequest = (
     | r.QueueStats
     | g.LockSearch
     | g.GuardSearch
+    | WorkerSearch
 )
 SEARCHES: Final = get_args(SearchRequest)
 Row = TypeVar("Row")
@@ -79,10 +83,14 @@ class Searching:
                 return await self._locks(request, now, tenant, prefix or "")
             case g.GuardSearch():
                 return await self._guards(request, now, tenant, prefix or "")
+            case w.WorkerList() | w.FunctionList() | w.FunctionGet():
+                return await answer_workers(self._store, request, now, tenant, prefix or "")
 
     async def _promises(
         self, request: r.PromiseSearch, now: int, tenant: str, prefix: str
     ) -> Response:
+        if request.attributes:
+            return await self._described(request, request.attributes, now, tenant, prefix)
         equals = search.columns_of(request.tags)
         if prefix:
             equals["prefix"] = prefix
@@ -94,6 +102,45 @@ class Searching:
             _promise_bytes,
         )
         return Response(OK, PromisePage(found, cursor))
+
+    async def _described(
+        self,
+        request: r.PromiseSearch,
+        wanted: dict[str, str],
+        now: int,
+        tenant: str,
+        prefix: str,
+    ) -> Response:
+        """Promises whose work says all that is wanted of itself; the index is read for one of it."""
+        index = index_prefix(*min(wanted.items()))
+
+        async def scan(after: str | None, limit: int) -> list[tuple[str, Promise | None]]:
+            beyond = None if after is None else index + after
+            entries = await self._store.scan_entries(
+                tenant, EntryKind.ATTRIBUTE, beyond, limit, index + prefix
+            )
+            ids = [entry.key.name.removeprefix(index) for entry in entries]
+            return [(id, await self._saying(tenant, id, wanted)) for id in ids]
+
+        def match(row: tuple[str, Promise | None]) -> PromiseRecord | None:
+            return search.found_promise(request, row[1], now) if row[1] is not None else None
+
+        found, cursor = await _page(scan, lambda row: row[0], match, request, _promise_bytes)
+        return Response(OK, PromisePage(found, cursor))
+
+    async def _saying(self, tenant: str, id: str, wanted: dict[str, str]) -> Promise | None:
+        """The promise, if its work says all that is wanted; of all ids that begin with its own it
+        is the first."""
+        kind = EntryKind.ATTRIBUTES
+        entries = await self._store.scan_entries(tenant, kind, None, 1, id)
+        if not entries or entries[0].key.name != id:
+            return None
+        said = entries[0].data
+        assert isinstance(said, Attributes)
+        if not search.has_tags(said.attributes, wanted):
+            return None
+        promises = await self._store.scan_promises(tenant, None, 1, {"prefix": id})
+        return promises[0] if promises and promises[0].id == id else None
 
     async def _tasks(self, request: r.TaskSearch, now: int, tenant: str, prefix: str) -> Response:
         found, cursor = await _page(

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from kept.machine import background as b
 from kept.machine import (
+    announcements,
+    attributes,
     buckets,
     cancellation,
     dead_letters,
     entries,
     guards,
     locks,
+    mailboxes,
     promises,
     queue_settings,
     queues,
@@ -24,12 +26,14 @@ from kept.machine import (
     slots,
     tasks,
 )
+from kept.machine import background as b
 from kept.machine.limits import count_depths
 from kept.machine.repeat import REPEATABLE, answered_before, claimed_before, remember
 from kept.machine.step import MachineConfig, Step
 from kept.machine.working_set import WorkingSet
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
+from kept.protocol import worker_requests as w
 from kept.protocol.limits import MAX_EDGES_PER_STEP
 from kept.protocol.records import OutboxEntry
 from kept.protocol.responses import Response
@@ -102,8 +106,8 @@ class Machine:
             repeated = self._repeated(step, request, step.request_id)
             if repeated is not None:
                 return repeated
-        if isinstance(request, r.TaskRecordStep):
-            return self._record(step, request)
+        if type(request) in _HALVES:
+            return self._in_two_steps(step, request)
         mark = self.records.mark()
         response = HANDLERS[type(request)](step, request)
         if step.request_id is not None and isinstance(request, REPEATABLE) and response.ok:
@@ -122,17 +126,18 @@ class Machine:
         self._observe(mark, step.now, request.kind)
         return response
 
-    def _record(self, step: Step, request: r.TaskRecordStep) -> Response:
-        """task.record is two steps in one commit: the child is created, then settled."""
+    def _in_two_steps(self, step: Step, request: r.Request) -> Response:
+        """In one commit a promise is created, then settled."""
+        create, settle = _HALVES[type(request)]
         mark = self.records.mark()
-        response = tasks.record_create(step, request)
-        self._observe(mark, step.now, "task.record.create")
+        response = create(step, request)
+        self._observe(mark, step.now, f"{request.kind}.create")
         mark = self.records.mark()
         if response is None:
-            response = tasks.record_settle(step, request)
-        if step.request_id is not None and response.ok:
+            response = settle(step, request)
+        if step.request_id is not None and isinstance(request, REPEATABLE) and response.ok:
             remember(step, request, response)
-        self._observe(mark, step.now, "task.record.settle")
+        self._observe(mark, step.now, f"{request.kind}.settle")
         return response
 
     def _fire(self, due: b.FireSchedule, now: int) -> None:
@@ -200,7 +205,7 @@ def _step_name(request: r.Request) -> str:
 
 
 HANDLERS: Final[dict[type[r.Request], Callable[[Step, Any], Response]]] = {
-    r.PromiseGet: promises.promise_get,
+    r.PromiseGet: attributes.promise_get_described,
     r.PromiseWait: promises.promise_get,
     r.PromiseCreate: promises.promise_create,
     r.PromiseSettle: promises.promise_settle,
@@ -215,6 +220,7 @@ HANDLERS: Final[dict[type[r.Request], Callable[[Step, Any], Response]]] = {
     r.TaskSuspend: tasks.task_suspend,
     r.TaskFence: tasks.task_fence,
     r.TaskHeartbeat: tasks.task_heartbeat,
+    r.TaskAnnotate: attributes.task_annotate,
     r.TaskHalt: tasks.task_halt,
     r.TaskContinue: tasks.task_continue,
     r.TaskClaim: queues.task_claim,
@@ -241,6 +247,17 @@ HANDLERS: Final[dict[type[r.Request], Callable[[Step, Any], Response]]] = {
     g.GuardAdvance: guards.guard_advance,
     g.GuardGet: guards.guard_get,
     g.GuardDelete: guards.guard_delete,
+    w.WorkerAnnounce: announcements.worker_announce,
+}
+
+_HALVES: Final[
+    dict[
+        type[r.Request],
+        tuple[Callable[[Step, Any], Response | None], Callable[[Step, Any], Response]],
+    ]
+] = {
+    r.TaskRecordStep: (tasks.record_create, tasks.record_settle),
+    r.SignalSend: (mailboxes.signal_create, mailboxes.signal_settle),
 }
 
 _INTERNAL: Final[dict[type, tuple[str, Callable[[Step, Any], OutboxEntry | None]]]] = {

@@ -9,6 +9,7 @@ from kept.machine.background import LeaveLine, LookAtEntry
 from kept.machine.buckets import look_at_bucket
 from kept.machine.cancellation import look_at_cancellation
 from kept.machine.locks import leave_lock, look_at_lock
+from kept.machine.mailboxes import look_at_mailbox
 from kept.machine.slots import leave_slots, look_at_slots
 from kept.machine.step import Step
 from kept.protocol.entries import Entry, EntryKey, EntryKind
@@ -42,6 +43,7 @@ def _forget(step: Step, entry: Entry) -> None:
 
 _WHEN_DUE: Final[dict[EntryKind, Callable[[Step, Entry], None]]] = {
     EntryKind.CANCEL: look_at_cancellation,
+    EntryKind.MAILBOX: look_at_mailbox,
     EntryKind.LOCK: look_at_lock,
     EntryKind.SLOTS: look_at_slots,
     EntryKind.BUCKET: look_at_bucket,

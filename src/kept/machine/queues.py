@@ -9,6 +9,7 @@ from itertools import cycle
 import msgspec
 from msgspec.structs import replace
 
+from kept.machine.announcements import UNREGISTERED, is_abandoned
 from kept.machine.effects import put_acquired, put_parked, put_pending, read_promise, settle
 from kept.machine.limits import Refusal, queue_refusal, settings_of
 from kept.machine.preload import payload_size
@@ -136,6 +137,8 @@ def task_nack(step: Step, request: r.TaskNack) -> Response:
     failures = task.failures + 1 if request.consume else task.failures
     error = request.error or EMPTY
     exhausted = request.consume and is_exhausted(promise, failures)
+    if request.reason == UNREGISTERED and not request.consume and request.final is None:
+        exhausted = is_abandoned(step, promise)
     if request.final is not None or exhausted:
         outcome = request.final or promise.tags.get(tag.EXHAUSTED, "reject")
         reason = request.reason or EXHAUSTED

@@ -9,18 +9,22 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kept.machine import background as b
+from kept.machine.announcements import function_key, references_of, worker_key
 from kept.machine.buckets import bucket_key
 from kept.machine.cancellation import cancel_key
 from kept.machine.guards import guard_key
 from kept.machine.limits import depth_key, settings_key
 from kept.machine.locks import lock_key
+from kept.machine.mailboxes import mailbox_key, message_key
 from kept.machine.queues import heads_of
 from kept.machine.slots import slots_key
 from kept.machine.turns import turn_key
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
+from kept.protocol import worker_requests as w
 from kept.protocol.addresses import queue_of
+from kept.protocol.attributes import attributes_key
 from kept.protocol.storage import ChildPage, Reads
 
 
@@ -106,6 +110,7 @@ def _task_record(request: r.TaskRecordStep, reads: Reads) -> None:
 
 def _task_heartbeat(request: r.TaskHeartbeat, reads: Reads) -> None:
     reads.objects.update(ref.id for ref in request.tasks)
+    reads.entries.add(worker_key(request.pid))
 
 
 def _task_claim(request: r.TaskClaim, reads: Reads) -> None:
@@ -124,6 +129,28 @@ def _schedule(request: Any, reads: Reads) -> None:
 def _queue(request: Any, reads: Reads) -> None:
     reads.entries.add(settings_key(request.name))
     reads.entries.add(depth_key(request.name))
+
+
+def _promise_get(request: r.PromiseGet, reads: Reads) -> None:
+    reads.objects.add(request.id)
+    if request.attributes:
+        reads.entries.add(attributes_key(request.id))
+
+
+def _task_annotate(request: r.TaskAnnotate, reads: Reads) -> None:
+    reads.objects.add(request.id)
+    reads.entries.add(attributes_key(request.id))
+
+
+def _worker_announce(request: w.WorkerAnnounce, reads: Reads) -> None:
+    reads.entries.update(function_key(reference) for reference in references_of(request))
+
+
+def _signal_send(request: r.SignalSend, reads: Reads) -> None:
+    reads.objects.add(request.id)
+    reads.entries.add(mailbox_key(request.id, request.name))
+    if request.key is not None:
+        reads.entries.add(message_key(request.id, request.name, request.key))
 
 
 def _dead_get(request: r.DeadGet, reads: Reads) -> None:
@@ -161,7 +188,7 @@ def _guard(request: Any, reads: Reads) -> None:
 
 
 _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
-    r.PromiseGet: _object,
+    r.PromiseGet: _promise_get,
     r.PromiseWait: _object,
     r.PromiseCreate: _promise_create,
     r.PromiseSettle: _settled_object,
@@ -189,6 +216,9 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     r.QueueDelete: _queue,
     r.QueuePause: _queue,
     r.QueueResume: _queue,
+    r.TaskAnnotate: _task_annotate,
+    w.WorkerAnnounce: _worker_announce,
+    r.SignalSend: _signal_send,
     r.DeadGet: _dead_get,
     r.DeadReplay: _dead_replay,
     g.LockAcquire: _lock,

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from kept.machine.working_set import WorkingSet
 from kept.protocol.addresses import BASE_SCHEMES
-from kept.protocol.limits import CANCEL_GRACE_MS, DEFAULT_RETRY_TIMEOUT_MS
+from kept.protocol.limits import (
+    CANCEL_GRACE_MS,
+    DEFAULT_RETRY_TIMEOUT_MS,
+    DEFAULT_UNREGISTERED_GRACE_MS,
+)
 
 
 class MachineConfig:
     """The operator's settings: read by the machine, never stored.
 
     `retry_timeout_ms`: after how long a pushed task that nobody acquired is offered again.
-    `schemes`: those of the installed transports. `cancel_grace_ms`: how long work that is asked to
-    stop may take.
+    `schemes`: those of the installed transports. `unregistered_grace_ms`: how long jobs wait whose
+    function nobody announces. `cancel_grace_ms`: how long work that is asked to stop may take.
     """
 
-    __slots__ = ("cancel_grace_ms", "retry_timeout_ms", "schemes")
+    __slots__ = ("cancel_grace_ms", "retry_timeout_ms", "schemes", "unregistered_grace_ms")
 
     def __init__(
         self,
         retry_timeout_ms: int = DEFAULT_RETRY_TIMEOUT_MS,
         schemes: frozenset[str] = BASE_SCHEMES,
+        unregistered_grace_ms: int = DEFAULT_UNREGISTERED_GRACE_MS,
         cancel_grace_ms: int = CANCEL_GRACE_MS,
     ) -> None:
         # A retry that is due again at the instant it fires would never come to an end.
@@ -28,6 +33,7 @@ class MachineConfig:
         self.retry_timeout_ms = retry_timeout_ms
         self.schemes = schemes
         self.cancel_grace_ms = cancel_grace_ms
+        self.unregistered_grace_ms = unregistered_grace_ms
 
 
 class Step:

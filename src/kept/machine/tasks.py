@@ -6,6 +6,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from kept.machine import cancellation
+from kept.machine.announcements import renew
 from kept.machine.effects import (
     clear_resumes,
     new_promise,
@@ -290,6 +291,7 @@ def record_settle(step: Step, request: r.TaskRecordStep) -> Response:
 def task_heartbeat(step: Step, request: r.TaskHeartbeat) -> Response:
     """Extends each lease that is still the caller's; with `report`, says which are not,
     and which are asked to stop (B3)."""
+    renew(step, request.pid)
     lost: list[LostLease] = []
     cancel: list[str] = []
     for ref in request.tasks:

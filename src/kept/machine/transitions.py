@@ -27,7 +27,7 @@ class TaskTransition(NamedTuple):
     causes: tuple[str, ...]
 
 
-_SETTLING: Final = ("promise.settle", "task.fulfill", "task.fence", "task.record")
+_SETTLING: Final = ("promise.settle", "task.fulfill", "task.fence", "task.record", "signal.send")
 _P, _T = PromiseState, TaskState
 
 PROMISE_TRANSITIONS: Final = (

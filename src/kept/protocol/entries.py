@@ -8,7 +8,7 @@ kind is a structure here and a handler in the machine, and no store changes for 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -23,6 +23,12 @@ class EntryKind(StrEnum):
     DEPTH = "depth"
     LOCK = "lock"
     CANCEL = "cancel"
+    MAILBOX = "mailbox"
+    WORKER = "worker"
+    FUNCTION = "function"
+    ATTRIBUTES = "attributes"
+    ATTRIBUTE = "attribute"
+    MESSAGE_KEY = "message_key"
     SLOTS = "slots"
     BUCKET = "bucket"
     GUARD = "guard"
@@ -175,6 +181,55 @@ class Cancellation(EntryData, frozen=True):
     open: int = 0
 
 
+class Attributes(EntryData, frozen=True):
+    """What running work says of itself (B8); `progress` from 0 to 1."""
+
+    attributes: dict[str, str] = {}
+    progress: float | None = None
+
+
+class Indexed(EntryData, frozen=True):
+    """Nothing but the entry's name: an attribute's name and value, and the id of who has it."""
+
+
+class AnnouncedFunction(EntryData, frozen=True):
+    """A function that a worker runs (B9), and the queue in which its work waits."""
+
+    name: str
+    version: int
+    queue: str
+    schema: dict[str, Any] | None = None
+
+
+class Announcement(EntryData, frozen=True):
+    """What a worker says that it runs, until `expires_at` (ms) or `ttl` ms after a heartbeat."""
+
+    queues: tuple[str, ...]
+    functions: tuple[AnnouncedFunction, ...]
+    ttl: int
+    expires_at: int
+
+
+class FunctionSeen(EntryData, frozen=True):
+    """Whether anybody runs what jobs name (B9): it is announced until `announced_until` (ms), and
+    since `missing_since` there have been jobs that nobody ran."""
+
+    announced_until: int = 0
+    missing_since: int | None = None
+
+
+class Mailbox(EntryData, frozen=True):
+    """A mailbox of a promise (B8): `sent` is the number of its latest message."""
+
+    sent: int
+
+
+class MessageKey(EntryData, frozen=True):
+    """The number that the message of a key got (B8)."""
+
+    number: int
+
+
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """A stored entry. At `due_at` (ms) the background looks at it; None: never."""
 
@@ -191,6 +246,12 @@ DATA_TYPES: Final[dict[EntryKind, type[EntryData]]] = {
     EntryKind.DEPTH: Depth,
     EntryKind.LOCK: Lock,
     EntryKind.CANCEL: Cancellation,
+    EntryKind.MAILBOX: Mailbox,
+    EntryKind.WORKER: Announcement,
+    EntryKind.FUNCTION: FunctionSeen,
+    EntryKind.ATTRIBUTES: Attributes,
+    EntryKind.ATTRIBUTE: Indexed,
+    EntryKind.MESSAGE_KEY: MessageKey,
     EntryKind.SLOTS: Slots,
     EntryKind.BUCKET: Bucket,
     EntryKind.GUARD: Guard,

@@ -31,6 +31,24 @@ MAX_NAMED_LANES: Final = 1_000
 MAX_LANE_WEIGHT: Final = 1_000
 MAX_RATE_PERIOD_MS: Final = 31 * 86_400_000
 
+MAX_MAILBOX_NAME_BYTES: Final = 64
+MAX_MESSAGE_KEY_BYTES: Final = 256
+# What a worker announces: functions, and all of it as JSON.
+MAX_ANNOUNCED_FUNCTIONS: Final = 1_000
+MAX_ANNOUNCEMENT_BYTES: Final = 262_144
+MAX_ANNOUNCEMENT_TTL_MS: Final = 86_400_000
+DEFAULT_UNREGISTERED_GRACE_MS: Final = 600_000
+# How long it is remembered that somebody announced a name, or that nobody did.
+FUNCTION_RETENTION_MS: Final = 86_400_000
+MAX_ATTRIBUTES: Final = 64
+# Name and value together.
+MAX_ATTRIBUTE_BYTES: Final = 1_024
+# How long the key of a message is remembered, and how often a mailbox looks whether its owner lives.
+MESSAGE_KEY_RETENTION_MS: Final = 7 * 86_400_000
+MAILBOX_LOOK_MS: Final = 86_400_000
+# Numbers that one send passes over because something else has their promises.
+MAX_PASSED_NUMBERS: Final = 100
+
 DEFAULT_SEARCH_ROWS: Final = 100
 MAX_SEARCH_ROWS: Final = 1_000
 MAX_SEARCH_SCAN_ROWS: Final = 10_000

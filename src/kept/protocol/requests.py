@@ -40,8 +40,11 @@ class Request(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
 
 
 class PromiseGet(Request):
+    """With `attributes`, also what its work says of itself (B8)."""
+
     kind: ClassVar[str] = "promise.get"
     id: Id
+    attributes: bool = False
 
 
 class PromiseCreate(Request):
@@ -77,6 +80,7 @@ class PromiseSearch(Request):
     tags: dict[str, str] | None = None
     limit: Rows | None = None
     cursor: str | None = None
+    attributes: dict[str, str] | None = None
 
 
 class PromiseWait(Request):
@@ -307,6 +311,26 @@ class QueueStats(Request):
     name: Name
 
 
+class TaskAnnotate(Request):
+    """Under the lease, says something of the work; null takes an attribute back (B8)."""
+
+    kind: ClassVar[str] = "task.annotate"
+    id: Id
+    version: Version
+    set: dict[str, str | None] = {}
+    progress: Annotated[float, Meta(ge=0, le=1)] | None = None
+
+
+class SignalSend(Request):
+    """A message to the mailbox `name` of promise `id`; the same `key` is the same message (B8)."""
+
+    kind: ClassVar[str] = "signal.send"
+    id: Id
+    name: Name
+    value: Value = EMPTY
+    key: Name | None = None
+
+
 class ScheduleCreate(Request):
     kind: ClassVar[str] = "schedule.create"
     id: Id
@@ -418,6 +442,8 @@ CORE_REQUESTS: tuple[type[Request], ...] = (
     QueuePause,
     QueueResume,
     QueueStats,
+    TaskAnnotate,
+    SignalSend,
     ScheduleCreate,
     ScheduleGet,
     ScheduleDelete,

@@ -9,7 +9,13 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from kept.protocol.entries import CancelMode, LaneLimits, QueueSettings, RateLimit
+from kept.protocol.entries import (
+    AnnouncedFunction,
+    CancelMode,
+    LaneLimits,
+    QueueSettings,
+    RateLimit,
+)
 from kept.protocol.records import (
     DeadLetter,
     PromiseRecord,
@@ -42,7 +48,11 @@ class Nothing(Result, frozen=True):
 
 
 class PromiseResult(Result, frozen=True):
+    """`attributes` and `progress`, where they were asked for: what the work says of itself (B8)."""
+
     promise: PromiseRecord
+    attributes: dict[str, str] | None = None
+    progress: float | None = None
 
 
 class CancelRecord(Result, frozen=True):
@@ -196,6 +206,55 @@ class QueueNumbers(Result, frozen=True):
 
 class QueueStatsResult(Result, frozen=True):
     stats: QueueNumbers
+
+
+class SignalResult(Result, frozen=True):
+    """`number`: the message's place in its mailbox, from 1 on."""
+
+    number: int
+
+
+class WorkerRecord(Result, frozen=True):
+    """What a worker announced (B9), until `expires_at` (ms)."""
+
+    pid: str
+    queues: list[str]
+    functions: list[AnnouncedFunction]
+    expires_at: int
+
+
+class WorkerPage(Result, frozen=True):
+    workers: list[WorkerRecord]
+    cursor: str | None = None
+
+
+class FunctionRecord(Result, frozen=True):
+    """A function by name: its versions and queues, and how many workers run any of it."""
+
+    name: str
+    versions: list[int]
+    queues: list[str]
+    workers: int
+
+
+class FunctionPage(Result, frozen=True):
+    functions: list[FunctionRecord]
+    cursor: str | None = None
+
+
+class Runner(Result, frozen=True):
+    """A worker that runs a version of a function."""
+
+    pid: str
+    version: int
+    queue: str
+    expires_at: int
+    schema: dict[str, Any] | None = None
+
+
+class FunctionResult(Result, frozen=True):
+    function: FunctionRecord
+    runners: list[Runner]
 
 
 class ScheduleResult(Result, frozen=True):

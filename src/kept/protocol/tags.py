@@ -18,6 +18,8 @@ LANE: Final = "kept:lane"
 ATTEMPTS: Final = "kept:attempts"
 BACKOFF: Final = "kept:backoff"
 EXHAUSTED: Final = "kept:exhausted"
+# On a message: the mailbox whose it is (B8).
+MAILBOX: Final = "kept:mailbox"
 REPLAY_OF: Final = "kept:replay-of"
 # What a cancellation does not spread to (B3): work on its own, and what canceled code asks for once
 # it knows, to clean up. The latter not at first: a forced one, or the end of the grace, takes it too.

@@ -11,13 +11,16 @@ from typing import Any, Final
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.addresses import is_deliverable, is_target
+from kept.protocol.attributes import attribute_problem
 from kept.protocol.entries import LaneLimits, RateLimit
 from kept.protocol.guard_checks import GUARD_CHECKS
 from kept.protocol.limits import (
     MAX_ATTEMPTS,
+    MAX_ATTRIBUTES,
     MAX_CANCEL_REASON_BYTES,
     MAX_INTEGER,
     MAX_LANE_WEIGHT,
+    MAX_MESSAGE_KEY_BYTES,
     MAX_NAMED_LANES,
     MAX_PAYLOAD_BYTES,
     MAX_PRIORITY,
@@ -27,8 +30,10 @@ from kept.protocol.limits import (
     MAX_TAGS,
     MAX_TAGS_BYTES,
 )
+from kept.protocol.mailboxes import mailbox_problem
 from kept.protocol.records import SETTABLE, PromiseState, Value
 from kept.protocol.texts import id_problem, text_size
+from kept.protocol.worker_requests import WORKER_CHECKS
 
 Schemes = frozenset[str]
 
@@ -316,6 +321,28 @@ def _queue_name(request: Any, _: Schemes) -> str | None:
     return None
 
 
+def _task_annotate(request: r.TaskAnnotate, _: Schemes) -> str | None:
+    if len(request.set) > 2 * MAX_ATTRIBUTES:
+        return f"set: {len(request.set)} of them, more than can be there and be taken back"
+    for name, value in request.set.items():
+        if problem := attribute_problem(name, value):
+            return problem
+    return id_problem(request.id)
+
+
+def _signal_send(request: r.SignalSend, _: Schemes) -> str | None:
+    if request.key is not None:
+        if problem := id_problem(request.key, "key"):
+            return problem
+        if len(request.key.encode()) > MAX_MESSAGE_KEY_BYTES:
+            return f"key: is longer than {MAX_MESSAGE_KEY_BYTES} bytes"
+    return (
+        id_problem(request.id)
+        or mailbox_problem(request.id, request.name)
+        or value_problem(request.value, "value")
+    )
+
+
 def _schedule_create(request: r.ScheduleCreate, schemes: Schemes) -> str | None:
     return (
         id_problem(request.id)
@@ -338,9 +365,10 @@ def _dead_replay(request: r.DeadReplay, _: Schemes) -> str | None:
 def _search(request: Any, _: Schemes) -> str | None:
     if request.cursor is not None and text_size(request.cursor) < 0:
         return "cursor: is not one that a search answered"
-    tags = getattr(request, "tags", None) or {}
-    if any(text_size(text) < 0 for pair in tags.items() for text in pair):
-        return "tags: must be valid Unicode text without NUL characters"
+    for field in ("tags", "attributes"):
+        wanted = getattr(request, field, None) or {}
+        if any(text_size(text) < 0 for pair in wanted.items() for text in pair):
+            return f"{field}: must be valid Unicode text without NUL characters"
     return None
 
 
@@ -384,6 +412,8 @@ _CHECKS: Final[dict[type[r.Request], Callable[[Any, Schemes], str | None]]] = {
     r.QueuePause: _queue_name,
     r.QueueResume: _queue_name,
     r.QueueStats: _queue_name,
+    r.TaskAnnotate: _task_annotate,
+    r.SignalSend: _signal_send,
     r.ScheduleCreate: _schedule_create,
     r.ScheduleGet: _id_only,
     r.ScheduleDelete: _id_only,
@@ -392,4 +422,5 @@ _CHECKS: Final[dict[type[r.Request], Callable[[Any, Schemes], str | None]]] = {
     r.DeadGet: _id_only,
     r.DeadReplay: _dead_replay,
     **GUARD_CHECKS,
+    **WORKER_CHECKS,
 }

@@ -22,7 +22,7 @@ from kept.sdk import payload
 from kept.sdk.context import Context
 from kept.sdk.functions import Function, Registry
 from kept.sdk.guarded import Guarded
-from kept.sdk.handle import Handle
+from kept.sdk.handle import Handle, WorkState, send_message, state_of
 from kept.sdk.loop import refuse_in_durable_code
 from kept.sdk.retry import Retry
 from kept.sdk.services import Services, Target
@@ -276,13 +276,19 @@ class App(Guarded):
         queue: str | None = None,
         timeout: timedelta | float | None = None,
     ) -> Handle[Any]:
-        """Starts a function by its name (or `name@version`), without importing its code."""
+        """Starts a function by its name (or `name@version`), without importing its code.
+
+        One that is not registered here goes to `queue`, else to the queue that workers announce for
+        it, else to the app's own. Protocol B9.
+        """
         services = self._open_services()
         target = services.target_of(name)
         kwargs = args or {}
         target.check((), kwargs)
         if queue is not None:
             target = target._replace(queue=queue)
+        else:
+            target = await services.routed(target)
         create = self._create(services, target, (), kwargs, id, timeout)
         return await self._started(services, create, target)
 
@@ -300,6 +306,23 @@ class App(Guarded):
         """A handle to work that was started elsewhere; `type` is what its result must be."""
         services = self._open_services()
         return Handle(id, services.connection, self._runtime, type)
+
+    async def send(self, id: str, name: str, value: Any = None, *, key: str | None = None) -> int:
+        """Sends a message to the mailbox `name` of work that is under way; answers its number.
+
+        The work gets it from `ctx.receive(name)`, now or later. The same `key` is the same message,
+        for a week. Raises `NotFoundError` where there is no such work, `ConflictError` where it has
+        ended, `BadRequestError` for a name that is not `[a-z0-9_-]{1,64}`. Protocol B8.
+        """
+        connection = self._open_services().connection
+        return await send_message(connection, self._runtime, id, name, value, key)
+
+    async def state(self, id: str) -> WorkState:
+        """What work says of itself with `ctx.set_state` and `ctx.progress`, also after its end.
+
+        Raises `NotFoundError` where there is no such work. Protocol B8.
+        """
+        return await state_of(self._open_services().connection, id)
 
     def _create(
         self,

@@ -13,6 +13,7 @@ from kept.protocol import tags as tag
 from kept.protocol.limits import MAX_ID_BYTES
 from kept.protocol.records import PromiseRecord, Value
 from kept.protocol.requests import PromiseCreate
+from kept.sdk.services import Target
 
 # A step's arguments are stored to be compared with a replay's; long ones by their digest.
 MAX_STORED_ARGUMENTS: Final = 65_536
@@ -20,18 +21,19 @@ _DIGEST_HEADER: Final = "kept-arguments-sha256"
 
 
 class Kind(Enum):
-    """The four things that durable code can ask for."""
+    """The things that durable code can ask for."""
 
     RUN = auto()
     CALL = auto()
     PROMISE = auto()
     TIMER = auto()
+    MESSAGE = auto()
 
 
 class Ask:
     """One thing asked: the step's name in the code, and the promise that stands for it."""
 
-    __slots__ = ("args", "create", "expected", "function", "kind", "kwargs", "step")
+    __slots__ = ("args", "create", "expected", "function", "kind", "kwargs", "step", "target")
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class Ask:
         function: Callable[..., Any] | None = None,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
+        target: Target | None = None,
     ) -> None:
         self.kind = kind
         self.step = step
@@ -52,6 +55,8 @@ class Ask:
         self.function = function
         self.args = args
         self.kwargs = kwargs or {}
+        # Whom a call reaches, as far as it is known before it is made.
+        self.target = target
 
     @property
     def id(self) -> str:

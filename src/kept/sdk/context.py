@@ -33,12 +33,20 @@ class ContextHost(Protocol):
     def ask_promise(self, name: str, timeout: float | None, expected: Any) -> asyncio.Future[Any]:
         """A promise that somebody outside settles."""
 
+    async def receive(self, name: str, expected: Any) -> Any:
+        """The next message of a mailbox."""
+
+    def annotate(
+        self, values: dict[str, str | float | bool | None], progress: float | None
+    ) -> None:
+        """Attributes and progress of this work, for anyone to read."""
+
 
 class Context:
     """The first argument of a durable function.
 
     Whatever touches the world goes through it, and is done once: `run` for steps in this process,
-    `call` for work on other workers, `sleep` and `promise` for waiting without a process. What
+    `call` for work on other workers, `sleep`, `promise` and `receive` for waiting without a process. What
     they return starts at once and is awaited when its result is needed; asyncio's `gather`,
     `TaskGroup`, `wait` and `timeout` work as always.
     """
@@ -104,3 +112,32 @@ class Context:
         """
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         return self._host.ask_promise(name, seconds, type)
+
+    def set_state(self, **values: str | float | bool | None) -> None:
+        """Says something of this work that anyone may read while it runs and afterwards, and search
+        by: `app.state(id)`, `kept promise search --attribute`. Protocol B8 (`task.annotate`).
+
+        Numbers and booleans are stored as JSON, None takes an attribute back. At most 64, each of 1
+        KiB with its name. It is no part of the result, and no step: a replay says it again. Raises
+        `ConfigurationError` for what cannot be stored.
+        """
+        self._host.annotate(values, None)
+
+    def progress(self, fraction: float) -> None:
+        """Says how far this work is, from 0 to 1; read as `set_state` is."""
+        self._host.annotate({}, fraction)
+
+    async def receive(
+        self, name: str, *, timeout: timedelta | float | None = None, type: Any = Any
+    ) -> Any:
+        """The next message that was sent to this work's mailbox `name`, before or after it is asked
+        for (protocol B8).
+
+        Messages come in the order of their sending, each to one `receive`; several that wait on one
+        name are served in the order of asking. After `timeout` (a timedelta or seconds) it raises
+        `TimeoutError`. A receive that times out or is cancelled takes no message. `type` is what the
+        value must be; one that is not raises `InvalidArgumentsError`, and counts as received.
+        """
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        async with asyncio.timeout(seconds):
+            return await self._host.receive(name, type)

@@ -27,11 +27,13 @@ from kept.errors import (
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.limits import MAX_INTEGER, NEVER_MS
+from kept.protocol.mailboxes import message_id, message_tags
 from kept.protocol.records import EMPTY, PromiseRecord, PromiseState, Value
 from kept.protocol.responses import (
     CONFLICT,
     NOT_FOUND,
     RESUME_AT_ONCE,
+    UNPROCESSABLE,
     FenceResult,
     HeartbeatResult,
     PreloadResult,
@@ -39,6 +41,7 @@ from kept.protocol.responses import (
     Response,
 )
 from kept.sdk import payload
+from kept.sdk.annotations import Annotations
 from kept.sdk.asks import Ask, Kind, child_id, promise_name, stored_arguments
 from kept.sdk.cancellation import Cancellation
 from kept.sdk.context import Context
@@ -46,6 +49,7 @@ from kept.sdk.functions import Function
 from kept.sdk.history import History
 from kept.sdk.lease import Lease
 from kept.sdk.loop import DurableLoop
+from kept.sdk.mailboxes import Mailboxes
 from kept.sdk.releases import Releases
 from kept.sdk.services import NOT_STORABLE, Services
 from kept.sdk.steps import Steps
@@ -82,6 +86,8 @@ class Execution:
         self._services = services
         self._origin = lease.promise.tags.get(tag.ORIGIN, self.id)
         self._loop = DurableLoop(self)
+        self._annotations = Annotations()
+        self._mailboxes = Mailboxes(self, self._loop)
         self._logical_now = lease.promise.created_at
         self._asks: dict[str, Ask] = {}
         self._new_asks: list[Ask] = []
@@ -171,7 +177,11 @@ class Execution:
         while True:
             if self._fault is not None:
                 raise self._fault
-            if self._timers or self._new_asks or self._abandoned:
+            if self._mailboxes.release_returned():
+                self._loop.run_ready()
+            elif self._annotations.waiting and not self._history.is_followed:
+                await self._annotate()
+            elif self._timers or self._new_asks or self._abandoned:
                 await self._do_asked()
             elif self._cancel_branches():
                 self._loop.run_ready()
@@ -253,7 +263,7 @@ class Execution:
         create = r.PromiseCreate(
             child_id(self.id, step), NEVER_MS, param, self._child_tags(target.all_tags)
         )
-        return self._asked(Ask(Kind.CALL, step, create, expected=target.returns))
+        return self._asked(Ask(Kind.CALL, step, create, expected=target.returns, target=target))
 
     def ask_promise(self, name: str, timeout: float | None, expected: Any) -> asyncio.Future[Any]:
         id = child_id(self.id, promise_name(name))
@@ -263,6 +273,44 @@ class Execution:
         step = self._loop.next_step()
         create = r.PromiseCreate(id, deadline, EMPTY, self._child_tags({tag.EXTERNAL: "true"}))
         return self._asked(Ask(Kind.PROMISE, step, create, expected=expected))
+
+    async def receive(self, name: str, expected: Any) -> Any:
+        return await self._mailboxes.receive(name, expected)
+
+    def annotate(
+        self, values: dict[str, str | float | bool | None], progress: float | None
+    ) -> None:
+        self._annotations.set(values)
+        if progress is not None:
+            self._annotations.progress(progress)
+
+    async def _annotate(self) -> None:
+        request = self._annotations.take(self.id, self.lease.version)
+        response = await self._services.connection.send(request)
+        if response.status == UNPROCESSABLE:
+            # Too many, with those of a former version of the code. No reason for the work to fail.
+            log.warning("%s: what it says of itself is not stored: %s", self.id, response.data)
+        else:
+            self._accepted(response)
+
+    # -- messages (MailboxHost) ------------------------------------------------------------------
+
+    def message_ask(self, name: str, number: int) -> Ask:
+        id = message_id(self.id, name, number)
+        # As the sender makes it: whoever comes first creates it.
+        tags = message_tags(self.id, name, self._origin)
+        create = r.PromiseCreate(id, self.lease.promise.timeout_at, EMPTY, tags)
+        ask = self._asks[id] = Ask(Kind.MESSAGE, "", create)
+        return ask
+
+    def ask_message(self, ask: Ask) -> None:
+        self._new_asks.append(ask)
+        self._open_others.add(ask.id)
+
+    def withdraw_message(self, ask: Ask) -> None:
+        self._closed(ask.id)
+        self._watch.forget(ask.id)
+        self._awaited.pop(ask.id, None)
 
     def _child_tags(self, tags: dict[str, str]) -> dict[str, str]:
         lineage = {tag.ORIGIN: self._origin, tag.PARENT: self.id, tag.BRANCH: self.id}
@@ -390,6 +438,10 @@ class Execution:
                 self._created(ask, response)
 
     async def _create(self, ask: Ask) -> Response:
+        if ask.target is not None:
+            # A replay finds the promise as it was made: who is announced then does not matter.
+            target = await self._services.routed(ask.target)
+            ask.create.tags.update(target.all_tags)
         return await self._fence(r.CreateAction(ask.create))
 
     async def _fence(self, action: r.CreateAction | r.SettleAction | r.CancelAction) -> Response:
@@ -436,7 +488,8 @@ class Execution:
     def _refused(self, ask: Ask, status: int, text: str) -> None:
         """The code gets the error at once: the same request is refused alike in every replay."""
         self._closed(ask.id)
-        if self._loop.release_error(ask.step, error_for(status, text)):
+        step = self._mailboxes.take(ask) if ask.kind is Kind.MESSAGE else ask.step
+        if self._loop.release_error(step, error_for(status, text)):
             self._loop.run_ready()
 
     def _learned(self, record: PromiseRecord) -> None:
@@ -531,6 +584,9 @@ class Execution:
         self._logical_now = max(self._logical_now, record.settled_at or 0)
         if ask.kind is Kind.TIMER:
             self._loop.fire(ask.step)
+            return
+        if ask.kind is Kind.MESSAGE:
+            self._loop.release(self._mailboxes.take(ask), record)
             return
         error = payload.outcome_error(record)
         if error is None:

@@ -70,6 +70,20 @@ class Function(Generic[P, T]):
         """The annotation of its result."""
         return self._hints.get("return", Any)
 
+    @property
+    def schema(self) -> dict[str, Any]:
+        """What is announced of it (B9): its parameters with their types as text, and its result's."""
+        parameters = [
+            {
+                "name": each.name,
+                "type": inspect.formatannotation(self._hints.get(each.name, Any)),
+                "required": each.default is inspect.Parameter.empty,
+            }
+            for each in self.signature.parameters.values()
+        ]
+        returns = inspect.formatannotation(self.returns)
+        return {"parameters": parameters, "returns": returns, "durable": self.durable}
+
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raises `InvalidArgumentsError` where they do not fit the signature."""
         try:

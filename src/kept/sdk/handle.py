@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from datetime import timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from kept.client.connection import Connection, call
 from kept.protocol import requests as r
 from kept.protocol.entries import CancelMode
 from kept.protocol.limits import MAX_WAIT_MS
 from kept.protocol.records import PromiseRecord, PromiseState
-from kept.protocol.responses import CancelResult, PromiseResult
+from kept.protocol.responses import CancelResult, PromiseResult, SignalResult
 from kept.runtime import Runtime
 from kept.sdk import payload
 from kept.sdk.loop import refuse_in_durable_code
 
 T = TypeVar("T")
+_KEY_BYTES: Final = 16
+
+
+class WorkState(NamedTuple):
+    """What work says of itself: attributes and progress (0 to 1), and how its promise stands."""
+
+    attributes: dict[str, str]
+    progress: float | None
+    promise: PromiseState
 
 
 class Handle(Generic[T]):
@@ -82,6 +91,16 @@ class Handle(Generic[T]):
             PromiseState.REJECTED_CANCELED,
         )
 
+    async def send(self, name: str, value: Any = None, *, key: str | None = None) -> int:
+        """Sends a message to its mailbox `name`; see `App.send`."""
+        refuse_in_durable_code("sending through a Handle", "send within a step")
+        return await send_message(self._connection, self._runtime, self.id, name, value, key)
+
+    async def state(self) -> WorkState:
+        """What the work says of itself, and whether it is over; see `App.state`."""
+        refuse_in_durable_code("reading a state through a Handle", "read it within a step")
+        return await state_of(self._connection, self.id)
+
     async def _record(self, wait_ms: int) -> PromiseRecord:
         refuse_in_durable_code("awaiting a Handle", "durable code awaits what ctx.call() returns")
         response = await call(self._connection, r.PromiseWait(self.id, wait_ms))
@@ -94,3 +113,23 @@ class Handle(Generic[T]):
             raise error
         result: T = payload.decode(record.value, self._expected)
         return result
+
+
+async def send_message(
+    connection: Connection, runtime: Runtime, id: str, name: str, value: Any, key: str | None
+) -> int:
+    """One `signal.send` (B8). Without a `key` it gets one, so that it can be asked again safely."""
+    if key is None:
+        key = runtime.entropy(_KEY_BYTES).hex()
+    request = r.SignalSend(id, name, payload.encode(value), key)
+    response = await call(connection, request)
+    assert isinstance(response.data, SignalResult)
+    return response.data.number
+
+
+async def state_of(connection: Connection, id: str) -> WorkState:
+    """What the work of a promise says of itself. Raises `NotFoundError`."""
+    response = await call(connection, r.PromiseGet(id, attributes=True))
+    result = response.data
+    assert isinstance(result, PromiseResult)
+    return WorkState(result.attributes or {}, result.progress, result.promise.state)

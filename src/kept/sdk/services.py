@@ -18,6 +18,7 @@ from kept.protocol.records import PromiseState, Value
 from kept.protocol.responses import BAD_REQUEST, CONFLICT, NOT_FOUND, TOO_LARGE, Response
 from kept.runtime import Runtime
 from kept.sdk import payload
+from kept.sdk.announcing import Routes
 from kept.sdk.functions import Function, Registry
 from kept.sdk.lease import Lease
 from kept.sdk.loop import NUMBERING
@@ -82,6 +83,7 @@ class Services:
         self.runtime = runtime
         self.registry = registry
         self.queue = queue
+        self.routes = Routes(connection, runtime)
         self._room = asyncio.Semaphore(MAX_RUNNING)
         self._in_threads: set[tuple[str, object]] = set()
         self._plain: dict[Callable[..., Any], Function[..., Any]] = {}
@@ -108,6 +110,13 @@ class Services:
             found = self.as_function(function)
         queue = found.queue or self.queue
         return Target(found.reference, queue, found.returns, _limits_of(found), found)
+
+    async def routed(self, target: Target) -> Target:
+        """A name that is not known here goes to the queue that is announced for it, if one is."""
+        if target.function is not None:
+            return target
+        queue = await self.routes.queue_of(target.reference)
+        return target if queue is None else target._replace(queue=queue)
 
     async def outcome_of(
         self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -26,6 +26,7 @@ from kept.protocol.limits import MAX_CLAIM_TASKS
 from kept.protocol.records import EMPTY, PromiseState
 from kept.protocol.responses import ClaimResult, HeartbeatResult
 from kept.sdk import payload
+from kept.sdk.announcing import Announcer
 from kept.sdk.execution import Execution
 from kept.sdk.functions import Function
 from kept.sdk.lease import Lease
@@ -76,6 +77,9 @@ class Worker:
         self._concurrency = min(concurrency, MAX_CLAIM_TASKS)
         self._cache = cache
         self.pid = f"worker-{services.runtime.entropy(8).hex()}"
+        self._announcer = Announcer(
+            services.connection, services.runtime, services.registry, self.pid, queues
+        )
         self._held: dict[str, tuple[Lease, asyncio.Task[None]]] = {}
         # In the order in which they began: that of a set of tasks is their place in memory.
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -91,6 +95,7 @@ class Worker:
         spawn = self._services.runtime.spawn
         self._loops = [
             spawn(self._claim_always(), "kept-claim"),
+            spawn(self._announcer.announce_always(), "kept-announce"),
             spawn(self._beat_always(), "kept-heartbeat"),
             spawn(self._look_always(), "kept-leases"),
         ]
@@ -98,16 +103,18 @@ class Worker:
     async def stop(self, grace: float = STOP_GRACE_SECONDS) -> None:
         """Claims no more, gives what runs `grace` seconds, and hands back the rest."""
         self._stopping = True
-        claiming, *others = self._loops
+        claiming, announcing, *others = self._loops
         claiming.cancel()
-        await asyncio.gather(claiming, return_exceptions=True)
+        announcing.cancel()
+        await asyncio.gather(claiming, announcing, return_exceptions=True)
+        leaving = self._services.runtime.spawn(self._announcer.leave(), "kept-leave")
         await self._return_unanswered()
         if self._tasks and grace > 0:
             await asyncio.wait(self._tasks, timeout=grace)
         await self._hand_back()
         for loop in others:
             loop.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(leaving, *others, return_exceptions=True)
         for execution in self._cached.values():
             execution.drop()
         self._cached.clear()

@@ -10,6 +10,7 @@ import msgspec
 from kept.errors import ForbiddenError
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
+from kept.protocol import worker_requests as w
 
 DEFAULT_TENANT: Final = "default"
 
@@ -146,6 +147,8 @@ NAMED_IDS: Final[dict[type[r.Request], Callable[[Any], Iterable[str]]]] = {
     r.QueuePause: _queue,
     r.QueueResume: _queue,
     r.QueueStats: _queue,
+    r.TaskAnnotate: _own,
+    r.SignalSend: _own,
     r.ScheduleCreate: _of_schedule,
     r.ScheduleGet: _own,
     r.ScheduleDelete: _own,
@@ -167,4 +170,8 @@ NAMED_IDS: Final[dict[type[r.Request], Callable[[Any], Iterable[str]]]] = {
     g.GuardGet: _key,
     g.GuardSearch: _none,
     g.GuardDelete: _key,
+    w.WorkerAnnounce: lambda request: (*request.queues, *(f.queue for f in request.functions)),
+    w.WorkerList: _none,
+    w.FunctionList: _none,
+    w.FunctionGet: _none,
 }

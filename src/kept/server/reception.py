@@ -14,6 +14,7 @@ from kept.errors import RequestError
 from kept.protocol import codec
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
+from kept.protocol import worker_requests as w
 from kept.protocol.kinds import wait_of
 from kept.protocol.limits import MAX_BATCH_REQUESTS
 from kept.protocol.responses import (
@@ -38,6 +39,9 @@ _SEARCHES: Final = (
     r.QueueList,
     g.LockSearch,
     g.GuardSearch,
+    w.WorkerList,
+    w.FunctionList,
+    w.FunctionGet,
 )
 # One answer may hold thousands of records.
 _PAGES: Final = (*_SEARCHES, r.PromiseChildren, r.DebugSnap)

@@ -11,7 +11,7 @@ from kept.errors import ConnectionFailedError, KeptError, PromiseError
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.records import PromiseState
-from kept.protocol.responses import PromiseResult, ReplayResult
+from kept.protocol.responses import CONFLICT, PromiseResult, ReplayResult
 from kept.sdk import payload
 from kept.sdk.handle import Handle
 from kept.sim import base_protocol, guards, programs, scripts
@@ -186,6 +186,8 @@ class Client:
         spawn(self._wait(handle), f"wait-{id}")
         if program.approved:
             spawn(self._approve(id), f"approve-{id}")
+        if program.messages:
+            spawn(self._talk(id, program.messages), f"talk-{id}")
         if program.canceled:
             spawn(self._cancel(handle), f"cancel-{id}")
         if program.halted:
@@ -238,11 +240,33 @@ class Client:
                 pass
             await self._runtime.sleep(AGAIN_SECONDS)
 
+    async def _talk(self, id: str, messages: int) -> None:
+        """Sends messages one after the other, each until it was taken, and some of them again."""
+        random = self._world.random(f"talk to {id}")
+        for number in range(messages):
+            await self._runtime.sleep(random.choice((0.0, 0.1, 1.5)))
+            value = payload.encode(str(number))
+            send = r.SignalSend(id, programs.MAILBOX, value, f"message {number}")
+            times = random.choice((1, 1, 2))
+            while times:
+                try:
+                    response = await self._connection.send(send)
+                except ConnectionFailedError:
+                    response = None
+                if response is not None and response.status == CONFLICT:
+                    return
+                if response is not None and response.ok:
+                    times -= 1
+                else:
+                    await self._runtime.sleep(AGAIN_SECONDS)
+
     async def _help_all(self) -> None:
         """What clients that died would have done: nothing else ends that work."""
         for goal in self._world.goals.pending():
             if goal.program.approved:
                 await self._approve(goal.id)
+            if goal.program.messages:
+                await self._talk(goal.id, goal.program.messages)
         for goal in self._world.goals.halted():
             await self._let_go_on(goal.id)
         for goal in self._world.goals.to_replay():

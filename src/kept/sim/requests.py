@@ -16,7 +16,8 @@ from msgspec.structs import replace
 from kept.client.connection import Connection
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
-from kept.protocol.entries import CancelMode
+from kept.protocol import worker_requests as w
+from kept.protocol.entries import AnnouncedFunction, CancelMode
 from kept.protocol.records import PromiseState, TaskState, Value
 from kept.protocol.responses import (
     AcquiredTask,
@@ -319,6 +320,28 @@ class RawClient:
         consume = self._random.random() < 0.8
         return r.TaskNack(held.id, held.version, delay, error, reason, final, consume)
 
+    def task_annotate(self) -> r.Request:
+        held = self._lease()
+        said = {self._random.choice("ab"): self._random.choice((None, "1", "2"))}
+        return r.TaskAnnotate(held.id, held.version, said, self._random.choice((None, 0.5)))
+
+    def signal_send(self) -> r.Request:
+        key = self._random.choice((None, None, "k", "l"))
+        return r.SignalSend(self._id(), self._random.choice(("a", "b")), self._value(), key)
+
+    def worker_announce(self) -> r.Request:
+        functions = [AnnouncedFunction("raw", self._random.randint(1, 2), QUEUES[0])]
+        return w.WorkerAnnounce(self.pid, [QUEUES[0]], functions, self._random.choice(LEASE_MS))
+
+    def worker_list(self) -> r.Request:
+        return w.WorkerList()
+
+    def function_list(self) -> r.Request:
+        return w.FunctionList()
+
+    def function_get(self) -> r.Request:
+        return w.FunctionGet("raw")
+
     def task_halt(self) -> r.Request:
         return r.TaskHalt(self._task_id())
 
@@ -391,6 +414,12 @@ _TABLE: Final[tuple[tuple[type[r.Request], Builder, float], ...]] = (
     (r.TaskRecordStep, RawClient.task_record, 5),
     (r.TaskHeartbeat, RawClient.task_heartbeat, 3),
     (r.TaskNack, RawClient.task_nack, 4),
+    (r.TaskAnnotate, RawClient.task_annotate, 3),
+    (r.SignalSend, RawClient.signal_send, 4),
+    (w.WorkerAnnounce, RawClient.worker_announce, 1),
+    (w.WorkerList, RawClient.worker_list, 0.5),
+    (w.FunctionList, RawClient.function_list, 0.5),
+    (w.FunctionGet, RawClient.function_get, 0.5),
     (r.TaskHalt, RawClient.task_halt, 3),
     (r.TaskContinue, RawClient.task_continue, 3),
     (r.TaskSearch, RawClient.task_search, 1),
@@ -415,4 +444,5 @@ _NEEDS_LEASE: Final = (
     RawClient.task_fence,
     RawClient.task_record,
     RawClient.task_nack,
+    RawClient.task_annotate,
 )

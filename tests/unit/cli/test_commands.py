@@ -190,3 +190,32 @@ def test_cancel_asks_stops_and_tells_how_far_it_is(kept: Kept) -> None:
     ran = kept("cancel", "b", "--force")
     assert (ran.code, "was resolved already" in ran.errors) == (1, True)
     assert kept("cancel", "missing").code == 1
+
+
+def test_a_signal_is_numbered(kept: Kept) -> None:
+    """Each is a message of its own, but under a key; what ended takes none."""
+    kept("promise", "create", "a", "--external")
+    assert kept("signal", "a", "box", "--value", "[1]").out == "sent as number 1\n"
+    sent = [kept("--json", "signal", "a", "box", "--key", "k").out for _ in range(2)]
+    assert sent == ['{"number":2}\n'] * 2
+    record = json.loads(kept("--json", "promise", "get", "a!box.1").out)
+    assert record["value"]["data"] == "[1]"
+    assert kept("signal", "a", "No").code == 1
+    kept("promise", "resolve", "a")
+    assert "is resolved" in kept("signal", "a", "box").errors
+
+
+def test_what_work_says_is_shown_and_searched(kept: Kept) -> None:
+    """Of work that says nothing, nothing is shown."""
+    kept("promise", "create", "a", "--external")
+    shown = kept("promise", "state", "a")
+    assert (shown.code, "pending" in shown.out) == (0, True)
+    assert json.loads(kept("--json", "promise", "state", "a").out)["attributes"] == {}
+    assert kept("-q", "promise", "search", "--attribute", "stage=packing").out == ""
+
+
+def test_workers_and_functions_are_listed(kept: Kept) -> None:
+    """Nobody is up: empty lists, and a function that nobody runs is refused."""
+    assert kept("-q", "worker", "list").out == ""
+    assert kept("-q", "function", "list").out == ""
+    assert "no worker announces" in kept("function", "show", "pack").errors

@@ -18,7 +18,9 @@ from kept.check.model.state import (
 
 def promise_get(state: State, data: JsonObject, now: int) -> JsonObject:
     v.check_id(data)
-    return {"promise": promise_record(existing(state, data["id"]), now)}
+    promise = existing(state, data["id"])
+    answer = {"promise": promise_record(promise, now)}
+    return answer | promise.get("said", {"attributes": {}}) if data.get("attributes") else answer
 
 
 def existing(state: State, id: str) -> JsonObject:

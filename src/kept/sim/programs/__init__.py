@@ -9,15 +9,25 @@ from kept.runtime import Runtime
 from kept.sdk.app import App
 from kept.sdk.functions import Function
 from kept.sim.ledger import Boundary
-from kept.sim.programs import branches, calls, failing, jobs, purchases, waiting, working
+from kept.sim.programs import (
+    branches,
+    calls,
+    failing,
+    jobs,
+    messages,
+    purchases,
+    waiting,
+    working,
+)
 from kept.sim.programs.program import Drawn, Program
 from kept.sim.programs.steps import Steps
 
-__all__ = ["APPROVAL", "PROGRAM_NAMES", "Program", "draw_program", "register"]
+__all__ = ["APPROVAL", "MAILBOX", "PROGRAM_NAMES", "Program", "draw_program", "register"]
 
 APPROVAL: Final = waiting.APPROVAL
+MAILBOX: Final = messages.MAILBOX
 
-_THEMES: Final = (jobs, working, waiting, branches, calls, failing, purchases)
+_THEMES: Final = (jobs, working, waiting, branches, calls, failing, purchases, messages)
 _CHOICES: Final[tuple[Drawn, ...]] = tuple(each for theme in _THEMES for each in theme.CHOICES)
 # The functions that clients start, by name.
 PROGRAM_NAMES: Final = tuple(dict.fromkeys(choice(Random(0)).function for choice in _CHOICES))

@@ -14,6 +14,7 @@ class Program(NamedTuple):
     it go on. `approved`: it waits for a promise. `timeout`: its deadline in seconds, which may
     strike. `errors`: types of the errors that are right. `repair`: it fails until the boundary is
     repaired under this key, and is then replayed. `by_name`: it is started by its name alone.
+    `messages`: how many it is sent.
     """
 
     function: str
@@ -25,6 +26,7 @@ class Program(NamedTuple):
     timeout: float | None = None
     errors: tuple[str, ...] = ()
     repair: str | None = None
+    messages: int = 0
     by_name: str | None = None
     # An id that is hard on whoever splits, quotes or shortens ids.
     hostile_id: bool = False

@@ -147,12 +147,14 @@ def _lost_stream_delivers(original: Any) -> Any:
 )
 def _repeats_without_an_id(_original: Any) -> Any:
     from kept.client.http import _Item
+    from kept.client.retry import is_repeatable
     from kept.protocol.codec import encode_request
     from kept.protocol.kinds import wait_of
 
     def encode(self: Any, request: r.Request, _request_id: str | None) -> Any:
         head = r.RequestHead(corr_id=str(next(self._numbers)))
-        return _Item(request.kind, head.corr_id, encode_request(request, head), wait_of(request))
+        body = encode_request(request, head)
+        return _Item(request.kind, head.corr_id, body, wait_of(request), is_repeatable(request))
 
     return encode
 
@@ -160,7 +162,7 @@ def _repeats_without_an_id(_original: Any) -> Any:
 @bug(
     "repeats-what-is-not-repeatable",
     "A client repeats every request whose answer was lost, also those that then act twice.",
-    "kept.client.http:REPEATABLE",
+    "kept.client.retry:REPEATABLE",
     faults=ANSWERS_LOST,
 )
 def _repeats_what_is_not_repeatable(original: Any) -> Any:
