@@ -316,7 +316,7 @@ def _moments(states: Mapping[str, State]) -> dict[str, dict[object, int]]:
             if _is_delayed(task):
                 put("ready", tenant, task.id, task.retry_at)
         for schedule in state.schedules.values():
-            put("schedules", tenant, schedule.id, schedule.next_run_at)
+            put("schedules", tenant, schedule.id, schedule.due_at)
         for key, entry in state.entries.items():
             if entry.due_at is not None:
                 found["entries"][tenant, key] = entry.due_at

@@ -32,7 +32,7 @@ NOUNS: Final = {
     "promise": "get, create, resolve, reject, cancel, search promises",
     "task": "get, search, halt, continue tasks",
     "queue": "settings and numbers of queues: limits, pause, resume, stats",
-    "schedule": "create, get, list, delete schedules",
+    "schedule": "put, get, list, pause, trigger, delete schedules",
     "dead": "list, get, replay dead letters: work that was given up on",
     "lock": "list, show, release locks",
     "slot": "show, release slots",

@@ -8,6 +8,7 @@ from typing import Final
 from kept.machine.background import LeaveLine, LookAtEntry
 from kept.machine.buckets import look_at_bucket
 from kept.machine.locks import leave_lock, look_at_lock
+from kept.machine.schedules import look_at_line
 from kept.machine.slots import leave_slots, look_at_slots
 from kept.machine.step import Step
 from kept.protocol.entries import Entry, EntryKey, EntryKind
@@ -35,6 +36,7 @@ _WHEN_DUE: Final[dict[EntryKind, Callable[[Step, Entry], None]]] = {
     EntryKind.LOCK: look_at_lock,
     EntryKind.SLOTS: look_at_slots,
     EntryKind.BUCKET: look_at_bucket,
+    EntryKind.SCHEDULE_LINE: look_at_line,
 }
 
 _WHEN_LEFT: Final[dict[EntryKind, Callable[[Step, EntryKey, str], None]]] = {

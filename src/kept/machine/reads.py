@@ -9,17 +9,21 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kept.machine import background as b
+from kept.machine.backfill import backfill_key
 from kept.machine.buckets import bucket_key
 from kept.machine.guards import guard_key
 from kept.machine.limits import depth_key, settings_key
 from kept.machine.locks import lock_key
 from kept.machine.queues import heads_of
+from kept.machine.schedule_line import line_key
 from kept.machine.slots import slots_key
 from kept.machine.turns import turn_key
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
+from kept.protocol import schedule_requests as s
 from kept.protocol import tags as tag
 from kept.protocol.addresses import queue_of
+from kept.protocol.entries import EntryKind
 from kept.protocol.storage import Reads
 
 
@@ -111,6 +115,16 @@ def _schedule(request: Any, reads: Reads) -> None:
     reads.schedules.add(request.id)
 
 
+def _schedule_and_line(request: Any, reads: Reads) -> None:
+    reads.schedules.add(request.id)
+    reads.entries.add(line_key(request.id))
+
+
+def _backfill(request: s.ScheduleBackfill, reads: Reads) -> None:
+    reads.schedules.add(request.id)
+    reads.entries.add(backfill_key(request.id))
+
+
 def _queue(request: Any, reads: Reads) -> None:
     reads.entries.add(settings_key(request.name))
     reads.entries.add(depth_key(request.name))
@@ -132,6 +146,8 @@ def _message(request: Any, reads: Reads) -> None:
 
 def _entry(step: b.LookAtEntry | b.LeaveLine, reads: Reads) -> None:
     reads.entries.add(step.key)
+    if step.key.kind in (EntryKind.SCHEDULE_LINE, EntryKind.BACKFILL):
+        reads.schedules.add(step.key.name)
 
 
 def _lock(request: Any, reads: Reads) -> None:
@@ -173,6 +189,11 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     r.ScheduleCreate: _schedule,
     r.ScheduleGet: _schedule,
     r.ScheduleDelete: _schedule,
+    s.SchedulePut: _schedule_and_line,
+    s.SchedulePause: _schedule,
+    s.ScheduleResume: _schedule_and_line,
+    s.ScheduleTrigger: _schedule,
+    s.ScheduleBackfill: _backfill,
     r.QueuePut: _queue,
     r.QueueGet: _queue,
     r.QueueDelete: _queue,

@@ -25,6 +25,8 @@ class EntryKind(StrEnum):
     SLOTS = "slots"
     BUCKET = "bucket"
     GUARD = "guard"
+    SCHEDULE_LINE = "schedule_line"
+    BACKFILL = "backfill"
 
 
 class EntryKey(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -148,6 +150,26 @@ class Guard(EntryData, frozen=True):
     request: str | None = None
 
 
+class ScheduleLine(EntryData, frozen=True):
+    """What a schedule that does not overlap itself fired last, and the instants that wait (B10)."""
+
+    last: str
+    waiting: tuple[int, ...] = ()
+
+
+class Span(EntryData, frozen=True):
+    """The instants (ms) from `since` on and before `until`."""
+
+    since: int
+    until: int
+
+
+class Backfill(EntryData, frozen=True):
+    """What of a schedule's past is still to be fired (B10)."""
+
+    spans: tuple[Span, ...]
+
+
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """A stored entry. At `due_at` (ms) the background looks at it; None: never."""
 
@@ -166,6 +188,8 @@ DATA_TYPES: Final[dict[EntryKind, type[EntryData]]] = {
     EntryKind.SLOTS: Slots,
     EntryKind.BUCKET: Bucket,
     EntryKind.GUARD: Guard,
+    EntryKind.SCHEDULE_LINE: ScheduleLine,
+    EntryKind.BACKFILL: Backfill,
 }
 
 EncodedData: TypeAlias = str

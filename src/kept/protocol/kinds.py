@@ -6,8 +6,13 @@ from typing import Final
 
 from kept.protocol.guard_requests import GUARD_REQUESTS, LockAcquire, SlotAcquire
 from kept.protocol.requests import CORE_REQUESTS, PromiseWait, Request, TaskClaim
+from kept.protocol.schedule_requests import SCHEDULE_REQUESTS
 
-ALL_REQUESTS: Final[tuple[type[Request], ...]] = (*CORE_REQUESTS, *GUARD_REQUESTS)
+ALL_REQUESTS: Final[tuple[type[Request], ...]] = (
+    *CORE_REQUESTS,
+    *GUARD_REQUESTS,
+    *SCHEDULE_REQUESTS,
+)
 REQUEST_BY_KIND: Final[dict[str, type[Request]]] = {r.kind: r for r in ALL_REQUESTS}
 
 

@@ -185,7 +185,8 @@ class Tables:
         before = self.schedules.pop(id, None)
         if schedule is not None:
             self.schedules[id] = schedule
-            self.instants.add(Moment(schedule.next_run_at, 0, id))
+            if schedule.due_at is not None:
+                self.instants.add(Moment(schedule.due_at, 0, id))
         return before
 
     def put_message(self, key: MessageKey, entry: OutboxEntry | None) -> OutboxEntry | None:
@@ -256,7 +257,7 @@ class Tables:
 
     def _is_instant(self, moment: Moment) -> bool:
         schedule = self.schedules.get(moment.id)
-        return schedule is not None and schedule.next_run_at == moment.at
+        return schedule is not None and schedule.due_at == moment.at
 
     def _is_due_entry(self, moment: EntryMoment) -> bool:
         entry = self.entries.get(moment.key)
