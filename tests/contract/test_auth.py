@@ -273,7 +273,7 @@ async def test_streams_and_metrics_are_guarded_and_health_is_not() -> None:
         assert await status("/poll/in-g/w", prefix="in-") == 200
         assert await status("/poll/default/w", prefix="in-") == 403
         assert await status("/poll/default/w", role="admin") == 200
-        assert await status("/poll/default/w", role="admin", tenant="acme") == 403
+        assert await status("/poll/default/w", role="admin", tenant="acme") == 200
         assert await status("/metrics") == 401
         assert await status("/metrics", prefix="") == 403
         assert await status("/metrics", role="admin") == 200

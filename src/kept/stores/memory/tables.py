@@ -17,7 +17,7 @@ from kept.protocol.records import (
     Task,
     TaskState,
 )
-from kept.protocol.storage import Slots
+from kept.protocol.storage import DEFAULT_TENANT, Slots
 from kept.stores.memory.agenda import Agenda
 
 
@@ -52,7 +52,8 @@ Edges = dict[str, dict[str, None]]
 class Tables:
     """Everything one tenant has. Records are replaced, never changed, so they may be shared."""
 
-    def __init__(self) -> None:
+    def __init__(self, tenant: str = DEFAULT_TENANT) -> None:
+        self.tenant = tenant
         self.promises: dict[str, Promise] = {}
         self.tasks: dict[str, Task] = {}
         self.schedules: dict[str, ScheduleRecord] = {}
@@ -193,7 +194,7 @@ class Tables:
         before = self.outbox.pop(key, None)
         if entry is not None:
             self.outbox[key] = entry
-            channel = channel_of(entry.address)
+            channel = channel_of(entry.address, self.tenant)
             agenda = self.messages.get(channel)
             if agenda is None:
                 agenda = self.messages[channel] = Agenda(self._is_message)

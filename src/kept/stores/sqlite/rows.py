@@ -268,7 +268,7 @@ def message_row(tenant: str, entry: OutboxEntry) -> Row:
         key.id,
         key.address,
         entry.address,
-        channel_of(entry.address),
+        channel_of(entry.address, tenant),
         entry.version,
         entry.due_at,
         entry.tries,
