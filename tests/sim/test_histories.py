@@ -27,7 +27,8 @@ from kept.protocol.responses import (
 from kept.sim import world
 from kept.sim.guards import GUARD_KINDS
 from kept.sim.judgement import Judgement
-from kept.sim.run import play_seed, run_seed
+from kept.sim.plan import draw_plan
+from kept.sim.run import play_plan, run_seed
 
 TICKS = 40
 MAX_SEEDS = 6
@@ -198,10 +199,10 @@ def test_a_violation_breaks_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_histories_are_judged_whole() -> None:
     """Nearly everything that is asked is judged, and nearly nothing stays unknown."""
-    outcome, history = play_seed(22, 100)
-    judgement = outcome.judgement
+    played = play_plan(draw_plan(22, 100))
+    judgement = played.outcome.judgement
     assert judgement.violation is None
     # Those who contend for guards have an oracle of their own.
-    asked = [each for each in history.operations if each.kind not in GUARD_KINDS]
+    asked = [each for each in played.history.operations if each.kind not in GUARD_KINDS]
     assert judgement.operations > 0.8 * len(asked)
     assert len(judgement.unknown) <= 0.03 * judgement.components + 1

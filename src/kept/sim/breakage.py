@@ -27,6 +27,7 @@ class Broken(AssertionError):
     def __init__(self, oracle: str, why: str) -> None:
         super().__init__(f"{oracle}: {why}")
         self.oracle = oracle
+        self.why = why
 
 
 class BrokenStep(NamedTuple):

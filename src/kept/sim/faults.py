@@ -15,6 +15,7 @@ from kept.sim.disk import NOW, SYNCED, WRITTEN
 from kept.sim.mix import PERIODS
 from kept.sim.process import Process
 from kept.sim.storage_faults import BUSY, FULL, OUTAGE
+from kept.sim.streams import Stream
 from kept.sim.world import TICK_SECONDS, World
 
 # A process dies after so many more of its callbacks, so at any of its awaits.
@@ -52,6 +53,9 @@ class Faults:
             "disk_full": lambda random: self._disk_is(FULL, "disk_full", random),
             "disk_busy": lambda random: self._disk_is(BUSY, "disk_busy", random),
             "power_cut": self._power_cut,
+            "receiver_crash": lambda random: self._crash("receiver", random),
+            "stream_break": self._stream_break,
+            "stream_stall": self._stream_stall,
         }
 
     def start(self) -> None:
@@ -67,6 +71,7 @@ class Faults:
         world = self._world
         world.faulty = world.network.faulty = world.disk.faulty = False
         world.network.mend_all()
+        world.network.end_stalled()
         world.disk.faults.end_all()
         world.disk.crash_before = world.disk.crash_after = False
         for machine in world.machines.values():
@@ -137,7 +142,7 @@ class Faults:
     async def _stall(self, random: Random) -> None:
         victims: list[Process] = [
             process
-            for role in ("server", "worker", "client")
+            for role in ("server", "worker", "client", "receiver")
             for process in self._world.alive(role)
         ]
         if victims:
@@ -170,6 +175,22 @@ class Faults:
                 return
         self._note("power_cut", "disk", moment)
         disk.cut_power(world.kill)
+
+    async def _open_stream(self, random: Random) -> Stream:
+        """One of the open streams, as soon as there is one."""
+        while not (streams := self._world.network.streams()):
+            await self._world.loop.pause(TICK_SECONDS)
+        return random.choice(streams)
+
+    async def _stream_break(self, random: Random) -> None:
+        stream = await self._open_stream(random)
+        self._note("stream_break", stream.client.name, str(stream.number))
+        self._world.network.break_stream(stream)
+
+    async def _stream_stall(self, random: Random) -> None:
+        stream = await self._open_stream(random)
+        self._note("stream_stall", stream.client.name, str(stream.number))
+        stream.stalled = True
 
 
 def _both(one: str, other: str) -> tuple[tuple[str, str], ...]:

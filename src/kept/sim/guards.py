@@ -164,7 +164,9 @@ class Contender:
         """Contends while the world is busy; then has each lock once more, as everybody must be able
         to, since nobody holds one for long."""
         while self._world.busy:
-            await self._runtime.sleep(self._random.expovariate(1 / PAUSE_SECONDS))
+            await self._runtime.sleep(
+                self._random.expovariate(1 / (PAUSE_SECONDS * self._world.pace))
+            )
             action = self._random.choice(self._actions)
             try:
                 await action()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import msgspec
 
 from kept.check.history import History
 from kept.check.incident import Breakage
+from kept.sim.bounds import bounded
 from kept.sim.breakage import Broken, breakage_of
 from kept.sim.faults import Faults
 from kept.sim.guards import GUARD_KINDS
@@ -24,11 +26,14 @@ from kept.sim.plan import Plan, draw_plan
 from kept.sim.process import Process
 from kept.sim.requests import RAW_KINDS
 from kept.sim.runtime import EPOCH_MS
+from kept.sim.scripts import playable
 from kept.sim.trace import BROKEN, FAULT, KEPT_EVENTS, Event
 from kept.sim.world import Complaints, World
 
 # From so many ticks on, every kind must have succeeded and every fault must have struck.
 GATED_TICKS: Final = 300
+# There are many of them, and a single client that crashes again and again plays few.
+GATED_TICKS_OF_SCRIPTS: Final = 900
 SHOWN_LINES: Final = 40
 EMPTY_PASS: Final = "no empty pass"
 # The oracle of whole histories.
@@ -85,7 +90,7 @@ def play_plan(plan: Plan, kept_events: int | None = KEPT_EVENTS) -> Played:
     """Plays a plan. Its world keeps so many events of its trace, None all."""
     kernel = Process("kernel")
     loop = SimulatedLoop(Random(f"{plan.seed}/order"), kernel, shuffled=plan.mix.shuffled)
-    with _undisturbed():
+    with _undisturbed(), bounded(plan.mix.bounds):
         world = World(plan, loop, kept_events)
         complaints = Complaints(world.ledger.break_off)
         with _heard(complaints):
@@ -133,6 +138,11 @@ def _require_all(world: World) -> None:
     if missing:
         raise Broken(EMPTY_PASS, f"these kinds never succeeded: {', '.join(missing)}")
     struck = world.trace.counts
+    unplayed = [name for name in playable(world.mix) if not struck[f"script {name}"]]
+    if unplayed and world.plan.ticks >= GATED_TICKS_OF_SCRIPTS:
+        raise Broken(EMPTY_PASS, f"these scripts were never played: {', '.join(unplayed)}")
+    if not world.deliveries.executes or not world.deliveries.unblocks:
+        raise Broken(EMPTY_PASS, "no execute or no unblock was delivered")
     idle = [fault for fault in world.mix.faults if not struck[f"{FAULT}{fault}"]]
     if idle:
         raise Broken(EMPTY_PASS, f"these faults never struck: {', '.join(idle)}")
@@ -147,6 +157,7 @@ def _undisturbed() -> Iterator[None]:
     enabled = gc.isenabled()
     gc.disable()
     gc.freeze()
+    hook, sys.unraisablehook = sys.unraisablehook, _unraisable
     try:
         with warnings.catch_warnings():
             # Of coroutines that a dead process had made and not begun.
@@ -155,8 +166,15 @@ def _undisturbed() -> Iterator[None]:
             gc.collect()
     finally:
         gc.unfreeze()
+        sys.unraisablehook = hook
         if enabled:
             gc.enable()
+
+
+def _unraisable(raised: sys.UnraisableHookArgs) -> None:
+    """Asyncio's groups await while a dead process's coroutines are closed, and are told off."""
+    if not isinstance(raised.exc_value, RuntimeError):
+        sys.__unraisablehook__(raised)
 
 
 @contextmanager

@@ -13,11 +13,13 @@ from typing import Final, TypeAlias, TypeVar
 
 from kept.check.incident import Breakage
 from kept.check.minimise import shorter_lists
+from kept.sim import base_protocol
 from kept.sim.breakage import LIVENESS
 from kept.sim.plan import Plan
 from kept.sim.programs import PROGRAM_NAMES
 from kept.sim.requests import RAW_KINDS
 from kept.sim.run import EMPTY_PASS, play_plan
+from kept.sim.scripts import SCRIPTS
 
 DEFAULT_RUNS: Final = 400
 DEFAULT_SECONDS: Final = 120.0
@@ -39,6 +41,9 @@ COUNTS: Final = ("clients", "workers", "servers")
 Progress: TypeAlias = Callable[[int, Plan, str], None]
 Strike: TypeAlias = tuple[str, int]
 Item = TypeVar("Item")
+
+# What clients may do besides asking single requests, as plans name it.
+ACTIVITIES: Final = (*PROGRAM_NAMES, base_protocol.FUNCTION, *SCRIPTS)
 
 
 class _Spent(Exception):
@@ -170,7 +175,7 @@ class Shrinker:
                 self._mix(name, **{name: value})
 
     def _fewer_programs_and_kinds(self) -> None:
-        programs = list(PROGRAM_NAMES if self.plan.programs is None else self.plan.programs)
+        programs = list(ACTIVITIES if self.plan.programs is None else self.plan.programs)
         self._delta(programs, lambda some: self.plan.replace(programs=tuple(some)), "programs")
         kinds = list(RAW_KINDS if self.plan.kinds is None else self.plan.kinds)
         self._delta(kinds, lambda some: self.plan.replace(kinds=tuple(some)), "kinds")

@@ -5,6 +5,7 @@ kept sim --seed 23496 --ticks 1000          the same
 kept sim replay plan.json                   a plan, such as a failing seed leaves behind
 kept sim shrink --seed 23496 --ticks 1000   the smallest plan that still fails
 kept sim soak --for 10m                     many seeds, on all cores
+kept sim zoo                                safeguards switched off, and who notices
 kept sim report                             RELIABILITY.md, from what was recorded
 
 The same seed gives the same trace; its SHA-256 is printed. A run that breaks prints what broke, the
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 
-from kept.cli.sim import report, run, shrink, soak
+from kept.cli.sim import report, run, shrink, soak, zoo
 
 
 def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.ArgumentParser) -> None:
@@ -23,5 +24,5 @@ def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.Argument
     run.add_options(parser)
     parser.set_defaults(run=run.run, **run.DEFAULTS)
     verbs = parser.add_subparsers(metavar="VERB", help="run (the default), or one of these:")
-    for module in (run, shrink, soak, report):
+    for module in (run, shrink, soak, zoo, report):
         module.add_verbs(verbs, everywhere)

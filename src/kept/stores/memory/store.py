@@ -12,7 +12,15 @@ from typing import Any, Final
 
 from kept.errors import StoreFailedError
 from kept.protocol.entries import Entry, EntryKind
-from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task, TaskState
+from kept.protocol.records import (
+    DeadLetter,
+    Delivery,
+    OutboxEntry,
+    Promise,
+    ScheduleRecord,
+    Task,
+    TaskState,
+)
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import (
     Changes,
@@ -198,7 +206,9 @@ class MemoryStore:
         counts = Counter(dict.fromkeys(_COUNTED, 0))
         for tables in self.tables.values():
             counts["promises"] += len(tables.promises)
-            states = Counter(task.state for task in tables.tasks.values())
+            # A timer's task waits for nobody.
+            tasks = (t for t in tables.tasks.values() if t.delivery is not Delivery.NEVER)
+            states = Counter(task.state for task in tasks)
             counts["tasks_acquired"] += states[TaskState.ACQUIRED]
             counts["tasks_pending"] += states[TaskState.PENDING]
             counts["schedules"] += len(tables.schedules)
