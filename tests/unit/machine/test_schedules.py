@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kept.machine.background import FireSchedule
 from kept.protocol import requests as r
@@ -396,3 +398,47 @@ def test_spans_of_a_backfill_are_bounded() -> None:
     assert world.status(backfill("s", 2, 1)) == 400
     world.settle_down()
     assert fired(world) == list(range(1, 20))
+
+
+# -- races -------------------------------------------------------------------------------------------
+
+MOVES = st.one_of(
+    st.tuples(st.just("pass"), st.integers(1, 12)),
+    st.tuples(st.sampled_from(["fire", "pause", "resume", "put", "trigger"]), st.just(0)),
+    st.tuples(st.just("backfill"), st.integers(1, 30)),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(MOVES, max_size=25), st.sampled_from([Overlap.ALLOW, Overlap.QUEUE]))
+def test_each_instant_fires_exactly_once(moves: list[tuple[str, int]], overlap: Overlap) -> None:
+    """However deployments, pauses, triggers, backfills and late firing fall between them: in the end
+    the instants that fired are all there were."""
+    world = World()
+    put(world, overlap=overlap)
+    for move, number in moves:
+        match move:
+            case "pass":
+                world.pass_time(number * EVERY // 3)
+            case "fire":
+                world.settle_down()
+            case "pause":
+                world.ok(s.SchedulePause("s"), ScheduleResult)
+            case "resume":
+                world.ok(s.ScheduleResume("s"), ScheduleResult)
+            case "put":
+                put(world, overlap=overlap, promise_tags={"at": str(world.now)})
+            case "trigger":
+                world.ok(s.ScheduleTrigger("s"), PromiseResult)
+            case "backfill":
+                world.ok(backfill("s", START_MS, START_MS + number * EVERY), ScheduleResult)
+    world.ok(s.ScheduleResume("s"), ScheduleResult)
+    world.settle_down()
+    periods = (world.now - START_MS) // EVERY
+    for _ in range(periods):
+        pending = [id for id, p in world.dump.promises.items() if p.pending]
+        for id in pending:
+            world.ok(r.PromiseSettle(id, PromiseState.RESOLVED), PromiseResult)
+        world.settle_down()
+    assert fired(world) == list(range(1, periods + 1))
+    assert stored(world).next_run_at == START_MS + (periods + 1) * EVERY
