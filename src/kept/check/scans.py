@@ -225,9 +225,10 @@ class Scans:
             for tenant, state in self._states.items()
             for entry in state.outbox.values()
         }
-        known = list(dict.fromkeys(channel_of(entry.address) for entry in entries.values()))
+        channel = {key: channel_of(entry.address, key[0]) for key, entry in entries.items()}
+        known = list(dict.fromkeys(channel.values()))
         channels = [name for name in known if self._random.random() > SHARE_OF_FIRST_PAGES]
-        open_ones = {k: e.due_at for k, e in entries.items() if channel_of(e.address) in channels}
+        open_ones = {k: e.due_at for k, e in entries.items() if channel[k] in channels}
         now, limit = self._instant(), self._random.choice(LIMITS)
         found = await self._store.scan_outbox(now, limit, channels)
         keys = [(tenant, entry.key) for tenant, entry, _ in found]
@@ -316,7 +317,7 @@ def _moments(states: Mapping[str, State]) -> dict[str, dict[object, int]]:
             if _is_delayed(task):
                 put("ready", tenant, task.id, task.retry_at)
         for schedule in state.schedules.values():
-            put("schedules", tenant, schedule.id, schedule.next_run_at)
+            put("schedules", tenant, schedule.id, schedule.due_at)
         for key, entry in state.entries.items():
             if entry.due_at is not None:
                 found["entries"][tenant, key] = entry.due_at

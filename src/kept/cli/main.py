@@ -32,7 +32,7 @@ NOUNS: Final = {
     "promise": "get, create, resolve, reject, cancel, search promises",
     "task": "get, search, halt, continue tasks",
     "queue": "settings and numbers of queues: limits, pause, resume, stats",
-    "schedule": "create, get, list, delete schedules",
+    "schedule": "put, get, list, pause, trigger, delete schedules",
     "cancel": "ask work to stop, or stop it, with what it started",
     "dead": "list, get, replay dead letters: work that was given up on",
     "function": "list, show functions that workers announce, and who runs them",

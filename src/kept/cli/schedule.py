@@ -1,6 +1,7 @@
 """Schedules: promises that are created again and again, by a cron expression.
 
 kept schedule create nightly '0 3 * * *' --timeout 1h --target queue://reports
+kept schedule put hourly --every 1h --jitter 5m --overlap skip --target queue://reports
 kept schedule list
 """
 
@@ -8,19 +9,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
-from kept.cli.durations import deadline, spoken
-from kept.cli.output import Output, Row
-from kept.cli.payload import add_payload, payload, readable
+from kept.cli.durations import deadline
+from kept.cli.output import Row
+from kept.cli.payload import add_payload, payload
+from kept.cli.schedule_changes import DEFAULT_PROMISE_ID, add_changes
+from kept.cli.schedule_details import details, rhythm
 from kept.cli.session import Session, add_listing, in_session, tag_pairs
 from kept.protocol import tags as tag
 from kept.protocol.limits import NEVER_MS
 from kept.protocol.records import ScheduleRecord
 from kept.protocol.requests import ScheduleCreate, ScheduleDelete, ScheduleGet, ScheduleSearch
 from kept.protocol.responses import Nothing, SchedulePage, ScheduleResult
-
-_DEFAULT_PROMISE_ID: Final = "{{.id}}.{{.timestamp}}"
 
 
 def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.ArgumentParser) -> None:
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.Argument
     create.add_argument("cron", metavar="CRON", help="five fields, or six with seconds first; UTC")
     create.add_argument(
         "--promise-id",
-        default=_DEFAULT_PROMISE_ID,
+        default=DEFAULT_PROMISE_ID,
         metavar="TEMPLATE",
         help="the id of each promise ({{.id}}.{{.timestamp}})",
     )
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.Argument
     create.add_argument("--target", metavar="ADDRESS", help="who does the work: queue://NAME, …")
     add_payload(create, "param")
     create.set_defaults(run=in_session(_create))
+    add_changes(verbs, everywhere)
     for verb, text, command in (
         ("get", "show a schedule", _get),
         ("delete", "delete a schedule; what it created stays", _delete),
@@ -68,12 +70,12 @@ async def _create(session: Session, arguments: argparse.Namespace) -> None:
         tags,
     )
     schedule = (await session.ask(request, ScheduleResult)).schedule
-    session.show(schedule, _details(schedule, session.output))
+    session.show(schedule, details(schedule, session.output))
 
 
 async def _get(session: Session, arguments: argparse.Namespace) -> None:
     schedule = (await session.ask(ScheduleGet(arguments.id), ScheduleResult)).schedule
-    session.show(schedule, _details(schedule, session.output))
+    session.show(schedule, details(schedule, session.output))
 
 
 async def _delete(session: Session, arguments: argparse.Namespace) -> None:
@@ -91,26 +93,10 @@ async def _list(session: Session, arguments: argparse.Namespace) -> None:
     def row(schedule: ScheduleRecord) -> Row:
         return (
             schedule.id,
-            schedule.cron,
+            rhythm(schedule),
             session.output.instant(schedule.next_run_at),
             session.output.instant(schedule.last_run_at),
             schedule.promise_tags.get(tag.TARGET, ""),
         )
 
     await session.listing(arguments, page, ("ID", "CRON", "NEXT", "LAST", "TARGET"), row)
-
-
-def _details(schedule: ScheduleRecord, output: Output) -> list[tuple[str, str]]:
-    never = schedule.promise_timeout >= NEVER_MS
-    fields = [
-        ("id", schedule.id),
-        ("cron", schedule.cron),
-        ("created", output.exact(schedule.created_at)),
-        ("next", output.exact(schedule.next_run_at)),
-        ("last", output.exact(schedule.last_run_at)),
-        ("promise id", schedule.promise_id),
-        ("timeout", "never" if never else spoken(schedule.promise_timeout)),
-        ("param", readable(schedule.promise_param)),
-    ]
-    fields += [("tag", f"{name}={text}") for name, text in sorted(schedule.promise_tags.items())]
-    return fields

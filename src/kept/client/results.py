@@ -9,6 +9,7 @@ import msgspec
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol import responses as a
+from kept.protocol import schedule_requests as s
 from kept.protocol import worker_requests as w
 from kept.protocol.codec import ReceivedResponse
 
@@ -49,6 +50,11 @@ RESULT_BY_KIND: Final[dict[str, type[a.Result]]] = {
     r.ScheduleGet.kind: a.ScheduleResult,
     r.ScheduleDelete.kind: a.Nothing,
     r.ScheduleSearch.kind: a.SchedulePage,
+    s.SchedulePut.kind: a.ScheduleResult,
+    s.SchedulePause.kind: a.ScheduleResult,
+    s.ScheduleResume.kind: a.ScheduleResult,
+    s.ScheduleTrigger.kind: a.PromiseResult,
+    s.ScheduleBackfill.kind: a.ScheduleResult,
     r.DeadList.kind: a.DeadLetterPage,
     r.DeadGet.kind: a.DeadLetterResult,
     r.DeadReplay.kind: a.ReplayResult,

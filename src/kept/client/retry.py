@@ -8,6 +8,7 @@ import msgspec
 
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
+from kept.protocol import schedule_requests as s
 from kept.protocol import worker_requests as w
 from kept.protocol.responses import SHED, UNAVAILABLE
 from kept.runtime import Runtime
@@ -29,6 +30,7 @@ REPEATABLE_WITH_REQUEST_ID: Final = frozenset(
         g.LockAcquire,
         g.LockRelease,
         g.GuardAdvance,
+        s.ScheduleTrigger,
     )
 )
 
@@ -60,6 +62,10 @@ REPEATABLE: Final = REPEATABLE_WITH_REQUEST_ID | frozenset(
         r.ScheduleCreate,
         r.ScheduleGet,
         r.ScheduleSearch,
+        s.SchedulePut,
+        s.SchedulePause,
+        s.ScheduleResume,
+        s.ScheduleBackfill,
         r.DeadList,
         r.DeadGet,
         g.LockHeartbeat,

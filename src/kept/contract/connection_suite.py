@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+import msgspec
+
 from kept.client.connection import call
 from kept.contract.connected import ask, fresh_id
 from kept.contract.guard_cases import GuardCases
 from kept.errors import ConflictError, ConnectionFailedError, NotFoundError
 from kept.protocol import requests as r
 from kept.protocol import responses as a
+from kept.protocol import schedule_requests as s
 from kept.protocol import tags as tag
 from kept.protocol.limits import NEVER_MS
-from kept.protocol.records import PromiseState, TaskState, Value
+from kept.protocol.records import Catchup, Overlap, PromiseState, TaskState, Value
 
 _EXCHANGES: Final = 20
 
@@ -156,6 +159,34 @@ class ConnectionSuite(GuardCases):
             assert created in listed
             await ask(connection, r.ScheduleDelete(id), a.Nothing)
             assert (await connection.send(r.ScheduleGet(id))).status == 404
+
+    async def test_schedules_in_full(self) -> None:
+        """Put, paused, triggered, resumed, filled in afterwards."""
+        async with self.connected() as connection:
+            id = fresh_id("schedule")
+            put = s.SchedulePut(
+                id,
+                "{{.id}}.{{.timestamp}}",
+                60_000,
+                every=3_600_000,
+                jitter=9,
+                overlap=Overlap.QUEUE,
+                catchup=Catchup.NONE,
+                promise_tags={tag.TARGET: f"queue://{id}"},
+            )
+            record = (await ask(connection, put, a.ScheduleResult)).schedule
+            assert (record.every, record.jitter, record.paused) == (3_600_000, 9, False)
+            assert (await ask(connection, put, a.ScheduleResult)).schedule == record
+            paused = (await ask(connection, s.SchedulePause(id), a.ScheduleResult)).schedule
+            assert paused == msgspec.structs.replace(record, paused=True)
+            trigger = s.ScheduleTrigger(id, "by-hand")
+            fired = (await ask(connection, trigger, a.PromiseResult)).promise
+            assert fired.id == f"{id}.trigger.by-hand"
+            resumed = (await ask(connection, s.ScheduleResume(id), a.ScheduleResult)).schedule
+            assert resumed == record
+            span = s.ScheduleBackfill(id, record.created_at, record.created_at + 1)
+            assert (await ask(connection, span, a.ScheduleResult)).schedule == record
+            await ask(connection, r.ScheduleDelete(id), a.Nothing)
 
     async def test_search_pages(self) -> None:
         """A search goes on where its cursor says and ends without one."""

@@ -268,6 +268,8 @@ class QueueCases(Opens):
             due = await store.due(NOW, 10)
             assert (due.leases, due.deadlines) == ([], [Key("default", "p")])
             await write(store, Changes({"p": settled(deadline)}, {"t": acquired("t", NOW + 7)}))
+            await write(store, Changes(schedules={"s": schedule("s", NOW, paused=True)}))
+            assert not await store.due(NOW, 10)
             await write(store, Changes(schedules={"s": schedule("s", NOW + 9)}))
             assert not await store.due(NOW, 10)
             assert await store.next_due() == NOW + 5

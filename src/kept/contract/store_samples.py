@@ -10,10 +10,12 @@ from kept.protocol import tags as tag
 from kept.protocol.limits import NEVER_MS
 from kept.protocol.records import (
     EMPTY,
+    Catchup,
     DeadLetter,
     Delivery,
     MessageKey,
     OutboxEntry,
+    Overlap,
     Promise,
     PromiseState,
     ScheduleRecord,
@@ -135,7 +137,7 @@ def acquired(
     )
 
 
-def schedule(id: str, next_run_at: int) -> ScheduleRecord:
+def schedule(id: str, next_run_at: int, *, paused: bool = False) -> ScheduleRecord:
     """A schedule with every field set."""
     return ScheduleRecord(
         id,
@@ -147,6 +149,12 @@ def schedule(id: str, next_run_at: int) -> ScheduleRecord:
         NOW,
         next_run_at,
         NOW - 1,
+        every=7_000,
+        zone="Asia/Kolkata",
+        jitter=9,
+        overlap=Overlap.QUEUE,
+        catchup=Catchup.LAST,
+        paused=paused,
     )
 
 

@@ -22,7 +22,7 @@ def notice_of(tenant: str, changes: Changes, now: int, notice: Notice) -> None:
         _task_notice(tenant, task, now, notice)
     for schedule in changes.schedules.values():
         if schedule is not None:
-            _due(notice, schedule.next_run_at)
+            _due(notice, schedule.due_at)
     for key, entry in changes.entries.items():
         if key.kind is EntryKind.QUEUE:
             # Another limit, or none any more: what waits may start.

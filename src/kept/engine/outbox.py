@@ -136,7 +136,7 @@ class Outbox:
             if pause > 0:
                 await self._runtime.sleep(pause)
         try:
-            await self._hand_over(entry, promise)
+            await self._hand_over(tenant, entry, promise)
         except DeliveryFailedError as error:
             self._statistics.messages_failed += 1
             level = logging.INFO if entry.tries >= REPORTED_TRIES else logging.DEBUG
@@ -148,15 +148,15 @@ class Outbox:
             step = DeliveredMessage(entry.key, entry.version)
         await self._committer.apply([Item(tenant, step)])
 
-    async def _hand_over(self, entry: OutboxEntry, promise: Promise) -> None:
+    async def _hand_over(self, tenant: str, entry: OutboxEntry, promise: Promise) -> None:
         transport = self._by_scheme.get(scheme_of(entry.address) or "")
-        if transport is None or not transport.reachable(entry.address):
+        if transport is None or not transport.reachable(entry.address, tenant):
             raise DeliveryFailedError("nobody is connected there")
         if entry.key.kind is MessageKind.EXECUTE:
             message = execute_message(entry, self._config.server_url)
         else:
             message = unblock_message(promise.record())
-        await transport.deliver(entry.address, encode_ascii(message))
+        await transport.deliver(entry.address, encode_ascii(message), tenant)
 
 
 def backoff_ms(tries: int) -> int:

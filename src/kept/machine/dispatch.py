@@ -12,6 +12,7 @@ from typing import Any, Final
 from kept.machine import (
     announcements,
     attributes,
+    backfill,
     buckets,
     cancellation,
     dead_letters,
@@ -22,6 +23,7 @@ from kept.machine import (
     promises,
     queue_settings,
     queues,
+    schedule_changes,
     schedules,
     slots,
     tasks,
@@ -33,7 +35,9 @@ from kept.machine.step import MachineConfig, Step
 from kept.machine.working_set import WorkingSet
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
+from kept.protocol import schedule_requests as s
 from kept.protocol import worker_requests as w
+from kept.protocol.entries import EntryKey, EntryKind
 from kept.protocol.limits import MAX_EDGES_PER_STEP
 from kept.protocol.records import OutboxEntry
 from kept.protocol.responses import Response
@@ -82,6 +86,8 @@ class Machine:
         try:
             if isinstance(due, b.FireSchedule):
                 self._fire(due, now)
+            elif isinstance(due, b.LookAtEntry) and due.key.kind is EntryKind.BACKFILL:
+                self._backfill(due.key, now)
             elif isinstance(due, b.DrainEdges):
                 if self.records.promise(due.id) is not None:
                     left = self._drain_promise(due.id, now)
@@ -143,17 +149,32 @@ class Machine:
     def _fire(self, due: b.FireSchedule, now: int) -> None:
         """Each occurrence is a step as of its instant, then the schedule's clock moves."""
         schedule = self.records.schedule(due.id)
-        if schedule is None:
+        if schedule is None or schedule.paused or schedule.next_run_at > now:
             return
         fired = schedules.due_instants(schedule, now)
         for instant in fired:
             mark = self.records.mark()
             schedules.fire(Step(self.records, instant, self._config), schedule, instant)
             self._observe(mark, instant, "schedule.fire", internal=True)
-        if fired:
+        mark = self.records.mark()
+        schedules.advance(Step(self.records, now, self._config), schedule, fired)
+        self._observe(mark, now, "schedule.advance", internal=True)
+
+    def _backfill(self, key: EntryKey, now: int) -> None:
+        """Each instant of a schedule's past is a step, as of now; then the rest is noted."""
+        step = Step(self.records, now, self._config)
+        spans = backfill.spans_of(step, key.name)
+        schedule = self.records.schedule(key.name)
+        if not spans or schedule is None:
+            return
+        instants = backfill.next_instants(schedule, spans[0])
+        for instant in instants:
             mark = self.records.mark()
-            schedules.advance(Step(self.records, now, self._config), schedule, fired)
-            self._observe(mark, now, "schedule.advance", internal=True)
+            schedules.create_occurrence(step, schedule, instant)
+            self._observe(mark, now, "schedule.backfill.fire", internal=True)
+        mark = self.records.mark()
+        backfill.go_past(step, key.name, instants)
+        self._observe(mark, now, "schedule.backfill.advance", internal=True)
 
     def _drain(self, now: int) -> None:
         """Drains what the request settled, and what draining settles in turn."""
@@ -228,6 +249,11 @@ HANDLERS: Final[dict[type[r.Request], Callable[[Step, Any], Response]]] = {
     r.ScheduleCreate: schedules.schedule_create,
     r.ScheduleGet: schedules.schedule_get,
     r.ScheduleDelete: schedules.schedule_delete,
+    s.SchedulePut: schedule_changes.schedule_put,
+    s.SchedulePause: schedule_changes.schedule_pause,
+    s.ScheduleResume: schedule_changes.schedule_resume,
+    s.ScheduleTrigger: schedule_changes.schedule_trigger,
+    s.ScheduleBackfill: schedule_changes.schedule_backfill,
     r.QueuePut: queue_settings.queue_put,
     r.QueueGet: queue_settings.queue_get,
     r.QueueDelete: queue_settings.queue_delete,

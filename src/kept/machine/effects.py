@@ -10,6 +10,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from kept.machine.limits import count_start, settings_of
+from kept.machine.schedule_line import go_on, line_behind
 from kept.machine.step import Step
 from kept.protocol import tags as tag
 from kept.protocol.addresses import queue_of
@@ -54,11 +55,14 @@ def settle(
     records = step.records
     # Known before anything is written, so that a request never has to be undone half way.
     records.require_edges(promise.id)
+    schedule_id = line_behind(step, promise)
     settled = replace(promise, state=state, value=value.normal(), settled_at=settled_at)
     records.put_promise(settled)
     task = records.task(promise.id)
     if task is not None and task.state is not TaskState.FULFILLED:
         put_fulfilled(step, task)
+    if schedule_id is not None:
+        go_on(step, schedule_id)
     records.settled.append(promise.id)
     return settled
 

@@ -10,6 +10,7 @@ from kept.machine.buckets import look_at_bucket
 from kept.machine.cancellation import look_at_cancellation
 from kept.machine.locks import leave_lock, look_at_lock
 from kept.machine.mailboxes import look_at_mailbox
+from kept.machine.schedules import look_at_line
 from kept.machine.slots import leave_slots, look_at_slots
 from kept.machine.step import Step
 from kept.protocol.entries import Entry, EntryKey, EntryKind
@@ -47,6 +48,7 @@ _WHEN_DUE: Final[dict[EntryKind, Callable[[Step, Entry], None]]] = {
     EntryKind.LOCK: look_at_lock,
     EntryKind.SLOTS: look_at_slots,
     EntryKind.BUCKET: look_at_bucket,
+    EntryKind.SCHEDULE_LINE: look_at_line,
 }
 
 _WHEN_LEFT: Final[dict[EntryKind, Callable[[Step, EntryKey, str], None]]] = {

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from kept.machine import background as b
 from kept.machine.announcements import function_key, references_of, worker_key
+from kept.machine.backfill import backfill_key
 from kept.machine.buckets import bucket_key
 from kept.machine.cancellation import cancel_key
 from kept.machine.guards import guard_key
@@ -17,14 +18,17 @@ from kept.machine.limits import depth_key, settings_key
 from kept.machine.locks import lock_key
 from kept.machine.mailboxes import mailbox_key, message_key
 from kept.machine.queues import heads_of
+from kept.machine.schedule_line import line_key
 from kept.machine.slots import slots_key
 from kept.machine.turns import turn_key
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
+from kept.protocol import schedule_requests as s
 from kept.protocol import tags as tag
 from kept.protocol import worker_requests as w
 from kept.protocol.addresses import queue_of
 from kept.protocol.attributes import attributes_key
+from kept.protocol.entries import EntryKind
 from kept.protocol.storage import ChildPage, Reads
 
 
@@ -126,6 +130,16 @@ def _schedule(request: Any, reads: Reads) -> None:
     reads.schedules.add(request.id)
 
 
+def _schedule_and_line(request: Any, reads: Reads) -> None:
+    reads.schedules.add(request.id)
+    reads.entries.add(line_key(request.id))
+
+
+def _backfill(request: s.ScheduleBackfill, reads: Reads) -> None:
+    reads.schedules.add(request.id)
+    reads.entries.add(backfill_key(request.id))
+
+
 def _queue(request: Any, reads: Reads) -> None:
     reads.entries.add(settings_key(request.name))
     reads.entries.add(depth_key(request.name))
@@ -169,6 +183,8 @@ def _message(request: Any, reads: Reads) -> None:
 
 def _entry(step: b.LookAtEntry | b.LeaveLine, reads: Reads) -> None:
     reads.entries.add(step.key)
+    if step.key.kind in (EntryKind.SCHEDULE_LINE, EntryKind.BACKFILL):
+        reads.schedules.add(step.key.name)
 
 
 def _lock(request: Any, reads: Reads) -> None:
@@ -211,6 +227,11 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     r.ScheduleCreate: _schedule,
     r.ScheduleGet: _schedule,
     r.ScheduleDelete: _schedule,
+    s.SchedulePut: _schedule_and_line,
+    s.SchedulePause: _schedule,
+    s.ScheduleResume: _schedule_and_line,
+    s.ScheduleTrigger: _schedule,
+    s.ScheduleBackfill: _backfill,
     r.QueuePut: _queue,
     r.QueueGet: _queue,
     r.QueueDelete: _queue,

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from kept.protocol.limits import MAX_ADDRESS_BYTES, MAX_QUEUE_NAME_BYTES
+from kept.protocol.storage import DEFAULT_TENANT
 
 # What the engine serves by itself; a transport that is installed adds its scheme.
 BASE_SCHEMES: Final = frozenset({"poll", "http", "https"})
@@ -42,15 +43,20 @@ def parse_poll(address: str) -> PollAddress | None:
     return PollAddress(match.group(1) == "uni", match.group(2), match.group(3))
 
 
-def channel_of(address: str) -> str:
-    """What has to be open for a message to an address: the poll connection that alone may have it,
-    the poll group, else the scheme."""
+def channel_of(address: str, tenant: str = DEFAULT_TENANT) -> str:
+    """What has to be open for a tenant's message to an address: the poll connection that alone may
+    have it, the poll group, else the scheme."""
     poll = parse_poll(address)
     if poll is None:
         return scheme_of(address) or ""
-    if poll.unicast and poll.id is not None:
-        return f"poll:{poll.group}/{poll.id}"
-    return f"poll:{poll.group}"
+    return poll_channel(poll.group, poll.id if poll.unicast else None, tenant)
+
+
+def poll_channel(group: str, id: str | None, tenant: str = DEFAULT_TENANT) -> str:
+    """The channel of a tenant's poll group, or of one connection in it: never another tenant's."""
+    name = f"poll:{group}" if id is None else f"poll:{group}/{id}"
+    # No group and no id has such a character in it.
+    return name if tenant == DEFAULT_TENANT else f"{name}\x1f{tenant}"
 
 
 def queue_of(address: str) -> str | None:

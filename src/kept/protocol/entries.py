@@ -32,6 +32,8 @@ class EntryKind(StrEnum):
     SLOTS = "slots"
     BUCKET = "bucket"
     GUARD = "guard"
+    SCHEDULE_LINE = "schedule_line"
+    BACKFILL = "backfill"
 
 
 class EntryKey(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -230,6 +232,26 @@ class MessageKey(EntryData, frozen=True):
     number: int
 
 
+class ScheduleLine(EntryData, frozen=True):
+    """What a schedule that does not overlap itself fired last, and the instants that wait (B10)."""
+
+    last: str
+    waiting: tuple[int, ...] = ()
+
+
+class Span(EntryData, frozen=True):
+    """The instants (ms) from `since` on and before `until`."""
+
+    since: int
+    until: int
+
+
+class Backfill(EntryData, frozen=True):
+    """What of a schedule's past is still to be fired (B10)."""
+
+    spans: tuple[Span, ...]
+
+
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """A stored entry. At `due_at` (ms) the background looks at it; None: never."""
 
@@ -255,6 +277,8 @@ DATA_TYPES: Final[dict[EntryKind, type[EntryData]]] = {
     EntryKind.SLOTS: Slots,
     EntryKind.BUCKET: Bucket,
     EntryKind.GUARD: Guard,
+    EntryKind.SCHEDULE_LINE: ScheduleLine,
+    EntryKind.BACKFILL: Backfill,
 }
 
 EncodedData: TypeAlias = str

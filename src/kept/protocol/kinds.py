@@ -6,9 +6,15 @@ from typing import Final
 
 from kept.protocol.guard_requests import GUARD_REQUESTS, LockAcquire, SlotAcquire
 from kept.protocol.requests import CORE_REQUESTS, PromiseWait, Request, TaskClaim
+from kept.protocol.schedule_requests import SCHEDULE_REQUESTS
 from kept.protocol.worker_requests import WORKER_REQUESTS
 
-ALL_REQUESTS: Final[tuple[type[Request], ...]] = (*CORE_REQUESTS, *GUARD_REQUESTS, *WORKER_REQUESTS)
+ALL_REQUESTS: Final[tuple[type[Request], ...]] = (
+    *CORE_REQUESTS,
+    *GUARD_REQUESTS,
+    *SCHEDULE_REQUESTS,
+    *WORKER_REQUESTS,
+)
 REQUEST_BY_KIND: Final[dict[str, type[Request]]] = {r.kind: r for r in ALL_REQUESTS}
 
 

@@ -60,6 +60,12 @@ MAX_PRELOAD_BYTES: Final = 1_048_576
 MAX_EDGES_PER_STEP: Final = 1_000
 # Instants that one step of a schedule fires (A4).
 MAX_INSTANTS_PER_STEP: Final = 100
+# Schedules (B10). Instants that wait for the last one to be settled; spans of the past to be fired.
+MIN_EVERY_MS: Final = 1_000
+MAX_WAITING_INSTANTS: Final = 100
+MAX_BACKFILL_SPANS: Final = 16
+# An instant that is looked at so late counts as missed where nothing missed is fired.
+MISSED_AFTER_MS: Final = 60_000
 MAX_REPLAYS_PER_REQUEST: Final = 1_000
 
 # What a cancellation reaches in one commit, and how many children it looks at for those (B3).

@@ -209,8 +209,28 @@ class Task(msgspec.Struct, frozen=True, gc=False):
         return TaskRecord(self.id, self.state, self.version, self.resumes, self.ttl, self.pid)
 
 
+class Overlap(StrEnum):
+    """What a schedule does at an instant while what it fired last is not settled (B10)."""
+
+    ALLOW = "allow"
+    SKIP = "skip"
+    QUEUE = "queue"
+
+
+class Catchup(StrEnum):
+    """Which of the instants that a schedule missed it fires afterwards (B10)."""
+
+    ALL = "all"
+    LAST = "last"
+    NONE = "none"
+
+
 class ScheduleRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename="camel"):
-    """A schedule, stored and on the wire."""
+    """A schedule, stored and on the wire.
+
+    What `schedule.create` does not know (from `every` on) is not sent where it says nothing: a base
+    client sees the base record. One with `every` (ms) has an empty `cron`.
+    """
 
     id: str
     cron: str
@@ -221,6 +241,17 @@ class ScheduleRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, 
     created_at: int
     next_run_at: int
     last_run_at: int | None = None
+    every: int | None = None
+    zone: str | None = None
+    jitter: int = 0
+    overlap: Overlap = Overlap.ALLOW
+    catchup: Catchup = Catchup.ALL
+    paused: bool = False
+
+    @property
+    def due_at(self) -> int | None:
+        """The instant at which the engine must fire it; none while it is paused."""
+        return None if self.paused else self.next_run_at
 
 
 class MessageKind(StrEnum):

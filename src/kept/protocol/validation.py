@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from kept.protocol import requests as r
+from kept.protocol import schedule_requests as s
 from kept.protocol import tags as tag
 from kept.protocol.addresses import is_deliverable, is_target
 from kept.protocol.attributes import attribute_problem
@@ -343,12 +344,34 @@ def _signal_send(request: r.SignalSend, _: Schemes) -> str | None:
     )
 
 
-def _schedule_create(request: r.ScheduleCreate, schemes: Schemes) -> str | None:
+def _schedule(request: r.ScheduleCreate | s.SchedulePut, schemes: Schemes) -> str | None:
     return (
         id_problem(request.id)
         or id_problem(request.promise_id, "promiseId")
         or value_problem(request.promise_param, "promiseParam")
         or _tags_problem(request.promise_tags, MAX_INTEGER + 1, schemes)
+    )
+
+
+def _schedule_put(request: s.SchedulePut, schemes: Schemes) -> str | None:
+    if (request.cron is None) is (request.every is None):
+        return "cron: exactly one of cron and every must be there"
+    if request.jitter and request.jitter >= request.promise_timeout:
+        return "jitter: must be less than promiseTimeout"
+    if request.jitter and tag.TARGET not in request.promise_tags:
+        return f"jitter: needs the tag {tag.TARGET}, whose work it delays"
+    if request.jitter and tag.DELAY in request.promise_tags:
+        return f"jitter: cannot go with the tag {tag.DELAY}"
+    return _schedule(request, schemes)
+
+
+def _schedule_trigger(request: s.ScheduleTrigger, _: Schemes) -> str | None:
+    return id_problem(request.id) or (id_problem(request.key, "key") if request.key else None)
+
+
+def _schedule_backfill(request: s.ScheduleBackfill, _: Schemes) -> str | None:
+    return id_problem(request.id) or (
+        "to: is before from" if request.until < request.since else None
     )
 
 
@@ -414,10 +437,15 @@ _CHECKS: Final[dict[type[r.Request], Callable[[Any, Schemes], str | None]]] = {
     r.QueueStats: _queue_name,
     r.TaskAnnotate: _task_annotate,
     r.SignalSend: _signal_send,
-    r.ScheduleCreate: _schedule_create,
+    r.ScheduleCreate: _schedule,
     r.ScheduleGet: _id_only,
     r.ScheduleDelete: _id_only,
     r.ScheduleSearch: _search,
+    s.SchedulePut: _schedule_put,
+    s.SchedulePause: _id_only,
+    s.ScheduleResume: _id_only,
+    s.ScheduleTrigger: _schedule_trigger,
+    s.ScheduleBackfill: _schedule_backfill,
     r.DeadList: _dead_list,
     r.DeadGet: _id_only,
     r.DeadReplay: _dead_replay,

@@ -25,6 +25,7 @@ from kept.sdk.guarded import Guarded
 from kept.sdk.handle import Handle, WorkState, send_message, state_of
 from kept.sdk.loop import refuse_in_durable_code
 from kept.sdk.retry import Retry
+from kept.sdk.schedules import Plan, Scheduled
 from kept.sdk.services import Services, Target
 from kept.sdk.worker import MAX_CACHED, MIN_TTL_SECONDS, STOP_GRACE_SECONDS, Worker
 
@@ -37,7 +38,7 @@ DEFAULT_QUEUE = "default"
 MAX_CONCURRENT_STARTS: Final = 1_000
 
 
-class App(Guarded):
+class App(Guarded, Scheduled):
     """The functions of a program, run durably.
 
     `url` is where promises are kept: `sqlite:///kept.db` (the default, or the environment's
@@ -78,6 +79,7 @@ class App(Guarded):
         self._grace = grace
         self._runtime = runtime or SystemRuntime()
         self._registry = Registry()
+        self._plans: dict[str, Plan] = {}
         self._services: Services | None = None
         self._worker: Worker | None = None
         self._opening = False
@@ -150,10 +152,17 @@ class App(Guarded):
         self._opening = True
         try:
             connection = await self._connect()
+            services = Services(connection, self._runtime, self._registry, self.queue)
+            if self._works:
+                try:
+                    await self._put_schedules(services)
+                except BaseException:
+                    await connection.close()
+                    raise
         finally:
             self._opening = False
         self._process = os.getpid()
-        self._services = Services(connection, self._runtime, self._registry, self.queue)
+        self._services = services
         if self._works:
             self._worker = Worker(
                 self._services,

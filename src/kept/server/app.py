@@ -170,7 +170,7 @@ class Door:
             authority = self._authority(scope)
             group, id = poll_names(scope["raw_path"])
             require_poll(authority, group)
-            connection = self._poll.connect(group, id)
+            connection = self._poll.connect(group, id, authority.tenant)
         except RequestError as error:
             await send_reply(send, refusal(error.status, str(error)))
         except PollCapacityError as error:

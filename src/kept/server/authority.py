@@ -10,6 +10,7 @@ import msgspec
 from kept.errors import ForbiddenError
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
+from kept.protocol import schedule_requests as s
 from kept.protocol import worker_requests as w
 
 DEFAULT_TENANT: Final = "default"
@@ -100,7 +101,7 @@ def _of_suspend(request: r.TaskSuspend) -> Iterable[str]:
         yield action.data.awaiter
 
 
-def _of_schedule(request: r.ScheduleCreate) -> Iterable[str]:
+def _of_schedule(request: r.ScheduleCreate | s.SchedulePut) -> Iterable[str]:
     """The fired promises' ids start with what the template says before its first variable, which
     in installed clients is the schedule's own id."""
     return (request.id, request.promise_id.replace("{{.id}}", request.id))
@@ -153,6 +154,11 @@ NAMED_IDS: Final[dict[type[r.Request], Callable[[Any], Iterable[str]]]] = {
     r.ScheduleGet: _own,
     r.ScheduleDelete: _own,
     r.ScheduleSearch: _none,
+    s.SchedulePut: _of_schedule,
+    s.SchedulePause: _own,
+    s.ScheduleResume: _own,
+    s.ScheduleTrigger: _own,
+    s.ScheduleBackfill: _own,
     r.DeadList: _none,
     r.DeadGet: _own,
     r.DeadReplay: lambda request: request.ids,

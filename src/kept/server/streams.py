@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import unquote
 
-from kept.errors import BadRequestError, ForbiddenError
+from kept.errors import BadRequestError
 from kept.protocol.limits import MAX_ID_BYTES
 from kept.runtime import Runtime
-from kept.server.authority import DEFAULT_TENANT, Authority
+from kept.server.authority import Authority
 from kept.server.replies import Receive, Send, departure
 from kept.transports.poll import PollConnection, PollTransport
 
@@ -43,11 +43,9 @@ def require_poll(authority: Authority, group: str) -> None:
     """Raises `ForbiddenError` where the caller must not hear what is sent to the group.
 
     A group is to pushed work what a queue is to pulled work, so the prefix holds for its name.
-    Messages do not say their tenant yet, so groups belong to the default one.
+    Each tenant has groups of its own: the caller hears those of its token's tenant.
     """
     authority.require_id(group)
-    if authority.tenant != DEFAULT_TENANT:
-        raise ForbiddenError("only the default tenant can listen for messages; claim from a queue")
 
 
 async def serve_stream(

@@ -19,11 +19,14 @@ class Transport(Protocol):
         """The channels (addresses.channel_of) that are open now: schemes, or poll connections and
         their groups. Messages on others stay in the outbox untouched."""
 
-    def reachable(self, address: str) -> bool:
-        """Whether somebody at this very address can be tried now."""
+    def reachable(self, address: str, tenant: str) -> bool:
+        """Whether somebody of the tenant at this very address can be tried now."""
 
-    async def deliver(self, address: str, message: bytes) -> None:
-        """Hands one message (JSON) over and returns once that is sure; raises `DeliveryFailedError`."""
+    async def deliver(self, address: str, message: bytes, tenant: str) -> None:
+        """Hands one message (JSON) of a tenant over and returns once that is sure.
+
+        Raises `DeliveryFailedError`.
+        """
 
     async def close(self) -> None:
         """Ends all deliveries and connections."""

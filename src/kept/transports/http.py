@@ -9,6 +9,7 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
+from kept.protocol.storage import DEFAULT_TENANT
 from kept.transports.base import DeliveryFailedError
 
 DELIVERY_TIMEOUT_SECONDS: Final = 10.0
@@ -49,11 +50,11 @@ class HttpPushTransport:
         """Both schemes, always open."""
         return sorted(self.schemes)
 
-    def reachable(self, address: str) -> bool:
+    def reachable(self, address: str, tenant: str = DEFAULT_TENANT) -> bool:
         """Always: only a try can tell."""
         return not self._closed
 
-    async def deliver(self, address: str, message: bytes) -> None:
+    async def deliver(self, address: str, message: bytes, tenant: str = DEFAULT_TENANT) -> None:
         """Posts one message; raises `DeliveryFailedError` unless the answer is 2xx."""
         try:
             url = URL(address)

@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final
 
-from kept.protocol.addresses import PollAddress, parse_poll
+from kept.protocol.addresses import PollAddress, parse_poll, poll_channel
+from kept.protocol.storage import DEFAULT_TENANT
 from kept.runtime import Runtime
 from kept.transports.base import DeliveryFailedError
 
@@ -59,7 +60,15 @@ class _Message:
 class PollConnection:
     """One open stream: a bounded buffer on one side, frames for the response on the other."""
 
-    def __init__(self, group: str, id: str, runtime: Runtime, lifetime_seconds: float) -> None:
+    def __init__(
+        self,
+        group: str,
+        id: str,
+        runtime: Runtime,
+        lifetime_seconds: float,
+        tenant: str = DEFAULT_TENANT,
+    ) -> None:
+        self.tenant = tenant
         self.group = group
         self.id = id
         self.closed = False
@@ -141,7 +150,7 @@ class PollConnection:
 
 
 class PollTransport:
-    """The connections of this server by group and id, and the choice among them.
+    """The connections of this server by tenant, group and id, and the choice among them.
 
     `on_connect` is called with the group of each new connection, so that messages kept for the
     group can be sent at once.
@@ -165,7 +174,7 @@ class PollTransport:
         self._capacity = capacity
         self._count = 0
         # Each group in the order of turns: who was chosen goes to the end.
-        self._groups: dict[str, dict[str, PollConnection]] = {}
+        self._groups: dict[tuple[str, str], dict[str, PollConnection]] = {}
         self._ticker: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -174,7 +183,7 @@ class PollTransport:
         """How many connections are open."""
         return self._count
 
-    def connect(self, group: str, id: str) -> PollConnection:
+    def connect(self, group: str, id: str, tenant: str = DEFAULT_TENANT) -> PollConnection:
         """A new connection; raises `PollCapacityError`.
 
         A connection of the same group and id is ended: a worker that restarts quickly comes back
@@ -182,15 +191,15 @@ class PollTransport:
         """
         if self._closed:
             raise PollCapacityError("the server is stopping")
-        former = self._groups.get(group, {}).get(id)
+        former = self._groups.get((tenant, group), {}).get(id)
         if former is None and self._count >= self._capacity:
             raise PollCapacityError(f"{self._capacity} connections are open, the limit")
         if former is not None:
             self.disconnect(former)
         share = int.from_bytes(self._runtime.entropy(2), "big") / 65_535
         lifetime = self._lifetime * (1 + LIFETIME_SPREAD * (2 * share - 1))
-        connection = PollConnection(group, id, self._runtime, lifetime)
-        self._groups.setdefault(group, {})[id] = connection
+        connection = PollConnection(group, id, self._runtime, lifetime, tenant)
+        self._groups.setdefault((tenant, group), {})[id] = connection
         self._count += 1
         if self._ticker is None:
             self._ticker = self._runtime.spawn(self._tick(), "poll-keep-alive")
@@ -200,33 +209,34 @@ class PollTransport:
 
     def disconnect(self, connection: PollConnection) -> None:
         """Forgets and ends a connection; idempotent."""
-        members = self._groups.get(connection.group, {})
+        name = (connection.tenant, connection.group)
+        members = self._groups.get(name, {})
         if members.get(connection.id) is connection:
             del members[connection.id]
             self._count -= 1
             if not members:
-                del self._groups[connection.group]
+                del self._groups[name]
         connection.close()
 
     def channels(self) -> Iterable[str]:
         """The groups that have a connection here, and those connections: what waits for one that
         is gone is left alone, however long it waits."""
-        for group, members in self._groups.items():
-            yield f"poll:{group}"
+        for (tenant, group), members in self._groups.items():
+            yield poll_channel(group, None, tenant)
             for id in members:
-                yield f"poll:{group}/{id}"
+                yield poll_channel(group, id, tenant)
 
-    def reachable(self, address: str) -> bool:
+    def reachable(self, address: str, tenant: str = DEFAULT_TENANT) -> bool:
         """Whether a connection that this address may use is open here."""
         parsed = parse_poll(address)
         if parsed is None:
             return False
-        members = self._groups.get(parsed.group)
+        members = self._groups.get((tenant, parsed.group))
         if members is None:
             return False
         return not _only_one(parsed) or parsed.id in members
 
-    async def deliver(self, address: str, message: bytes) -> None:
+    async def deliver(self, address: str, message: bytes, tenant: str = DEFAULT_TENANT) -> None:
         """Hands one message over (protocol A6); returns about one keep-alive after its writing.
 
         Where the connection ends before that, another one that the address allows is tried.
@@ -238,7 +248,7 @@ class PollTransport:
         frame = event_frame(message)
         tried: list[PollConnection] = []
         while len(tried) < MAX_MEMBERS_TRIED:
-            connection = self._choose(parsed, tried)
+            connection = self._choose(parsed, tried, tenant)
             if connection is None:
                 break
             if await connection.offer(frame):
@@ -260,8 +270,10 @@ class PollTransport:
             ticker.cancel()
             await asyncio.gather(ticker, return_exceptions=True)
 
-    def _choose(self, address: PollAddress, tried: list[PollConnection]) -> PollConnection | None:
-        members = self._groups.get(address.group)
+    def _choose(
+        self, address: PollAddress, tried: list[PollConnection], tenant: str
+    ) -> PollConnection | None:
+        members = self._groups.get((tenant, address.group))
         if members is None:
             return None
         if address.id is not None:

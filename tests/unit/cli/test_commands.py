@@ -219,3 +219,20 @@ def test_workers_and_functions_are_listed(kept: Kept) -> None:
     assert kept("-q", "worker", "list").out == ""
     assert kept("-q", "function", "list").out == ""
     assert "no worker announces" in kept("function", "show", "pack").errors
+
+
+def test_schedules_in_full(kept: Kept) -> None:
+    """Put, paused, resumed, triggered, filled in; a rhythm and what is special are shown."""
+    put = ("schedule", "put", "s", "--every", "1h", "--target", "queue://q", "--jitter", "5m")
+    assert kept(*put, "--overlap", "skip", "--catchup", "none").code == 0
+    shown = kept("schedule", "get", "s").out
+    assert all(text in shown for text in ("every 1h", "5m", "skip", "none"))
+    assert "(paused)" in kept("schedule", "pause", "s").out
+    assert "(paused)" not in kept("schedule", "resume", "s").out
+    assert kept("schedule", "trigger", "s", "--key", "k").out == "s.trigger.k fired\n"
+    span = ("--from", "2026-01-01", "--to", "2026-01-01T05:00:00+01:00")
+    assert kept("schedule", "backfill", "s", *span).out == "s is being filled in\n"
+    assert kept("schedule", "put", "s", "0 3 * * *", "--zone", "Europe/Berlin").code == 0
+    assert "0 3 * * * Europe/Berlin" in kept("schedule", "list").out
+    assert kept("schedule", "put", "s").code != 0
+    assert kept("schedule", "backfill", "s", "--from", "noon", "--to", "2026-01-01").code == 2

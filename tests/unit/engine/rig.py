@@ -97,10 +97,10 @@ class ScriptedTransport:
     def channels(self) -> list[str]:
         return self.open
 
-    def reachable(self, address: str) -> bool:
+    def reachable(self, address: str, tenant: str) -> bool:
         return True
 
-    async def deliver(self, address: str, message: bytes) -> None:
+    async def deliver(self, address: str, message: bytes, tenant: str) -> None:
         self.asked.append(address)
         if self.refusals:
             self.refusals -= 1

@@ -139,10 +139,10 @@ async def test_a_newer_message_survives_the_delivery_of_an_older_one() -> None:
     arrived, released = asyncio.Event(), asyncio.Event()
 
     class Slow(ScriptedTransport):
-        async def deliver(self, address: str, message: bytes) -> None:
+        async def deliver(self, address: str, message: bytes, tenant: str) -> None:
             arrived.set()
             await released.wait()
-            await super().deliver(address, message)
+            await super().deliver(address, message, tenant)
 
     transport = Slow(HTTP)
     async with running(store, transports=[transport], repair_ms=60_000) as engine:

@@ -72,7 +72,7 @@ async def test_group_and_id_are_percent_decoded(path: str, group: str, id: str) 
     async with running_door() as door, listening(door, path):
         await until(door, 1)
         assert [list(members) for members in door.poll._groups.values()] == [[id]]
-        assert list(door.poll._groups) == [group]
+        assert list(door.poll._groups) == [("default", group)]
 
 
 @pytest.mark.parametrize("path", ["/poll/g", "/poll/g/", "/poll//w", "/poll/g/%ff", "/poll/g/%00"])

@@ -1,4 +1,7 @@
-"""The requests on schedules, and what a schedule does when it is due (A4, A5 step 6)."""
+"""The requests on schedules, and what a schedule does when it is due (A4, A5 step 6).
+
+Not judged: `schedule.put` and the rest of B10. No history that is judged may have them.
+"""
 
 from __future__ import annotations
 

@@ -319,7 +319,7 @@ def _occurrence_not_the_key(_original: Any) -> Any:
     from kept.machine import schedules
 
     def fire(step: Step, schedule: ScheduleRecord, instant: int) -> None:
-        effects.put_new_promise(step, schedules.occurrence(schedule, instant))
+        effects.put_new_promise(step, schedules.occurrence(schedule, instant, instant))
 
     return fire
 

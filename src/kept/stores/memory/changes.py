@@ -22,7 +22,7 @@ def apply(tables: dict[str, Tables], tenant: str, changes: Changes, journal: Jou
         if old is not None:
             journal.append(lambda: tables.__setitem__(tenant, old))
     if tenant not in tables:
-        tables[tenant] = Tables()
+        tables[tenant] = Tables(tenant)
         journal.append(lambda: tables.pop(tenant))
     table = tables[tenant]
     _check(table, changes)

@@ -17,7 +17,7 @@ from kept.protocol.records import (
     Task,
     TaskState,
 )
-from kept.protocol.storage import Slots
+from kept.protocol.storage import DEFAULT_TENANT, Slots
 from kept.stores.memory.agenda import Agenda
 
 
@@ -52,7 +52,8 @@ Edges = dict[str, dict[str, None]]
 class Tables:
     """Everything one tenant has. Records are replaced, never changed, so they may be shared."""
 
-    def __init__(self) -> None:
+    def __init__(self, tenant: str = DEFAULT_TENANT) -> None:
+        self.tenant = tenant
         self.promises: dict[str, Promise] = {}
         self.tasks: dict[str, Task] = {}
         self.schedules: dict[str, ScheduleRecord] = {}
@@ -185,14 +186,15 @@ class Tables:
         before = self.schedules.pop(id, None)
         if schedule is not None:
             self.schedules[id] = schedule
-            self.instants.add(Moment(schedule.next_run_at, 0, id))
+            if schedule.due_at is not None:
+                self.instants.add(Moment(schedule.due_at, 0, id))
         return before
 
     def put_message(self, key: MessageKey, entry: OutboxEntry | None) -> OutboxEntry | None:
         before = self.outbox.pop(key, None)
         if entry is not None:
             self.outbox[key] = entry
-            channel = channel_of(entry.address)
+            channel = channel_of(entry.address, self.tenant)
             agenda = self.messages.get(channel)
             if agenda is None:
                 agenda = self.messages[channel] = Agenda(self._is_message)
@@ -256,7 +258,7 @@ class Tables:
 
     def _is_instant(self, moment: Moment) -> bool:
         schedule = self.schedules.get(moment.id)
-        return schedule is not None and schedule.next_run_at == moment.at
+        return schedule is not None and schedule.due_at == moment.at
 
     def _is_due_entry(self, moment: EntryMoment) -> bool:
         entry = self.entries.get(moment.key)

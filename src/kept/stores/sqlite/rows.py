@@ -11,11 +11,13 @@ from kept.protocol.addresses import channel_of
 from kept.protocol.entries import Entry, EntryKey, EntryKind, decode_data, encode_data
 from kept.protocol.records import (
     EMPTY,
+    Catchup,
     DeadLetter,
     Delivery,
     MessageKey,
     MessageKind,
     OutboxEntry,
+    Overlap,
     Promise,
     PromiseState,
     ScheduleRecord,
@@ -44,7 +46,7 @@ OBJECT_JOINS: Final = (
 )
 SCHEDULE_COLUMNS: Final = (
     "id, cron, promise_id, promise_timeout, param_headers, param_data, promise_tags, created_at, "
-    "next_run_at, last_run_at"
+    "next_run_at, last_run_at, every_ms, zone, jitter_ms, overlap, catchup, paused"
 )
 MESSAGE_COLUMNS: Final = "kind, id, key_address, address, version, due_at, tries"
 LETTER_COLUMNS: Final = (
@@ -211,7 +213,8 @@ def promise_row(tenant: str, promise: Promise, seq: int) -> Row:
 
 
 def schedule_of(row: Row) -> ScheduleRecord:
-    (id, cron, promise_id, timeout, headers, data, tags, created_at, next_at, last_at) = row
+    (id, cron, promise_id, timeout, headers, data, tags, created_at, *rest) = row
+    next_at, last_at, every, zone, jitter, overlap, catchup, paused = rest
     return ScheduleRecord(
         id,
         cron,
@@ -222,6 +225,12 @@ def schedule_of(row: Row) -> ScheduleRecord:
         created_at,
         next_at,
         last_at,
+        every,
+        zone,
+        jitter or 0,
+        Overlap(overlap or Overlap.ALLOW),
+        Catchup(catchup or Catchup.ALL),
+        paused == 1,
     )
 
 
@@ -238,6 +247,12 @@ def schedule_row(tenant: str, schedule: ScheduleRecord) -> Row:
         schedule.created_at,
         schedule.next_run_at,
         schedule.last_run_at,
+        schedule.every,
+        schedule.zone,
+        schedule.jitter,
+        schedule.overlap.value,
+        schedule.catchup.value,
+        schedule.paused,
     )
 
 
@@ -255,7 +270,7 @@ def message_row(tenant: str, entry: OutboxEntry) -> Row:
         key.id,
         key.address,
         entry.address,
-        channel_of(entry.address),
+        channel_of(entry.address, tenant),
         entry.version,
         entry.due_at,
         entry.tries,

@@ -38,7 +38,7 @@ _PROGRESS_COLUMNS: Final = (
 )
 _SCHEDULE_COLUMNS: Final = (
     "tenant, id, cron, promise_id, promise_timeout, param_headers, param_data, promise_tags, "
-    "created_at, next_run_at, last_run_at"
+    "created_at, next_run_at, last_run_at, every_ms, zone, jitter_ms, overlap, catchup, paused"
 )
 _LETTER_COLUMNS: Final = (
     "tenant, id, queue, function, reason, error_headers, error_data, failures, created_at, "
