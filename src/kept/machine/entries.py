@@ -8,8 +8,9 @@ from typing import Final
 from msgspec.structs import replace
 
 from kept.machine.background import LookAtEntry
+from kept.machine.effects import read_promise
 from kept.machine.step import Step
-from kept.protocol.entries import Entry, EntryKind, Lock
+from kept.protocol.entries import Dedupe, Entry, EntryKind, Lock
 
 
 def look_at_entry(step: Step, due: LookAtEntry) -> None:
@@ -32,6 +33,17 @@ def _lapse(step: Step, entry: Entry) -> None:
     step.records.put_entry(replace(entry, data=free, due_at=None))
 
 
+def _forget_settled(step: Step, entry: Entry) -> None:
+    """The window of a dedupe key is over. Where its promise is unsettled, settling lets it go."""
+    assert isinstance(entry.data, Dedupe)
+    promise = read_promise(step, entry.data.promise)
+    if promise is not None and promise.pending:
+        step.records.put_entry(replace(entry, due_at=None))
+    else:
+        step.records.remove_entry(entry.key)
+
+
 _WHEN_DUE: Final[dict[EntryKind, Callable[[Step, Entry], None]]] = {
     EntryKind.LOCK: _lapse,
+    EntryKind.DEDUPE: _forget_settled,
 }

@@ -15,6 +15,7 @@ from kept.machine.turns import turn_key
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.addresses import queue_of
+from kept.protocol.keys import has_keys, keys_of
 from kept.protocol.storage import Reads
 
 
@@ -35,7 +36,10 @@ def _promise_create(request: r.PromiseCreate, reads: Reads) -> None:
 
 
 def _add_queue_of(tags: dict[str, str], reads: Reads) -> None:
-    """Into a queue: what is said of it decides whether there is room, and what a priority is worth."""
+    """Into a queue: what is said of it decides whether there is room, and what a priority is worth.
+    Keys: who holds them decides whether there is anything to create."""
+    if has_keys(tags):
+        reads.entries.update(keys_of(tags).values())
     target = tags.get(tag.TARGET)
     queue = queue_of(target) if target is not None else None
     if queue is not None:

@@ -22,6 +22,9 @@ class EntryKind(StrEnum):
     LANE_RATE = "lane_rate"
     DEPTH = "depth"
     LOCK = "lock"
+    DEDUPE = "dedupe"
+    DEBOUNCE = "debounce"
+    SINGLETON = "singleton"
 
 
 class EntryKey(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -94,6 +97,31 @@ class Lock(EntryData, frozen=True):
     expires_at: int | None = None
 
 
+class KeyHolder(EntryData, frozen=True):
+    """What every holder of a key says (B4): the id of the promise that has it."""
+
+    promise: str
+
+
+class Dedupe(KeyHolder, frozen=True):
+    """Who holds a dedupe key: as long as its promise is unsettled, and until `until` (ms)."""
+
+    fingerprint: str
+    until: int
+
+
+class Debounce(KeyHolder, frozen=True):
+    """Whose start later creates put off, to `latest` (ms) at the latest where there is one. `first`
+    (ms): when the first of them came."""
+
+    first: int
+    latest: int | None = None
+
+
+class Singleton(KeyHolder, frozen=True):
+    """The only unsettled promise of a singleton key."""
+
+
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """A stored entry. At `due_at` (ms) the background looks at it; None: never."""
 
@@ -109,6 +137,9 @@ DATA_TYPES: Final[dict[EntryKind, type[EntryData]]] = {
     EntryKind.LANE_RATE: Starts,
     EntryKind.DEPTH: Depth,
     EntryKind.LOCK: Lock,
+    EntryKind.DEDUPE: Dedupe,
+    EntryKind.DEBOUNCE: Debounce,
+    EntryKind.SINGLETON: Singleton,
 }
 
 EncodedData: TypeAlias = str

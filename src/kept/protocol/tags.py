@@ -19,6 +19,15 @@ ATTEMPTS: Final = "kept:attempts"
 BACKOFF: Final = "kept:backoff"
 EXHAUSTED: Final = "kept:exhausted"
 REPLAY_OF: Final = "kept:replay-of"
+DEDUPE: Final = "kept:dedupe"
+DEDUPE_WINDOW: Final = "kept:dedupe-window"
+DEDUPE_MISMATCH: Final = "kept:dedupe-mismatch"
+FINGERPRINT: Final = "kept:fingerprint"
+DEBOUNCE: Final = "kept:debounce"
+DEBOUNCE_MODE: Final = "kept:debounce-mode"
+DEBOUNCE_MAX: Final = "kept:debounce-max"
+SINGLETON: Final = "kept:singleton"
+SINGLETON_KEY: Final = "kept:singleton-key"
 # Tags that a replay under a new id leaves behind (B4): duplicates, delay and lineage.
 NOT_REPLAYED: Final = (
     DELAY,
@@ -26,11 +35,13 @@ NOT_REPLAYED: Final = (
     BRANCH,
     PARENT,
     SCHEDULE,
-    "kept:dedupe",
-    "kept:dedupe-window",
-    "kept:dedupe-mismatch",
-    "kept:fingerprint",
-    "kept:debounce",
-    "kept:debounce-mode",
-    "kept:singleton",
+    DEDUPE,
+    DEDUPE_WINDOW,
+    DEDUPE_MISMATCH,
+    FINGERPRINT,
+    DEBOUNCE,
+    DEBOUNCE_MODE,
+    DEBOUNCE_MAX,
+    SINGLETON,
+    SINGLETON_KEY,
 )

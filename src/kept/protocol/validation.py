@@ -12,6 +12,7 @@ from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.addresses import is_deliverable, is_target
 from kept.protocol.entries import LaneLimits, RateLimit
+from kept.protocol.keys import keys_problem, no_keys_problem
 from kept.protocol.limits import (
     MAX_ATTEMPTS,
     MAX_ID_BYTES,
@@ -126,7 +127,11 @@ def _tags_problem(tags: dict[str, str], timeout_at: int, schemes: Schemes) -> st
     target = tags.get(tag.TARGET)
     if target is not None and not is_target(target, schemes):
         return f"tags: {tag.TARGET} is not an address that can be served: {target[:200]}"
-    return _delay_problem(tags, timeout_at) or _job_tags_problem(tags)
+    return (
+        _delay_problem(tags, timeout_at)
+        or _job_tags_problem(tags)
+        or keys_problem(tags, id_problem, whole_number)
+    )
 
 
 def _delay_problem(tags: dict[str, str], timeout_at: int) -> str | None:
@@ -221,6 +226,8 @@ def _task_create(request: r.TaskCreate, schemes: Schemes) -> str | None:
     create = request.action.data
     if problem := id_problem(request.pid, "pid") or create_problem(create, schemes):
         return problem
+    if tag.DEBOUNCE in create.tags:
+        return f"tags: {tag.DEBOUNCE} puts work off, and task.create starts it"
     return None if tag.TARGET in create.tags else f"action: needs the tag {tag.TARGET}"
 
 
@@ -261,6 +268,7 @@ def _task_record(request: r.TaskRecordStep, schemes: Schemes) -> str | None:
     return (
         id_problem(request.id)
         or create_problem(request.step, schemes)
+        or no_keys_problem(request.step.tags, "mean nothing for a finished step")
         or settable_problem(request.state)
         or value_problem(request.value, "value")
         or _ids_problem(request.released, "released")
@@ -339,6 +347,7 @@ def _schedule_create(request: r.ScheduleCreate, schemes: Schemes) -> str | None:
         or id_problem(request.promise_id, "promiseId")
         or value_problem(request.promise_param, "promiseParam")
         or _tags_problem(request.promise_tags, MAX_INTEGER + 1, schemes)
+        or no_keys_problem(request.promise_tags, "do not go with a schedule: each instant is one")
     )
 
 

@@ -16,6 +16,7 @@ from kept.protocol.records import Task
 from kept.protocol.storage import Changes
 from tests.unit.check.cases.consistent_step_promises import CONSISTENT_STEP_PROMISES
 from tests.unit.check.cases.consistent_step_tasks import ADMISSIBLE_EDGES, CONSISTENT_STEP_TASKS
+from tests.unit.check.cases.duplicates import DUPLICATE_STEPS
 from tests.unit.check.cases.monotone import INTERNAL, MONOTONE
 from tests.unit.check.cases.preserved import PRESERVED
 from tests.unit.check.cases.queues import QUEUES
@@ -29,6 +30,7 @@ CASES = [
     *MONOTONE,
     *INTERNAL,
     *QUEUES,
+    *DUPLICATE_STEPS,
 ]
 
 

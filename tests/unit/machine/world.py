@@ -117,6 +117,9 @@ class World:
         yield from (b.FireSchedule(m.id) for m in tables.instants.first(500, now))
         yield from (b.RetryTask(m.id) for m in tables.retries.first(500, now))
         yield from (b.ReadyTask(m.id) for m in tables.delayed.first(500, now))
+        for entry in list(tables.entries.values()):
+            if entry.due_at is not None and entry.due_at <= now:
+                yield b.LookAtEntry(entry.key)
 
     # -- looking at what is stored ---------------------------------------------------------------
 
@@ -180,7 +183,11 @@ _TAG_NAMES = {
     for name in ("target", "timer", "external", "delay", "origin", "parent", "branch", "scope")
 } | {
     name: f"kept:{name}"
-    for name in ("function", "priority", "lane", "attempts", "backoff", "exhausted")
+    for name in (
+        *("function", "priority", "lane", "attempts", "backoff", "exhausted"),
+        *("dedupe", "dedupe-window", "dedupe-mismatch", "fingerprint"),
+        *("debounce", "debounce-mode", "debounce-max", "singleton", "singleton-key"),
+    )
 }
 
 
@@ -190,7 +197,7 @@ def create(
     """A promise.create; `queue="q"` is short for the target `queue://q`."""
     if "queue" in tags:
         tags["target"] = f"queue://{tags.pop('queue')}"
-    named = {_TAG_NAMES[name]: text for name, text in tags.items()}
+    named = {_TAG_NAMES[name.replace("_", "-")]: text for name, text in tags.items()}
     return r.PromiseCreate(id, timeout_at, param, named)
 
 

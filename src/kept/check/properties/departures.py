@@ -12,6 +12,8 @@ from kept.check.properties.scopes import StepScope, is_base_deliverable
 from kept.check.state import State
 from kept.protocol import tags as tag
 from kept.protocol.addresses import scheme_of
+from kept.protocol.entries import Debounce, EntryKind
+from kept.protocol.keys import keys_of
 from kept.protocol.limits import NEVER_MS
 from kept.protocol.records import (
     Delivery,
@@ -31,11 +33,10 @@ DELIVERED: Final = "outbox.delivered"
 TAKEN: Final = "outbox.taken"
 LEASE_EXPIRY: Final = "lease.expire"
 NACK: Final = "task.nack"
-CREATE: Final = "promise.create"
+CREATING: Final = ("promise.create", "task.fence")
 SCHEDULE_PUT: Final = "schedule.put"
 # The request, and the background steps that spread it to descendants or end its grace.
 CANCELLATION: Final = ("promise.cancel", "promise.cancel.spread", "promise.cancel.grace")
-DEBOUNCE: Final = "kept:debounce"
 
 
 def only_waits(state: State, promise: Promise) -> bool:
@@ -102,16 +103,18 @@ def is_backoff(scope: StepScope, t: Task, u: Task) -> bool:
 
 
 def is_debounce(scope: StepScope, t: Task, u: Task) -> bool:
-    """A create with the same debounce key postpones the waiting task (B4)."""
+    """A create with the same debounce key postpones the waiting task (B4): the one that holds the
+    key, that never started, and not beyond the latest instant."""
     promise = scope.b.promises.get(u.id)
-    return (
-        scope.name == CREATE
-        and promise is not None
-        and DEBOUNCE in promise.tags
-        and t.retry_at is not None
-        and u.retry_at is not None
-        and t.retry_at < u.retry_at
-    )
+    if scope.name not in CREATING or promise is None or u.version or t.state is not u.state:
+        return False
+    key = keys_of(promise.tags).get(EntryKind.DEBOUNCE)
+    entry = scope.b.entries.get(key) if key is not None else None
+    if entry is None or not isinstance(entry.data, Debounce) or entry.data.promise != u.id:
+        return False
+    if t.retry_at is None or u.retry_at is None or t.retry_at >= u.retry_at:
+        return False
+    return entry.data.latest is None or u.retry_at <= entry.data.latest
 
 
 def is_cancellation(scope: StepScope) -> bool:
