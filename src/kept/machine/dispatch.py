@@ -10,7 +10,16 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kept.machine import background as b
-from kept.machine import dead_letters, entries, promises, queue_settings, queues, schedules, tasks
+from kept.machine import (
+    bulk,
+    dead_letters,
+    entries,
+    promises,
+    queue_settings,
+    queues,
+    schedules,
+    tasks,
+)
 from kept.machine.limits import count_depths
 from kept.machine.repeat import REPEATABLE, answered_before, claimed_before, remember
 from kept.machine.step import MachineConfig, Step
@@ -204,7 +213,9 @@ HANDLERS: Final[dict[type[r.Request], Callable[[Step, Any], Response]]] = {
     r.QueuePause: queue_settings.queue_pause,
     r.QueueResume: queue_settings.queue_resume,
     r.DeadGet: dead_letters.dead_get,
-    r.DeadReplay: dead_letters.dead_replay,
+    r.DeadReplay: bulk.dead_replay,
+    r.DeadPurge: bulk.dead_purge,
+    r.DeadBulk: bulk.dead_bulk,
 }
 
 _INTERNAL: Final[dict[type, tuple[str, Callable[[Step, Any], OutboxEntry | None]]]] = {
@@ -216,4 +227,5 @@ _INTERNAL: Final[dict[type, tuple[str, Callable[[Step, Any], OutboxEntry | None]
     b.DeliveredMessage: ("outbox.delivered", b.delivered_message),
     b.FailedMessage: ("outbox.failed", b.failed_message),
     b.LookAtEntry: ("entry.due", entries.look_at_entry),
+    b.BulkPart: ("dead.bulk.part", bulk.bulk_part),
 }

@@ -8,6 +8,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from kept.machine.background import LookAtEntry
+from kept.machine.bulk import forget_finished
 from kept.machine.effects import read_promise
 from kept.machine.step import Step
 from kept.protocol.entries import Dedupe, Entry, EntryKind, Lock
@@ -46,4 +47,5 @@ def _forget_settled(step: Step, entry: Entry) -> None:
 _WHEN_DUE: Final[dict[EntryKind, Callable[[Step, Entry], None]]] = {
     EntryKind.LOCK: _lapse,
     EntryKind.DEDUPE: _forget_settled,
+    EntryKind.BULK: forget_finished,
 }

@@ -15,6 +15,7 @@ from kept.machine.turns import turn_key
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.addresses import queue_of
+from kept.protocol.entries import EntryKey, EntryKind
 from kept.protocol.keys import has_keys, keys_of
 from kept.protocol.storage import Reads
 
@@ -122,6 +123,24 @@ def _dead_get(request: r.DeadGet, reads: Reads) -> None:
 def _dead_replay(request: r.DeadReplay, reads: Reads) -> None:
     reads.dead_letters.update(request.ids)
     reads.objects.update(request.ids)
+    if request.bulk is not None:
+        reads.entries.add(EntryKey(EntryKind.BULK, request.bulk))
+
+
+def _dead_purge(request: r.DeadPurge, reads: Reads) -> None:
+    reads.dead_letters.update(request.ids)
+    if request.bulk is not None:
+        reads.entries.add(EntryKey(EntryKind.BULK, request.bulk))
+
+
+def _dead_bulk(request: r.DeadBulk, reads: Reads) -> None:
+    reads.entries.add(EntryKey(EntryKind.BULK, request.id))
+
+
+def _bulk_part(part: b.BulkPart, reads: Reads) -> None:
+    reads.entries.add(part.key)
+    reads.dead_letters.update(part.ids)
+    reads.objects.update(part.ids)
 
 
 def _message(request: Any, reads: Reads) -> None:
@@ -163,6 +182,8 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     r.QueueResume: _queue,
     r.DeadGet: _dead_get,
     r.DeadReplay: _dead_replay,
+    r.DeadPurge: _dead_purge,
+    r.DeadBulk: _dead_bulk,
     b.TimeoutPromise: _settled_object,
     b.DrainEdges: _settled_object,
     b.ExpireLease: _object,
@@ -173,4 +194,5 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     b.DeliveredMessage: _message,
     b.FailedMessage: _message,
     b.LookAtEntry: _entry,
+    b.BulkPart: _bulk_part,
 }

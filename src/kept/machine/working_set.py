@@ -322,6 +322,9 @@ class WorkingSet:
     def put_dead_letter(self, letter: DeadLetter) -> None:
         self._set("dead_letters", self._dead_letters, letter.id, letter)
 
+    def remove_dead_letter(self, id: str) -> None:
+        self._set("dead_letters", self._dead_letters, id, None)
+
     def put_entry(self, entry: Entry) -> None:
         self._set("entries", self._entries, entry.key, entry)
 

@@ -43,6 +43,9 @@ MAX_EDGES_PER_STEP: Final = 1_000
 # Instants that one step of a schedule fires (A4).
 MAX_INSTANTS_PER_STEP: Final = 100
 MAX_REPLAYS_PER_REQUEST: Final = 1_000
+# Dead letters that one commit of a bulk operation handles, and how long a finished one can be read.
+MAX_BULK_LETTERS: Final = 500
+BULK_KEPT_MS: Final = 7 * 86_400_000
 
 DEFAULT_RETRY_TIMEOUT_MS: Final = 5_000
 DEFAULT_AGING_MS: Final = 60_000

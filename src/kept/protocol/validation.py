@@ -352,12 +352,23 @@ def _schedule_create(request: r.ScheduleCreate, schemes: Schemes) -> str | None:
 
 
 def _dead_replay(request: r.DeadReplay, _: Schemes) -> str | None:
-    if not 1 <= len(request.ids) <= MAX_REPLAYS_PER_REQUEST:
-        return f"ids: name 1 to {MAX_REPLAYS_PER_REQUEST} dead letters"
-    if len(set(request.ids)) != len(request.ids):
-        return "ids: one is named twice"
     if request.param is not None and (problem := value_problem(request.param, "param")):
         return problem
+    return _dead_purge(request, _)
+
+
+def _dead_purge(request: r.DeadReplay | r.DeadPurge, _: Schemes) -> str | None:
+    if request.bulk is not None and (problem := id_problem(request.bulk, "bulk")):
+        return problem
+    if request.filter is not None:
+        wanted = request.filter
+        texts = (wanted.queue, wanted.function, wanted.reason, wanted.prefix)
+        given = _ids_problem((text for text in texts if text is not None), "filter")
+        return given or ("ids: name them, or a filter, not both" if request.ids else None)
+    if not 1 <= len(request.ids) <= MAX_REPLAYS_PER_REQUEST:
+        return f"ids: name 1 to {MAX_REPLAYS_PER_REQUEST} dead letters, or a filter"
+    if len(set(request.ids)) != len(request.ids):
+        return "ids: one is named twice"
     return _ids_problem(request.ids, "ids")
 
 
@@ -416,4 +427,6 @@ _CHECKS: Final[dict[type[r.Request], Callable[[Any, Schemes], str | None]]] = {
     r.DeadList: _dead_list,
     r.DeadGet: _id_only,
     r.DeadReplay: _dead_replay,
+    r.DeadPurge: _dead_purge,
+    r.DeadBulk: _id_only,
 }

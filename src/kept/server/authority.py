@@ -9,6 +9,7 @@ import msgspec
 
 from kept.errors import ForbiddenError
 from kept.protocol import requests as r
+from kept.protocol.keys import named_keys
 
 DEFAULT_TENANT: Final = "default"
 
@@ -96,6 +97,33 @@ def _of_schedule(request: r.ScheduleCreate) -> Iterable[str]:
     return (request.id, request.promise_id.replace("{{.id}}", request.id))
 
 
+def _of_letters(request: r.DeadReplay | r.DeadPurge) -> Iterable[str]:
+    """By filter: only of ids that begin with what the token allows. The operation's own id too."""
+    yield from request.ids
+    if request.filter is not None:
+        yield request.filter.prefix or ""
+        yield request.bulk or ""
+
+
+def _create(request: r.PromiseCreate) -> Iterable[str]:
+    """Keys too: who holds one is answered to whoever names it (B4)."""
+    yield request.id
+    yield from named_keys(request.tags).values()
+
+
+def _task_create(request: r.TaskCreate) -> Iterable[str]:
+    return _create(request.action.data)
+
+
+def _of_fence(request: r.TaskFence) -> Iterable[str]:
+    yield from _own_and_released(request)
+    action = request.action
+    if isinstance(action, r.CreateAction):
+        yield from _create(action.data)
+    else:
+        yield action.data.id
+
+
 def _queue(request: Any) -> Iterable[str]:
     return (request.name,)
 
@@ -108,7 +136,7 @@ def _none(request: Any) -> Iterable[str]:
 # A kind that is not here is for admins only: the debug kinds, and whatever was forgotten.
 NAMED_IDS: Final[dict[type[r.Request], Callable[[Any], Iterable[str]]]] = {
     r.PromiseGet: _own,
-    r.PromiseCreate: _own,
+    r.PromiseCreate: _create,
     r.PromiseSettle: _own,
     r.PromiseRegisterCallback: lambda request: (request.awaited, request.awaiter),
     r.PromiseRegisterListener: lambda request: (request.awaited,),
@@ -116,12 +144,12 @@ NAMED_IDS: Final[dict[type[r.Request], Callable[[Any], Iterable[str]]]] = {
     r.PromiseWait: _own,
     r.PromiseChildren: _own,
     r.TaskGet: _own,
-    r.TaskCreate: lambda request: (request.action.data.id,),
+    r.TaskCreate: _task_create,
     r.TaskAcquire: _own,
     r.TaskRelease: _own,
     r.TaskFulfill: _own_action_and_released,
     r.TaskSuspend: _of_suspend,
-    r.TaskFence: _own_action_and_released,
+    r.TaskFence: _of_fence,
     r.TaskRecordStep: lambda request: (request.id, request.step.id, *request.released),
     r.TaskHeartbeat: lambda request: (task.id for task in request.tasks),
     r.TaskHalt: _own,
@@ -142,5 +170,7 @@ NAMED_IDS: Final[dict[type[r.Request], Callable[[Any], Iterable[str]]]] = {
     r.ScheduleSearch: _none,
     r.DeadList: _none,
     r.DeadGet: _own,
-    r.DeadReplay: lambda request: request.ids,
+    r.DeadReplay: _of_letters,
+    r.DeadPurge: _of_letters,
+    r.DeadBulk: _own,
 }

@@ -34,6 +34,7 @@ TAKEN: Final = "outbox.taken"
 LEASE_EXPIRY: Final = "lease.expire"
 NACK: Final = "task.nack"
 CREATING: Final = ("promise.create", "task.fence")
+BULK: Final = "dead.bulk.part"
 SCHEDULE_PUT: Final = "schedule.put"
 # The request, and the background steps that spread it to descendants or end its grace.
 CANCELLATION: Final = ("promise.cancel", "promise.cancel.spread", "promise.cancel.grace")
@@ -138,6 +139,17 @@ def is_exhausted_rejection(scope: StepScope, q: Promise) -> bool:
 def is_canceled(scope: StepScope, q: Promise) -> bool:
     """Cancellation spreads in the background and settles what is not running (B3)."""
     return is_cancellation(scope) and q.state is PromiseState.REJECTED_CANCELED
+
+
+def is_replayed(scope: StepScope, t: Task, u: Task) -> bool:
+    """A bulk replay, which works in the background, continues halted work with its failures reset
+    and counts that in its dead letter (B4)."""
+    if scope.name != BULK or t.state is not TaskState.HALTED or u.state is not TaskState.PENDING:
+        return False
+    letter, before = scope.dead_letter_filed(u.id), scope.delta.dead_letters.get(u.id)
+    if letter is None or before is None or u.failures:
+        return False
+    return letter.halted and letter.replays == before.replays + 1
 
 
 def is_changed_schedule(scope: StepScope, before: ScheduleRecord, after: ScheduleRecord) -> bool:
