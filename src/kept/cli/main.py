@@ -33,7 +33,7 @@ NOUNS: Final = {
     "task": "get, search, halt, continue tasks",
     "queue": "settings and numbers of queues: limits, pause, resume, stats",
     "schedule": "create, get, list, delete schedules",
-    "dead": "list, get, replay dead letters: work that was given up on",
+    "dead": "list, show, replay, purge, export dead letters: work that was given up on",
     "tree": "show the call tree of a promise",
     "check": "explore small worlds: all interleavings of the machine and its workers",
     "sim": "run the real system in a simulated world, from one seed, with faults",

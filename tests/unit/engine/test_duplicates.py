@@ -77,9 +77,7 @@ async def test_a_postponed_job_is_claimed_when_its_time_has_come() -> None:
         now = engine.runtime.now_ms()
         first, later = str(now + 60), str(now + 200)
         await engine.submit(create("a", queue="q", debounce="k", delay=first))
-        answer = await ok(
-            engine, create("b", queue="q", debounce="k", delay=later), PromiseResult
-        )
+        answer = await ok(engine, create("b", queue="q", debounce="k", delay=later), PromiseResult)
         assert answer.promise.id == "a"
         claim = started(engine, waiting_claim("q"))
         async with asyncio.timeout(5):

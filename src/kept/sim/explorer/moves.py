@@ -153,7 +153,12 @@ class Moves:
             found = self._fired.get(key)
             if found is None:
                 assert not isinstance(
-                    step, b.TakeMessage | b.DeliveredMessage | b.FailedMessage | b.LookAtEntry
+                    step,
+                    b.TakeMessage
+                    | b.DeliveredMessage
+                    | b.FailedMessage
+                    | b.LookAtEntry
+                    | b.BulkPart,
                 )
                 move = self.attempt = Move(_STEP_NAMES[type(step)], step.id)
                 found = self._fired[key] = (move, self.databases.fire(s.database, step))
