@@ -46,6 +46,8 @@ from kept.errors import (
 if typing.TYPE_CHECKING:
     from kept.sdk.app import App as App
     from kept.sdk.context import Context as Context
+    from kept.sdk.duplicates import Debounce as Debounce
+    from kept.sdk.duplicates import Singleton as Singleton
     from kept.sdk.functions import Function as Function
     from kept.sdk.handle import Handle as Handle
     from kept.sdk.retry import Constant as Constant
@@ -61,12 +63,14 @@ _FROM_SDK = {
     "App": "kept.sdk.app",
     "Constant": "kept.sdk.retry",
     "Context": "kept.sdk.context",
+    "Debounce": "kept.sdk.duplicates",
     "Exponential": "kept.sdk.retry",
     "Function": "kept.sdk.functions",
     "Handle": "kept.sdk.handle",
     "Linear": "kept.sdk.retry",
     "Never": "kept.sdk.retry",
     "Retry": "kept.sdk.retry",
+    "Singleton": "kept.sdk.duplicates",
 }
 
 __all__ = [
@@ -78,6 +82,7 @@ __all__ = [
     "ConnectionFailedError",
     "Constant",
     "Context",
+    "Debounce",
     "Exponential",
     "ForbiddenError",
     "Function",
@@ -98,6 +103,7 @@ __all__ = [
     "RequestError",
     "Retry",
     "ShedError",
+    "Singleton",
     "StoreBusyError",
     "StoreError",
     "StoreFailedError",
