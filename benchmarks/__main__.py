@@ -9,7 +9,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import baseline, cycle, latency, over_http, stored, work
+from benchmarks import baseline, cycle, latency, locking, over_http, stored, work
 from benchmarks.folder import fresh_folder
 from benchmarks.measure import HEADER, Result, repeated
 
@@ -64,6 +64,21 @@ def latencies(runs: int, scale: int) -> Iterator[Result]:
         yield Result(f"enqueue to start, {name}, p99", "ms", p99)
 
 
+def locked(runs: int, scale: int) -> Iterator[Result]:
+    """Locks, alone and in a crowd."""
+    rounds = 2_000 // scale
+    values = repeated(lambda: locking.uncontended(rounds), runs)
+    yield Result("lock acquired and released, one task, embedded", "/s", values)
+    values = repeated(lambda: locking.many_locks(rounds * 4), runs)
+    yield Result("the same, 64 tasks with a lock each", "/s", values)
+    for name, measure in (("embedded", locking.embedded), ("over HTTP", locking.over_http)):
+        both = [measure(rounds // 2) for _ in range(runs + 1)][1:]
+        p50, p95 = [one for one, _ in both], [other for _, other in both]
+        name = f"wait for a lock, {locking.CONTENDERS} contenders holding 1 ms, {name}"
+        yield Result(f"{name}, p50", "ms", p50)
+        yield Result(f"{name}, p95", "ms", p95, 100, None, True)
+
+
 def with_a_million(runs: int, scale: int) -> Iterator[Result]:
     """The cycle beside a million stored promises, against an empty file in the same run."""
     jobs = 20_000 // scale
@@ -89,6 +104,7 @@ PARTS: dict[str, Callable[[int, int], Iterator[Result]]] = {
     "http": served,
     "work": worked,
     "latency": latencies,
+    "locks": locked,
     "million": with_a_million,
 }
 

@@ -23,6 +23,7 @@ from kept.check.properties import (
 )
 from kept.machine.transitions import PROMISE_TRANSITIONS, TASK_TRANSITIONS, state_diagram
 from kept.protocol import limits
+from kept.sim.zoo.table import table as zoo
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -70,6 +71,7 @@ SECTIONS: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "ARCHITECTURE.md": ("state diagrams", diagrams),
     "docs/properties.md": ("properties", properties),
     "docs/protocol.md": ("bounds", bounds),
+    "docs/design/bug-zoo.md": ("bug zoo", zoo),
 }
 
 

@@ -24,6 +24,11 @@ KeptError
 ├── UnregisteredError         no function of that name and version here
 ├── InvalidArgumentsError     arguments do not fit the function's annotations
 ├── LeaseLostError            another worker may hold the task now; stop
+├── GuardError                a lock, slot, bucket or guard said no
+│   ├── LockHeldError         another holds the lock, or all slots are held
+│   ├── LockLostError         the lease of a lock or slot ended while its block ran
+│   ├── RateLimitedError      the bucket has not enough tokens
+│   └── StaleRevisionError    the entity is at a higher revision already
 └── PromiseError              what awaiting a promise raises
     ├── PromiseRejectedError  it was rejected; carries the error's type, message and details
     ├── PromiseCanceledError  it was canceled
@@ -42,13 +47,17 @@ class KeptError(Exception):
 
 
 class RequestError(KeptError):
-    """The engine refused a request; `status` is the protocol's (A1)."""
+    """The engine refused a request; `status` is the protocol's (A1), `detail` what it said to
+    programs beside its text (B5)."""
 
     code: ClassVar[str] = "request"
     status: int = 500
 
-    def __init__(self, text: str, status: int | None = None) -> None:
+    def __init__(
+        self, text: str, status: int | None = None, detail: dict[str, str | int] | None = None
+    ) -> None:
         super().__init__(text)
+        self.detail = detail or {}
         if status is not None:
             self.status = status
 
@@ -151,6 +160,57 @@ class LeaseLostError(KeptError):
     code: ClassVar[str] = "lease_lost"
 
 
+class GuardError(KeptError):
+    """A lock, slot, bucket or revision guard said no; `key` is what was asked for."""
+
+    code: ClassVar[str] = "guard"
+
+    def __init__(self, key: str, text: str) -> None:
+        super().__init__(text)
+        self.key = key
+
+
+class LockHeldError(GuardError):
+    """The lock was not free in time, or no slot was. `holder` has it (None for slots, and where it is
+    kept for one that waits) until `expires_at` (ms since the epoch), unless it is renewed."""
+
+    code: ClassVar[str] = "lock_held"
+
+    def __init__(
+        self, key: str, text: str, holder: str | None = None, expires_at: int | None = None
+    ) -> None:
+        super().__init__(key, text)
+        self.holder = holder
+        self.expires_at = expires_at
+
+
+class LockLostError(GuardError):
+    """The lease ended while the block ran: others may have worked beside it."""
+
+    code: ClassVar[str] = "lock_lost"
+
+
+class RateLimitedError(GuardError):
+    """The bucket has not enough tokens; it will have them `retry_after` seconds from now, unless
+    others take them."""
+
+    code: ClassVar[str] = "rate_limited"
+
+    def __init__(self, key: str, text: str, retry_after: float) -> None:
+        super().__init__(key, text)
+        self.retry_after = retry_after
+
+
+class StaleRevisionError(GuardError):
+    """A late event: the entity is at revision `current` already."""
+
+    code: ClassVar[str] = "stale_revision"
+
+    def __init__(self, key: str, text: str, current: int) -> None:
+        super().__init__(key, text)
+        self.current = current
+
+
 class PromiseError(KeptError):
     """What awaiting a promise raises when it did not resolve; `id` is the promise's."""
 
@@ -200,6 +260,6 @@ _BY_STATUS: dict[int, type[RequestError]] = {
 }
 
 
-def error_for(status: int, text: str) -> RequestError:
+def error_for(status: int, text: str, detail: dict[str, str | int] | None = None) -> RequestError:
     """The exception for a refused request's status."""
-    return _BY_STATUS.get(status, RequestError)(text, status)
+    return _BY_STATUS.get(status, RequestError)(text, status, detail)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from kept.errors import ConfigurationError, UnauthenticatedError
 from kept.protocol import requests as r
-from kept.protocol.requests import ALL_REQUESTS
+from kept.protocol.kinds import ALL_REQUESTS
 from kept.runtime import SystemRuntime
 from kept.server.auth import MAX_REMEMBERED_TOKENS, AuthOptions, open_authenticator
 from kept.server.authority import NAMED_IDS
@@ -172,6 +172,24 @@ NAMES: list[tuple[str, Callable[[str], dict[str, Any]]]] = [
     ("schedule.delete", lambda id: {"id": id}),
     ("dead.get", lambda id: {"id": id}),
     ("dead.replay", lambda id: {"ids": [IN, id]}),
+    ("queue.put", lambda id: {"name": id}),
+    ("queue.get", lambda id: {"name": id}),
+    ("queue.delete", lambda id: {"name": id}),
+    ("queue.pause", lambda id: {"name": id}),
+    ("queue.resume", lambda id: {"name": id}),
+    ("queue.stats", lambda id: {"name": id}),
+    ("lock.acquire", lambda id: {"resource": id, "holder": "h", "ttl": 1}),
+    ("lock.heartbeat", lambda id: {"resource": id, "holder": "h", "fence": 1}),
+    ("lock.release", lambda id: {"resource": id, "holder": "h", "fence": 1}),
+    ("lock.get", lambda id: {"resource": id}),
+    ("slot.acquire", lambda id: {"key": id, "limit": 1, "holder": "h", "ttl": 1}),
+    ("slot.heartbeat", lambda id: {"key": id, "holder": "h"}),
+    ("slot.release", lambda id: {"key": id, "holder": "h"}),
+    ("slot.get", lambda id: {"key": id}),
+    ("bucket.take", lambda id: {"key": id, "limit": 1, "period": 1}),
+    ("guard.advance", lambda id: {"key": id, "revision": 1}),
+    ("guard.get", lambda id: {"key": id}),
+    ("guard.delete", lambda id: {"key": id}),
 ]  # fmt: skip
 
 
@@ -192,6 +210,7 @@ def test_every_kind_is_known_to_the_table_or_for_admins_only() -> None:
     for request in ALL_REQUESTS:
         assert (request.kind in limited) == (not request.kind.startswith("debug."))
     searches = {"promise.search", "task.search", "schedule.search", "dead.list"}
+    searches |= {"queue.list", "lock.search", "guard.search"}
     assert {kind for kind, _ in NAMES} | searches == limited
 
 

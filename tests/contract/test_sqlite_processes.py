@@ -17,12 +17,13 @@ from kept.protocol.storage import Notice
 from kept.runtime import SystemRuntime
 from kept.stores.sqlite import SqliteStore
 from kept.stores.sqlite.neighbours import MAX_NOTICE_BYTES, socket_directory
+from kept.stores.sqlite.surroundings import ALONE, REAL
 from tests.contract.sqlite_process import GROUP
 
 
 @contextlib.asynccontextmanager
 async def _store(path: Path, *, neighbours: bool = True) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(str(path), SystemRuntime(), neighbours=neighbours)
+    store = SqliteStore(str(path), SystemRuntime(), REAL if neighbours else ALONE)
     await store.open()
     try:
         yield store
@@ -105,7 +106,14 @@ async def test_a_commit_tells_the_others(tmp_path: Path) -> None:
             _process("listen", str(path)) as second,
         ):
             assert (await _line(first), await _line(second)) == ("ready", "ready")
-            notice = Notice({("default", "q")}, {("default", "é")}, NOW, messages=True)
+            notice = Notice(
+                queues={("default", "q")},
+                freed={("default", "r")},
+                settled={("default", "é")},
+                due_at=NOW,
+                messages=True,
+                turns={("default", "lock", "é", "holder")},
+            )
             await _committing(store, notice)
             for process in (first, second):
                 line = await _line(process)

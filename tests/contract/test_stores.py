@@ -7,7 +7,7 @@ import itertools
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kept.contract.store_suite import StoreSuite
 from kept.protocol.storage import Notice
@@ -15,6 +15,9 @@ from kept.runtime import SystemRuntime
 from kept.stores.base import Store
 from kept.stores.memory import MemoryStore
 from kept.stores.sqlite import SqliteStore
+from kept.stores.sqlite.surroundings import ALONE
+
+T = TypeVar("T")
 
 
 class TestMemoryStore(StoreSuite):
@@ -44,6 +47,13 @@ class TestSqliteStore(StoreSuite):
                 await store.close()
 
 
+class _InlineRuntime(SystemRuntime):
+    """Without threads, as a simulation has it."""
+
+    async def run_blocking(self, work: Callable[[], T]) -> T:
+        return work()
+
+
 class TestSqliteInline(StoreSuite):
     """A file, with everything on the loop, as a simulation runs it."""
 
@@ -51,7 +61,7 @@ class TestSqliteInline(StoreSuite):
     async def opened(self) -> AsyncIterator[Store]:
         with tempfile.TemporaryDirectory() as directory:
             path = str(Path(directory, "kept.db"))
-            store = SqliteStore(path, SystemRuntime(), inline_commit=True, neighbours=False)
+            store = SqliteStore(path, _InlineRuntime(), ALONE)
             await store.open()
             try:
                 yield store

@@ -25,8 +25,10 @@ from kept.protocol.responses import (
     Response,
 )
 from kept.sim import world
+from kept.sim.guards import GUARD_KINDS
 from kept.sim.judgement import Judgement
-from kept.sim.run import play_seed, run_seed
+from kept.sim.plan import draw_plan
+from kept.sim.run import play_plan, run_seed
 
 TICKS = 40
 MAX_SEEDS = 6
@@ -186,15 +188,21 @@ def test_a_violation_breaks_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
         answer_all(self, batch)
 
     monkeypatch.setattr(Committer, "_answer", lying)
-    broken = next(filter(None, (run_seed(seed, TICKS).broken for seed in range(1, MAX_SEEDS + 1))))
-    assert "linearizable:" in broken
-    assert "status: expected 404, got 409" in broken
+    found: list[str] = []
+    # What would have fitted is not told where nothing at all fits the answer's instant.
+    while not any("status: expected 404, got 409" in text for text in found):
+        assert len(found) < MAX_SEEDS
+        broken = run_seed(len(found) + 1, TICKS).broken
+        assert broken is None or "linearizable:" in broken
+        found.append(broken or "")
 
 
 def test_histories_are_judged_whole() -> None:
     """Nearly everything that is asked is judged, and nearly nothing stays unknown."""
-    outcome, history = play_seed(22, 100)
-    judgement = outcome.judgement
+    played = play_plan(draw_plan(22, 100))
+    judgement = played.outcome.judgement
     assert judgement.violation is None
-    assert judgement.operations > 0.8 * len(history.operations)
+    # Those who contend for guards have an oracle of their own.
+    asked = [each for each in played.history.operations if each.kind not in GUARD_KINDS]
+    assert judgement.operations > 0.8 * len(asked)
     assert len(judgement.unknown) <= 0.03 * judgement.components + 1

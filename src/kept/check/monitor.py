@@ -114,6 +114,11 @@ class Monitor:
             state = self._states[tenant] = State()
         return state
 
+    @property
+    def states(self) -> Mapping[str, State]:
+        """The shadows of all tenants, in the order in which they appeared."""
+        return self._states
+
     def begin(self, dump: Dump, now: int, tenant: str = DEFAULT_TENANT) -> None:
         """Starts from what a store holds at `now` (ms) instead of from nothing."""
         self._states[tenant] = State.from_dump(dump)

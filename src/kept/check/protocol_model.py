@@ -182,7 +182,7 @@ class ProtocolModel:
         yield state
         if state.next_step > time:
             return
-        seen = [state]
+        seen = {state}
         waiting = deque(seen)
         while waiting:
             before = waiting.popleft()
@@ -194,7 +194,7 @@ class ProtocolModel:
                     continue
                 if len(seen) >= MAX_BACKGROUND_STATES:
                     raise Undecided(f"more than {MAX_BACKGROUND_STATES} states by background steps")
-                seen.append(after)
+                seen.add(after)
                 waiting.append(after)
                 yield after
 
@@ -208,7 +208,7 @@ class ProtocolModel:
         for id in sorted(named & state.tasks.keys()):
             task = state.tasks[id]
             is_expired = task["state"] == "acquired" and task["expiresAt"] <= time
-            if is_expired and is_live(state.promises[id], time):
+            if is_expired and is_live(state.promises[id], task["expiresAt"]):
                 for at in self._instants_of_expiry(state, id, time):
                     yield partial(queues.expire_lease, id=id, now=at)
         for id, schedule in state.schedules.items():
@@ -216,13 +216,16 @@ class ProtocolModel:
                 yield partial(_fire_once, id=id)
 
     def _instants_of_expiry(self, state: Snapshot, id: str, time: int) -> list[int]:
-        """When a lease may have ended, as far as it matters: a last one leaves its instant."""
-        task, tags = state.tasks[id], state.promises[id]["tags"]
-        if not queues.is_exhausted(tags, task["failures"] + 1):
-            return [max(task["expiresAt"], state.time)]
+        """When a lease may have ended, as far as it matters: a last one leaves its instant, which
+        lies before the promise's deadline, however long after that somebody looks, and maybe before
+        the latest step of other records."""
+        task, promise = state.tasks[id], state.promises[id]
+        if not queues.is_exhausted(promise["tags"], task["failures"] + 1):
+            is_over = not is_live(promise, time)
+            return [] if is_over else [max(task["expiresAt"], state.time)]
         shown = self._shown.get(id, ())
-        told = sorted(at for at in shown if task["expiresAt"] <= at <= time and at >= state.time)
-        return [*told, time]
+        told = sorted(at for at in shown if task["expiresAt"] <= at <= time)
+        return [at for at in (*told, time) if is_live(promise, at)]
 
 
 def _times(state: Snapshot, part: Part) -> Iterator[int]:
@@ -230,7 +233,7 @@ def _times(state: Snapshot, part: Part) -> Iterator[int]:
     start = max(state.time, part.earliest)
     if part.latest < start:
         return
-    instants = (*part.instants, *_nacked_at(state, part))
+    instants = (*part.instants, *_nacked_at(state, part), *_due_again_at(state, part))
     shown = [at for at in instants if start < at <= part.latest]
     if shown:
         yield shown[0]
@@ -249,6 +252,14 @@ def _nacked_at(state: Snapshot, part: Part) -> Iterator[int]:
     for span in {queues.nack_span(part.data, tags, task["failures"] + more) for more in (0, 1)}:
         yield part.data["retryAt"] - span.most
         yield part.data["retryAt"] - span.least
+
+
+def _due_again_at(state: Snapshot, part: Part) -> Iterator[int]:
+    """When what a claim took was due again, if a lease ended right before: at the earliest."""
+    task = state.tasks.get(str(part.data.get("id", "")))
+    if part.kind == "task.claim" and task is not None and task["state"] == "acquired":
+        span = queues.backoff(state.promises[task["id"]]["tags"], task["failures"] + 1)
+        yield task["expiresAt"] + span.least
 
 
 def _store_deadline(state: State, *, id: str, now: int) -> None:

@@ -33,6 +33,7 @@ from typing import Any, Final
 import msgspec
 
 from kept.check.history import Answer, Operation
+from kept.check.occurrences import Occurrences
 from kept.check.sequential import FOREVER, JsonObject, Part
 
 REQUEST_ID: Final = "kept:request"
@@ -99,6 +100,7 @@ class _Cutting:
         self._skew_ms = skew_ms
         self._earliest = _earliest(operations, skew_ms)
         self._shown = shown_instants(operations)
+        self._occurrences = Occurrences(operations)
         self._ids = Counter(request_id_of(operation) for operation in operations)
         # What a nack answered, for one that was asked before it under the same id.
         self._retry_at = {
@@ -117,13 +119,15 @@ class _Cutting:
             id = request_id_of(operation)
             if id is not None and id in self._retry_at:
                 data = {**data, "retryAt": self._retry_at[id]}
+        keys = [*_keys(kind, data, answer)]
+        keys += [schedule_key(id) for id in self._occurrences.schedules_of(keys)]
         return Part(
             index=index,
             operation=operation,
             kind=kind,
             data=data,
             answer=answer,
-            keys=tuple(_keys(kind, data, answer)),
+            keys=tuple(dict.fromkeys(keys)),
             earliest=self._earliest[index],
             latest=_latest(operation, self._skew_ms),
             instants=_instants(kind, data, answer, self._shown),

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from kept.check.history import History, Operation
+from kept.check.incident import Incident
 from kept.check.linearizability import ComponentResult, Result, Verdict
 
 JsonObject: TypeAlias = dict[str, Any]
@@ -30,9 +31,9 @@ MAX_SHOWN_COMPONENTS: Final = 20
 MAX_SHOWN_KEYS: Final = 12
 
 
-def page(history: History, result: Result | None = None) -> str:
-    """The page, with the checker's result where there is one."""
-    data = msgspec.json.encode(_page_data(history, result)).decode()
+def page(history: History, result: Result | None = None, incident: Incident | None = None) -> str:
+    """The page, with the checker's result and with the run that it is of where there is one."""
+    data = msgspec.json.encode(_page_data(history, result, incident)).decode()
     # Nothing in the data may end the element that holds it.
     data = data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     title = html.escape(history.header.title or "History")
@@ -40,8 +41,10 @@ def page(history: History, result: Result | None = None) -> str:
     return template.replace(TITLE_PLACE, title).replace(DATA_PLACE, data)
 
 
-def _page_data(history: History, result: Result | None) -> JsonObject:
-    shown = _shown(history, result)
+def _page_data(
+    history: History, result: Result | None, incident: Incident | None = None
+) -> JsonObject:
+    shown = _shown(history, result, incident)
     places = {index: place for place, index in enumerate(shown)}
     components = _components(result)
     component_of: dict[int, int] = {}
@@ -65,6 +68,7 @@ def _page_data(history: History, result: Result | None) -> JsonObject:
             _operation(history.operations[index], index, component_of, order_of) for index in shown
         ],
         "faults": history.faults,
+        "incident": _cut(msgspec.to_builtins(incident)),
     }
 
 
@@ -114,13 +118,18 @@ def _operation(
     }
 
 
-def _shown(history: History, result: Result | None) -> Sequence[int]:
-    """The operations that the page holds: all, or those around the violation."""
+def _shown(
+    history: History, result: Result | None, incident: Incident | None = None
+) -> Sequence[int]:
+    """The operations that the page holds: all, or those around what is wrong."""
     total = len(history.operations)
     if total <= MAX_SHOWN_OPERATIONS:
         return range(total)
     violations = result.violations if result is not None else []
     center = next((each.first for each in violations if each.first is not None), 0)
+    if not violations and incident is not None and incident.breakage is not None:
+        at = _origin(history) + incident.breakage.at * 1_000
+        center = sum(operation.invoked_at <= at for operation in history.operations)
     first = max(0, min(center - MAX_SHOWN_OPERATIONS // 2, total - MAX_SHOWN_OPERATIONS))
     return range(first, first + MAX_SHOWN_OPERATIONS)
 

@@ -2,6 +2,7 @@
 
 kept check --depth 12
 kept check --world job --world timer
+kept check --record reliability/explorer.json
 kept check --list
 """
 
@@ -9,13 +10,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Final
 
-from kept.cli.failure import EXIT_OK, EXIT_REFUSED
+from kept.cli.failure import EXIT_OK, EXIT_REFUSED, UsageError
 from kept.cli.output import Output
+from kept.runtime import SystemRuntime
 from kept.sim.explorer.explore import MAX_STATES, Exploration
 from kept.sim.explorer.parallel import Bounds, explore_all
 from kept.sim.explorer.worlds import BY_NAME, WORLDS
+from kept.sim.records import ExplorerRecord, WorldRecord, save, stamp
 
 _HEADER: Final = ("WORLD", "STATES", "TRANSITIONS", "DEPTH", "EXHAUSTED", "STATES/S", "FOUND")
 
@@ -55,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser, _everywhere: argparse.Argumen
         default=argparse.SUPPRESS,
         help="print JSON, one document a world",
     )
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="write the figures as JSON, for `kept sim report`",
+    )
     parser.set_defaults(run=_check)
 
 
@@ -63,6 +73,8 @@ def _check(arguments: argparse.Namespace) -> int:
     worlds = [BY_NAME[name] for name in arguments.world or BY_NAME]
     if arguments.list:
         return _list(output)
+    runtime = SystemRuntime()
+    began_ms = runtime.now_ms()
     explorations = []
     bounds = Bounds(arguments.depth, arguments.states)
     for done in explore_all([world.name for world in worlds], bounds, arguments.processes):
@@ -72,6 +84,8 @@ def _check(arguments: argparse.Namespace) -> int:
             output.document(_document(done))
     if not output.json:
         _print(output, explorations)
+    if arguments.record is not None:
+        _save(arguments, explorations, began_ms, runtime.now_ms())
     return EXIT_REFUSED if any(each.finding for each in explorations) else EXIT_OK
 
 
@@ -112,6 +126,35 @@ def _print(output: Output, explorations: list[Exploration]) -> None:
             output.line(f"  {number:>3}. {text}")
         for text in each.finding.cycle:
             output.line(f"  again and again: {text}")
+
+
+def _save(
+    arguments: argparse.Namespace, explorations: list[Exploration], began_ms: int, now_ms: int
+) -> None:
+    worlds = [
+        WorldRecord(
+            world=done.world,
+            states=done.states,
+            transitions=done.transitions,
+            depth=done.depth,
+            exhausted=done.exhausted,
+            seconds=round(done.seconds, 1),
+            found=done.finding.name if done.finding else None,
+        )
+        for done in explorations
+    ]
+    command = "kept check"
+    if arguments.depth is not None:
+        command += f" --depth {arguments.depth}"
+    if arguments.states != MAX_STATES:
+        command += f" --states {arguments.states}"
+    command += "".join(f" --world {name}" for name in arguments.world or ())
+    record = ExplorerRecord(worlds=worlds)
+    stamp(record, now_ms=now_ms, began_ms=began_ms, command=command)
+    try:
+        save(record, arguments.record)
+    except OSError as error:
+        raise UsageError(f"{arguments.record} cannot be written: {error.strerror}") from None
 
 
 def _document(done: Exploration) -> dict[str, object]:

@@ -69,8 +69,10 @@ class Session:
         pages: Callable[[int, str | None], Awaitable[tuple[Sequence[Any], str | None]]],
         header: Row,
         row: Callable[[Any], Row],
+        name: Callable[[Any], str] = lambda record: record.id,
     ) -> None:
-        """Pages of records up to the limit; the cursor of what remains goes to standard error."""
+        """Pages of records up to the limit; the cursor of what remains goes to standard error.
+        `name` is what is printed of each where nothing else is wanted."""
         left: int | None = None if arguments.all else arguments.limit
         cursor: str | None = arguments.cursor
         found = False
@@ -79,7 +81,7 @@ class Session:
             records, cursor = await pages(rows, cursor)
             if records:
                 found = True
-                self._print(records, header, row)
+                self._print(records, header, row, name)
             if left is not None:
                 left -= len(records)
             if cursor is None:
@@ -89,10 +91,16 @@ class Session:
         elif not found and self.output.terminal:
             self.output.note("nothing found")
 
-    def _print(self, records: Sequence[Any], header: Row, row: Callable[[Any], Row]) -> None:
+    def _print(
+        self,
+        records: Sequence[Any],
+        header: Row,
+        row: Callable[[Any], Row],
+        name: Callable[[Any], str],
+    ) -> None:
         if self.output.quiet:
             for record in records:
-                self.output.line(record.id)
+                self.output.line(name(record))
         elif self.output.json:
             for record in records:
                 self.output.document(record)

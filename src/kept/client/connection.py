@@ -29,5 +29,5 @@ async def call(
     """Like `send`, but raises the matching `RequestError` where the engine refused."""
     response = await connection.send(request, request_id=request_id)
     if not response.ok:
-        raise error_for(response.status, str(response.data))
+        raise error_for(response.status, str(response.data), response.detail)
     return response

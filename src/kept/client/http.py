@@ -29,9 +29,16 @@ from kept.client.retry import (
     REPEATABLE_WITH_REQUEST_ID,
     RetryPolicy,
 )
-from kept.client.waiting import MAX_WAITING_CLAIMS, MAX_WAITING_PROMISES, PromiseWaits, wait_ms
+from kept.client.waiting import (
+    MAX_WAITING_CLAIMS,
+    MAX_WAITING_IN_LINE,
+    MAX_WAITING_PROMISES,
+    PromiseWaits,
+)
 from kept.errors import ConnectionFailedError
 from kept.protocol.codec import encode_request
+from kept.protocol.guard_requests import LockAcquire, SlotAcquire
+from kept.protocol.kinds import wait_of
 from kept.protocol.limits import MAX_BODY_BYTES
 from kept.protocol.requests import PromiseWait, Request, RequestHead, TaskClaim
 from kept.protocol.responses import TOO_LARGE, Response
@@ -75,12 +82,19 @@ class HttpConnection:
         self._runtime = runtime
         self._retry = retry or RetryPolicy()
         # One more for the answers that must travel alone.
-        connections = lanes + MAX_WAITING_PROMISES + MAX_WAITING_CLAIMS + 1
+        waiting = MAX_WAITING_PROMISES + MAX_WAITING_CLAIMS + MAX_WAITING_IN_LINE
+        connections = lanes + waiting + 1
         self._exchange = exchange or HttpExchange(url, token, connections)
         self._lanes = Lanes(self._exchange, runtime, EXCHANGE_TIMEOUT_SECONDS, lanes)
         # Apart, so that a worker can claim while hundreds of results are awaited.
         self._promise_slots = asyncio.Semaphore(MAX_WAITING_PROMISES)
-        self._claim_slots = asyncio.Semaphore(MAX_WAITING_CLAIMS)
+        in_line = asyncio.Semaphore(MAX_WAITING_IN_LINE)
+        self._slots = {
+            PromiseWait.kind: self._promise_slots,
+            TaskClaim.kind: asyncio.Semaphore(MAX_WAITING_CLAIMS),
+            LockAcquire.kind: in_line,
+            SlotAcquire.kind: in_line,
+        }
         self._waits = PromiseWaits(self, runtime)
         self._alone = asyncio.Lock()
         self._numbers = itertools.count(1)
@@ -109,7 +123,7 @@ class HttpConnection:
             request_id = str(uuid.UUID(bytes=self._runtime.entropy(_UUID_BYTES), version=4))
         corr_id = str(next(self._numbers))
         head = RequestHead(corr_id=corr_id, request_id=request_id)
-        return _Item(kind, corr_id, encode_request(request, head), wait_ms(request))
+        return _Item(kind, corr_id, encode_request(request, head), wait_of(request))
 
     async def _send_repeatedly(self, item: _Item) -> Response:
         for attempt in itertools.count(1):
@@ -144,8 +158,7 @@ class HttpConnection:
 
     async def _post(self, item: _Item) -> Outcome:
         if item.wait_ms > 0:
-            slots = self._claim_slots if item.kind == TaskClaim.kind else self._promise_slots
-            async with slots:
+            async with self._slots[item.kind]:
                 return await self._post_single(item)
         if item.alone:
             # One at a time, because each may fill the memory that one answer is allowed.

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol import responses as a
 from kept.protocol.codec import ReceivedResponse
@@ -53,6 +54,20 @@ RESULT_BY_KIND: Final[dict[str, type[a.Result]]] = {
     r.DebugStop.kind: a.Nothing,
     r.DebugReset.kind: a.Nothing,
     r.DebugSnap.kind: a.Snapshot,
+    g.LockAcquire.kind: a.LockGrant,
+    g.LockHeartbeat.kind: a.LeaseExtension,
+    g.LockRelease.kind: a.Nothing,
+    g.LockGet.kind: a.LockResult,
+    g.LockSearch.kind: a.LockPage,
+    g.SlotAcquire.kind: a.LeaseExtension,
+    g.SlotHeartbeat.kind: a.LeaseExtension,
+    g.SlotRelease.kind: a.Nothing,
+    g.SlotGet.kind: a.SlotResult,
+    g.BucketTake.kind: a.BucketResult,
+    g.GuardAdvance.kind: a.GuardAdvanceResult,
+    g.GuardGet.kind: a.GuardResult,
+    g.GuardSearch.kind: a.GuardPage,
+    g.GuardDelete.kind: a.Nothing,
 }
 
 _MAX_ERROR_CHARACTERS: Final = 2_000
@@ -92,7 +107,9 @@ def typed_response(kind: str, received: ReceivedResponse) -> a.Response:
     """The answer to a request of `kind` with its data typed; raises `UnintelligibleError`."""
     status = received.head.status
     if status >= a.BAD_REQUEST:
-        return a.Response(status, _error_text(received.data))
+        detail = received.head.detail
+        known = None if detail is msgspec.UNSET else detail
+        return a.Response(status, _error_text(received.data), known)
     try:
         if kind == r.DebugTick.kind:
             return a.Response(status, _list_decoder.decode(received.data))

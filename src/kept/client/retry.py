@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol.responses import SHED, UNAVAILABLE
 from kept.runtime import Runtime
@@ -13,7 +14,7 @@ from kept.runtime import Runtime
 # Answers that say: nothing was applied, ask again.
 REFUSED_FOR_NOW: Final = frozenset({SHED, UNAVAILABLE})
 
-# These act under a lease; an id of their own makes the engine answer a repetition alike.
+# These act once; an id of their own makes the engine answer a repetition alike.
 REPEATABLE_WITH_REQUEST_ID: Final = frozenset(
     request.kind
     for request in (
@@ -24,11 +25,15 @@ REPEATABLE_WITH_REQUEST_ID: Final = frozenset(
         r.TaskNack,
         r.TaskRelease,
         r.TaskRecordStep,
+        g.LockAcquire,
+        g.LockRelease,
+        g.GuardAdvance,
     )
 )
 
 # These change nothing the second time and answer the same: by id the first write wins (A3), and a
-# fence repeats a create or settle under a lease that still holds.
+# fence repeats a create or settle under a lease that still holds. A bucket may lose tokens to it, which
+# keeps its limit.
 REPEATABLE: Final = REPEATABLE_WITH_REQUEST_ID | frozenset(
     request.kind
     for request in (
@@ -50,6 +55,16 @@ REPEATABLE: Final = REPEATABLE_WITH_REQUEST_ID | frozenset(
         r.ScheduleSearch,
         r.DeadList,
         r.DeadGet,
+        g.LockHeartbeat,
+        g.LockGet,
+        g.LockSearch,
+        g.SlotAcquire,
+        g.SlotHeartbeat,
+        g.SlotRelease,
+        g.SlotGet,
+        g.BucketTake,
+        g.GuardGet,
+        g.GuardSearch,
         r.DebugStart,
         r.DebugStop,
         r.DebugSnap,

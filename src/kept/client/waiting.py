@@ -1,4 +1,4 @@
-"""Requests that wait (protocol B1, B2): each holds a connection, so there is a bound on how many do."""
+"""Requests that wait (protocol B1, B2, B5): each holds a connection, so there is a bound on how many do."""
 
 from __future__ import annotations
 
@@ -6,21 +6,16 @@ from typing import Final
 
 from kept.client.connection import Connection
 from kept.protocol.records import PromiseState
-from kept.protocol.requests import PromiseGet, PromiseWait, Request, TaskClaim
+from kept.protocol.requests import PromiseGet, PromiseWait
 from kept.protocol.responses import PromiseResult, Response
 from kept.runtime import Runtime
 
 MAX_WAITING_PROMISES: Final = 256
 MAX_WAITING_CLAIMS: Final = 64
+# For locks and slots.
+MAX_WAITING_IN_LINE: Final = 256
 _FIRST_POLL_SECONDS: Final = 0.05
 _LONGEST_POLL_SECONDS: Final = 2.0
-
-
-def wait_ms(request: Request) -> int:
-    """How long the engine may take over an answer, in milliseconds; 0 for requests that do not wait."""
-    if isinstance(request, TaskClaim):
-        return request.wait
-    return request.timeout if isinstance(request, PromiseWait) else 0
 
 
 class PromiseWaits:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from contextlib import AbstractAsyncContextManager
-from typing import Final, TypeVar
+from typing import Final
 
-from kept.client.connection import Connection, call
+from kept.client.connection import call
+from kept.contract.connected import ask, fresh_id
+from kept.contract.guard_cases import GuardCases
 from kept.errors import ConflictError, ConnectionFailedError, NotFoundError
 from kept.protocol import requests as r
 from kept.protocol import responses as a
@@ -15,23 +15,7 @@ from kept.protocol import tags as tag
 from kept.protocol.limits import NEVER_MS
 from kept.protocol.records import PromiseState, TaskState, Value
 
-R = TypeVar("R", bound=a.Result)
-
 _EXCHANGES: Final = 20
-
-_ids = itertools.count(1)
-
-
-def fresh_id(name: str = "p") -> str:
-    """An id that no other test of this process uses."""
-    return f"{name}-{next(_ids)}"
-
-
-async def ask(connection: Connection, request: r.Request, result: type[R]) -> R:
-    """The data of a successful answer, which must be exactly of the kind's type."""
-    response = await call(connection, request)
-    assert type(response.data) is result, response
-    return response.data
 
 
 def job(id: str, queue: str) -> r.PromiseCreate:
@@ -39,12 +23,8 @@ def job(id: str, queue: str) -> r.PromiseCreate:
     return r.PromiseCreate(id, NEVER_MS, tags={tag.TARGET: f"queue://{queue}"})
 
 
-class ConnectionSuite:
+class ConnectionSuite(GuardCases):
     """The contract of `Connection`; each test opens a connection to a running engine of its own."""
-
-    def connected(self) -> AbstractAsyncContextManager[Connection]:
-        """A connection to an engine that is empty and runs with debug requests."""
-        raise NotImplementedError
 
     async def test_create_get_settle(self) -> None:
         """Records come back typed, with every field, and settling is seen by the next look."""

@@ -16,6 +16,7 @@ from kept.contract.store_samples import (
     write,
 )
 from kept.protocol import tags as tag
+from kept.protocol.records import Delivery, Task, TaskState
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import Changes, Dump, Edge, Head, Key, Reads
 
@@ -110,15 +111,17 @@ class ScanCases(Opens):
             assert await store.scan_dead_letters("default", DeadList(), "a", 1) == [letters["b"]]
 
     async def test_counts(self) -> None:
-        """The numbers for metrics know tasks by state, messages and dead letters."""
-        changes = jobs(queued("a"), queued("b"))
+        """The numbers for metrics know tasks by state, messages and dead letters. A timer's task
+        counts nowhere: it waits for nobody."""
+        timer = Task("timer", TaskState.PENDING, retry_at=NOW, delivery=Delivery.NEVER)
+        changes = jobs(queued("a"), queued("b"), timer)
         entry = execute("a", NOW)
         changes.outbox = {entry.key: entry}
         changes.dead_letters = {"d": letter("d")}
         async with self.opened() as store:
             await write(store, changes)
             counts = await store.counts()
-            assert counts["promises"] == 2
+            assert counts["promises"] == 3
             assert counts["tasks_pending"] == 2
             assert counts["tasks_acquired"] == 0
             assert counts["outbox"] == 1

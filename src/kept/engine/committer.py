@@ -16,6 +16,7 @@ from kept.engine.alarm import Alarm
 from kept.engine.config import MAX_COMMIT_ITEMS, MAX_QUEUED_ITEMS
 from kept.engine.notices import notice_of
 from kept.engine.statistics import Statistics
+from kept.engine.waiters import Place, Waiters
 from kept.errors import CommitUnknownError, StoreError
 from kept.machine.background import InternalStep, RetryTask
 from kept.machine.dispatch import Machine
@@ -23,7 +24,9 @@ from kept.machine.not_loaded import NotLoaded
 from kept.machine.reads import plan
 from kept.machine.step import MachineConfig
 from kept.machine.working_set import WorkingSet
+from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
+from kept.protocol.entries import Lock, Slots
 from kept.protocol.records import Delivery, OutboxEntry, TaskState
 from kept.protocol.requests import Request, TaskClaim
 from kept.protocol.responses import INTERNAL, SHED, UNAVAILABLE, ClaimResult, Response
@@ -34,6 +37,8 @@ from kept.stores.base import Store, Transaction
 log = logging.getLogger("kept.engine")
 
 _PUSH: Final = Delivery.PUSH
+
+_TAKING: Final = (TaskClaim, g.LockAcquire, g.SlotAcquire)
 
 Outcome: TypeAlias = Response | OutboxEntry | None
 
@@ -64,8 +69,8 @@ class Item:
 
     @property
     def given_up(self) -> bool:
-        """Whether this is a claim whose caller no longer waits for the answer."""
-        return isinstance(self.work, TaskClaim) and self.done is not None and self.done.cancelled()
+        """Whether this would take something for a caller that no longer waits for the answer."""
+        return isinstance(self.work, _TAKING) and self.done is not None and self.done.cancelled()
 
     @property
     def refused(self) -> bool:
@@ -89,7 +94,9 @@ class Committer:
         statistics: Statistics,
         on_commit: Callable[[Notice], None],
         observer: StepObserver | None = None,
+        waiters: Waiters | None = None,
     ) -> None:
+        self.waiters = Waiters() if waiters is None else waiters
         self._store = store
         self._runtime = runtime
         self._machine_config = machine_config
@@ -148,6 +155,11 @@ class Committer:
                     self._hand_back(item)
                 self._alarm.ring()
             raise
+
+    def post(self, item: Item) -> None:
+        """Applies an item for whose outcome nobody waits, as soon as it is its turn."""
+        self._queue.append(item)
+        self._alarm.ring()
 
     async def reset(self, tenant: str) -> None:
         """Forgets everything of a tenant (debug.reset)."""
@@ -231,6 +243,9 @@ class Committer:
             self._refuse(items, INTERNAL, "internal error: the request was not applied")
             return Notice()
         statistics.committed(self._runtime.monotonic() - started)
+        for place, response in batch.handed_over:
+            place.answer = response
+            place.wake()
         return notice
 
     def _failed(self, undo_point: int) -> None:
@@ -255,6 +270,8 @@ class _Batch:
         # What is due by the latest clock of the batch is loaded; the claims decide.
         self._load_until = now
         self._machines: dict[str, Machine] = {}
+        # The grants of those who waited for what this batch freed.
+        self.handed_over: list[tuple[Place, Response]] = []
 
     async def run(self, items: list[Item]) -> Notice:
         """Loads, applies, saves and commits; answers what the commit means to others."""
@@ -263,6 +280,8 @@ class _Batch:
             item.outcome = await self._apply(item)
         if self._committer.dispatching:
             await self._dispatch_due()
+        if self._committer.waiters.any_in_line:
+            await self._hand_over()
         notice = Notice()
         changed = False
         for tenant, machine in self._machines.items():
@@ -313,6 +332,26 @@ class _Batch:
                 # A fault of the machine fails its own request only; the machine has undone it.
                 log.exception("%s failed", type(item.work).__name__)
                 return Response(INTERNAL, "internal error: the request was not applied")
+
+    async def _hand_over(self) -> None:
+        """Those whose turn has come and who wait in this process get theirs in the same commit;
+        those who wait elsewhere are told by its notice."""
+        for tenant, machine in self._machines.items():
+            for entry in machine.records.changed_entries():
+                if not isinstance(entry.data, Lock | Slots):
+                    continue
+                for waiter in entry.data.waiters:
+                    key = (tenant, entry.key.kind.value, entry.key.name, waiter.holder)
+                    if waiter.turn is not None:
+                        await self._take_turn(tenant, self._committer.waiters.places_of(key))
+
+    async def _take_turn(self, tenant: str, places: list[Place]) -> None:
+        if places:
+            first = places[0]
+            item = Item(tenant, first.work, first.fixed_now, first.request_id)
+            outcome = await self._apply(item)
+            if isinstance(outcome, Response) and outcome.ok:
+                self.handed_over += [(place, outcome) for place in places]
 
     async def _dispatch_due(self) -> None:
         """Pushed tasks that this batch made due are dispatched in its own commit."""

@@ -19,9 +19,12 @@ from kept.engine.statistics import Statistics
 from kept.engine.waiters import Waiters
 from kept.engine.waiting import Waiting
 from kept.errors import BadRequestError, StoreError
+from kept.machine.background import LeaveLine
 from kept.machine.step import MachineConfig
+from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol.addresses import BASE_SCHEMES
+from kept.protocol.kinds import wait_of
 from kept.protocol.responses import BAD_REQUEST, SHED, UNAVAILABLE, Response
 from kept.protocol.storage import DEFAULT_TENANT, Notice, StepObserver
 from kept.protocol.validation import problem_with
@@ -31,7 +34,7 @@ from kept.transports.base import Transport
 
 _NO_HEAD = r.RequestHead()
 _DEBUG = (r.DebugStart, r.DebugStop, r.DebugReset, r.DebugSnap, r.DebugTick)
-_MAY_WAIT = (r.TaskClaim, r.PromiseWait)
+_MAY_WAIT = (r.TaskClaim, r.PromiseWait, g.LockAcquire, g.SlotAcquire)
 # All others are applied by the committer, and that is all.
 _NOT_PLAIN = frozenset((*SEARCHES, *_DEBUG, *_MAY_WAIT))
 
@@ -59,7 +62,13 @@ class Engine:
         machine_config = MachineConfig(self.config.retry_timeout_ms, BASE_SCHEMES | installed)
         self._schemes = machine_config.schemes
         self._committer = Committer(
-            store, runtime, machine_config, self.statistics, self._noticed, observer
+            store,
+            runtime,
+            machine_config,
+            self.statistics,
+            self._noticed,
+            observer,
+            self._waiters,
         )
         self._background = Background(store, runtime, self._committer, self.config, self.statistics)
         self._returns = Returns()
@@ -136,7 +145,7 @@ class Engine:
         answers: list[Response | None] = [None] * len(items)
         gathered: list[tuple[int, Item]] = []
         for index, (request, head) in enumerate(items):
-            if _waits(request):
+            if wait_of(request) > 0:
                 text = "a request that waits travels alone, not in a batch"
                 answers[index] = self._counted(request, Response(BAD_REQUEST, text), tenant)
             elif problem := problem_with(request, self._schemes):
@@ -170,7 +179,7 @@ class Engine:
     async def _answer(
         self, request: r.Request, head: r.RequestHead, tenant: str, prefix: str | None
     ) -> Response:
-        if _waits(request):
+        if wait_of(request) > 0:
             return await self._wait(request, head, tenant)
         try:
             if isinstance(request, SEARCHES):
@@ -193,6 +202,12 @@ class Engine:
             if isinstance(request, r.TaskClaim):
                 return await self._waiting.claim(
                     request, tenant, lambda: self._look(request, head, tenant)
+                )
+            if isinstance(request, g.LockAcquire | g.SlotAcquire):
+                return await self._waiting.line(
+                    self._item(request, head, tenant),
+                    lambda now: self._look(now, head, tenant),
+                    lambda key, holder: self._committer.post(Item(tenant, LeaveLine(key, holder))),
                 )
             assert isinstance(request, r.PromiseWait)
             return await self._waiting.promise(
@@ -225,9 +240,3 @@ class Engine:
             self._outbox.look()
         else:
             self._committed(notice)
-
-
-def _waits(request: r.Request) -> bool:
-    if isinstance(request, r.TaskClaim):
-        return request.wait > 0
-    return isinstance(request, r.PromiseWait) and request.timeout > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kept.protocol.entries import EntryKind
+from kept.protocol.entries import EntryKey, EntryKind, Lock, Slots
 from kept.protocol.records import Delivery, Promise, Task, TaskState
 from kept.protocol.storage import Changes, Notice
 
@@ -29,9 +29,11 @@ def notice_of(tenant: str, changes: Changes, now: int, notice: Notice) -> None:
             notice.queues.add((tenant, key.name))
         if entry is not None:
             _due(notice, entry.due_at)
+            if isinstance(entry.data, Lock | Slots):
+                _turns_notice(tenant, key, entry.data, notice)
     if any(changes.undrained.values()):
         _due(notice, now)
-    if any(entry is not None for entry in changes.outbox.values()):
+    if any(message is not None for message in changes.outbox.values()):
         notice.messages = True
 
 
@@ -56,6 +58,12 @@ def _task_notice(tenant: str, task: Task, now: int, notice: Notice) -> None:
             notice.queues.add((tenant, task.queue))
         else:
             _due(notice, task.retry_at)
+
+
+def _turns_notice(tenant: str, key: EntryKey, data: Lock | Slots, notice: Notice) -> None:
+    for waiter in data.waiters:
+        if waiter.turn is not None:
+            notice.turns.add((tenant, key.kind.value, key.name, waiter.holder))
 
 
 def _due(notice: Notice, instant: int | None) -> None:

@@ -9,15 +9,20 @@ import msgspec
 
 from kept.engine.config import MAX_PAGE_BYTES, MAX_PAYLOAD_SCAN_ROWS, MAX_SCAN_ROWS
 from kept.machine import search
+from kept.machine.guards import guard_record
+from kept.machine.locks import lock_record
 from kept.machine.preload import children_cursor, fitting_count, payload_size
 from kept.machine.queue_settings import queue_record
+from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
-from kept.protocol.entries import EntryKind
+from kept.protocol.entries import Entry, EntryKind
 from kept.protocol.limits import DEFAULT_SEARCH_ROWS, MAX_PRELOAD_RECORDS, MAX_SEARCH_SCAN_ROWS
 from kept.protocol.records import DeadLetter, Promise, PromiseRecord
 from kept.protocol.responses import (
     OK,
     DeadLetterPage,
+    GuardPage,
+    LockPage,
     PreloadResult,
     PromisePage,
     QueueNumbers,
@@ -37,6 +42,8 @@ SearchRequest = (
     | r.PromiseChildren
     | r.QueueList
     | r.QueueStats
+    | g.LockSearch
+    | g.GuardSearch
 )
 SEARCHES: Final = get_args(SearchRequest)
 Row = TypeVar("Row")
@@ -68,6 +75,10 @@ class Searching:
                 return await self._queues(request, tenant, prefix or "")
             case r.QueueStats():
                 return await self._queue_stats(request, now, tenant)
+            case g.LockSearch():
+                return await self._locks(request, now, tenant, prefix or "")
+            case g.GuardSearch():
+                return await self._guards(request, now, tenant, prefix or "")
 
     async def _promises(
         self, request: r.PromiseSearch, now: int, tenant: str, prefix: str
@@ -129,6 +140,38 @@ class Searching:
         numbers = msgspec.structs.asdict(counts)
         return Response(OK, QueueStatsResult(QueueNumbers(request.name, depth, **numbers)))
 
+    async def _locks(self, request: g.LockSearch, now: int, tenant: str, prefix: str) -> Response:
+        found, cursor = await self._entries(
+            EntryKind.LOCK, request, tenant, prefix, lambda entry: lock_record(entry, now)
+        )
+        return Response(OK, LockPage(found, cursor))
+
+    async def _guards(self, request: g.GuardSearch, now: int, tenant: str, prefix: str) -> Response:
+        found, cursor = await self._entries(
+            EntryKind.GUARD, request, tenant, prefix, lambda entry: guard_record(entry, now)
+        )
+        return Response(OK, GuardPage(found, cursor))
+
+    async def _entries(
+        self,
+        kind: EntryKind,
+        request: g.LockSearch | g.GuardSearch,
+        tenant: str,
+        prefix: str,
+        match: Callable[[Entry], Found | None],
+    ) -> tuple[list[Found], str | None]:
+        """Entries whose name starts with what the caller asks for and with what it may see."""
+        wanted = request.prefix or ""
+        longer, shorter = sorted((wanted, prefix), key=len, reverse=True)
+        if not longer.startswith(shorter):
+            return [], None
+        return await _page(
+            lambda after, limit: self._store.scan_entries(tenant, kind, after, limit, longer),
+            lambda entry: entry.key.name,
+            match,
+            request,
+        )
+
     async def _children(self, request: r.PromiseChildren, now: int, tenant: str) -> Response:
         """The rest of a preload, in its order (A4)."""
         limit = min(request.limit or MAX_PRELOAD_RECORDS, MAX_PRELOAD_RECORDS)
@@ -147,7 +190,13 @@ async def _page(
     scan: Callable[[str | None, int], Awaitable[Sequence[Row]]],
     id_of: Callable[[Row], str],
     match: Callable[[Row], Found | None],
-    request: r.PromiseSearch | r.TaskSearch | r.ScheduleSearch | r.DeadList | r.QueueList,
+    request: r.PromiseSearch
+    | r.TaskSearch
+    | r.ScheduleSearch
+    | r.DeadList
+    | r.QueueList
+    | g.LockSearch
+    | g.GuardSearch,
     bytes_of: Callable[[Found], int] | None = None,
 ) -> tuple[list[Found], str | None]:
     """Matches in order, and the cursor to go on from where there may be more. Of records that

@@ -101,6 +101,13 @@ class BulkPart(msgspec.Struct, frozen=True):
     cursor: str | None
 
 
+class LeaveLine(msgspec.Struct, frozen=True):
+    """One that waited for a lock or a slot is gone (B5)."""
+
+    key: EntryKey
+    holder: str
+
+
 InternalStep: TypeAlias = (
     TimeoutPromise
     | DrainEdges
@@ -113,6 +120,7 @@ InternalStep: TypeAlias = (
     | FailedMessage
     | LookAtEntry
     | BulkPart
+    | LeaveLine
 )
 
 

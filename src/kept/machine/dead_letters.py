@@ -22,7 +22,7 @@ from kept.protocol.responses import (
     Response,
 )
 from kept.protocol.storage import Reads
-from kept.protocol.validation import id_problem
+from kept.protocol.texts import id_problem
 
 
 def dead_get(step: Step, request: r.DeadGet) -> Response:

@@ -11,19 +11,24 @@ from typing import Any, Final
 
 from kept.machine import background as b
 from kept.machine import (
+    buckets,
     bulk,
     dead_letters,
     entries,
+    guards,
+    locks,
     promises,
     queue_settings,
     queues,
     schedules,
+    slots,
     tasks,
 )
 from kept.machine.limits import count_depths
 from kept.machine.repeat import REPEATABLE, answered_before, claimed_before, remember
 from kept.machine.step import MachineConfig, Step
 from kept.machine.working_set import WorkingSet
+from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol.limits import MAX_EDGES_PER_STEP
 from kept.protocol.records import OutboxEntry
@@ -216,6 +221,18 @@ HANDLERS: Final[dict[type[r.Request], Callable[[Step, Any], Response]]] = {
     r.DeadReplay: bulk.dead_replay,
     r.DeadPurge: bulk.dead_purge,
     r.DeadBulk: bulk.dead_bulk,
+    g.LockAcquire: locks.lock_acquire,
+    g.LockHeartbeat: locks.lock_heartbeat,
+    g.LockRelease: locks.lock_release,
+    g.LockGet: locks.lock_get,
+    g.SlotAcquire: slots.slot_acquire,
+    g.SlotHeartbeat: slots.slot_heartbeat,
+    g.SlotRelease: slots.slot_release,
+    g.SlotGet: slots.slot_get,
+    g.BucketTake: buckets.bucket_take,
+    g.GuardAdvance: guards.guard_advance,
+    g.GuardGet: guards.guard_get,
+    g.GuardDelete: guards.guard_delete,
 }
 
 _INTERNAL: Final[dict[type, tuple[str, Callable[[Step, Any], OutboxEntry | None]]]] = {
@@ -228,4 +245,5 @@ _INTERNAL: Final[dict[type, tuple[str, Callable[[Step, Any], OutboxEntry | None]
     b.FailedMessage: ("outbox.failed", b.failed_message),
     b.LookAtEntry: ("entry.due", entries.look_at_entry),
     b.BulkPart: ("dead.bulk.part", bulk.bulk_part),
+    b.LeaveLine: ("entry.left", entries.leave_line),
 }

@@ -7,11 +7,14 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from kept.machine.background import LookAtEntry
+from kept.machine.background import LeaveLine, LookAtEntry
+from kept.machine.buckets import look_at_bucket
 from kept.machine.bulk import forget_finished
 from kept.machine.effects import read_promise
+from kept.machine.locks import leave_lock, look_at_lock
+from kept.machine.slots import leave_slots, look_at_slots
 from kept.machine.step import Step
-from kept.protocol.entries import Dedupe, Entry, EntryKind, Lock
+from kept.protocol.entries import Dedupe, Entry, EntryKey, EntryKind
 
 
 def look_at_entry(step: Step, due: LookAtEntry) -> None:
@@ -22,16 +25,14 @@ def look_at_entry(step: Step, due: LookAtEntry) -> None:
     _WHEN_DUE.get(entry.key.kind, _forget)(step, entry)
 
 
+def leave_line(step: Step, gone: LeaveLine) -> None:
+    """One that waited for a lock or a slot is gone, and its place goes to the next."""
+    _WHEN_LEFT[gone.key.kind](step, gone.key, gone.holder)
+
+
 def _forget(step: Step, entry: Entry) -> None:
     """Most entries are worth nothing any more."""
     step.records.remove_entry(entry.key)
-
-
-def _lapse(step: Step, entry: Entry) -> None:
-    """A lock whose lease is over is free; its fence stays, so that the next one is higher."""
-    assert isinstance(entry.data, Lock)
-    free = Lock(fence=entry.data.fence)
-    step.records.put_entry(replace(entry, data=free, due_at=None))
 
 
 def _forget_settled(step: Step, entry: Entry) -> None:
@@ -45,7 +46,14 @@ def _forget_settled(step: Step, entry: Entry) -> None:
 
 
 _WHEN_DUE: Final[dict[EntryKind, Callable[[Step, Entry], None]]] = {
-    EntryKind.LOCK: _lapse,
     EntryKind.DEDUPE: _forget_settled,
     EntryKind.BULK: forget_finished,
+    EntryKind.LOCK: look_at_lock,
+    EntryKind.SLOTS: look_at_slots,
+    EntryKind.BUCKET: look_at_bucket,
+}
+
+_WHEN_LEFT: Final[dict[EntryKind, Callable[[Step, EntryKey, str], None]]] = {
+    EntryKind.LOCK: leave_lock,
+    EntryKind.SLOTS: leave_slots,
 }

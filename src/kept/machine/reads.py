@@ -9,9 +9,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kept.machine import background as b
+from kept.machine.buckets import bucket_key
+from kept.machine.guards import guard_key
 from kept.machine.limits import depth_key, settings_key
+from kept.machine.locks import lock_key
 from kept.machine.queues import heads_of
+from kept.machine.slots import slots_key
 from kept.machine.turns import turn_key
+from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.addresses import queue_of
@@ -148,8 +153,24 @@ def _message(request: Any, reads: Reads) -> None:
     reads.objects.add(request.key.id)
 
 
-def _entry(request: b.LookAtEntry, reads: Reads) -> None:
-    reads.entries.add(request.key)
+def _entry(step: b.LookAtEntry | b.LeaveLine, reads: Reads) -> None:
+    reads.entries.add(step.key)
+
+
+def _lock(request: Any, reads: Reads) -> None:
+    reads.entries.add(lock_key(request.resource))
+
+
+def _slots(request: Any, reads: Reads) -> None:
+    reads.entries.add(slots_key(request.key))
+
+
+def _bucket(request: g.BucketTake, reads: Reads) -> None:
+    reads.entries.add(bucket_key(request.key))
+
+
+def _guard(request: Any, reads: Reads) -> None:
+    reads.entries.add(guard_key(request.key))
 
 
 _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
@@ -184,6 +205,18 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     r.DeadReplay: _dead_replay,
     r.DeadPurge: _dead_purge,
     r.DeadBulk: _dead_bulk,
+    g.LockAcquire: _lock,
+    g.LockHeartbeat: _lock,
+    g.LockRelease: _lock,
+    g.LockGet: _lock,
+    g.SlotAcquire: _slots,
+    g.SlotHeartbeat: _slots,
+    g.SlotRelease: _slots,
+    g.SlotGet: _slots,
+    g.BucketTake: _bucket,
+    g.GuardAdvance: _guard,
+    g.GuardGet: _guard,
+    g.GuardDelete: _guard,
     b.TimeoutPromise: _settled_object,
     b.DrainEdges: _settled_object,
     b.ExpireLease: _object,
@@ -195,4 +228,5 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     b.FailedMessage: _message,
     b.LookAtEntry: _entry,
     b.BulkPart: _bulk_part,
+    b.LeaveLine: _entry,
 }

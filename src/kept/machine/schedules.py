@@ -15,7 +15,7 @@ from kept.protocol import tags as tag
 from kept.protocol.limits import MAX_INSTANTS_PER_STEP, MAX_INTEGER
 from kept.protocol.records import ScheduleRecord
 from kept.protocol.responses import BAD_REQUEST, NOT_FOUND, OK, Response, ScheduleResult
-from kept.protocol.validation import id_problem
+from kept.protocol.texts import id_problem
 
 
 def no_schedule(id: str) -> Response:

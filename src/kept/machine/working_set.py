@@ -415,6 +415,11 @@ class WorkingSet:
         ids = self._before.get("tasks", ())
         return [task for id in ids if (task := self._tasks.get(id)) is not None]
 
+    def changed_entries(self) -> list[Entry]:
+        """The entries that the batch wrote, as they are now."""
+        keys = self._before.get("entries", ())
+        return [entry for key in keys if (entry := self._entries.get(key)) is not None]
+
     def changes_since(self, mark: int) -> Changes:
         """What the step since `mark` did."""
         before: dict[str, dict[Any, Any]] = {}

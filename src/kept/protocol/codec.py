@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import msgspec
 
+from kept.protocol.kinds import REQUEST_BY_KIND
 from kept.protocol.limits import MAX_INTEGER, PROTOCOL_VERSION, SUPPORTED_VERSIONS
-from kept.protocol.requests import REQUEST_BY_KIND, Request, RequestHead
-from kept.protocol.responses import BAD_REQUEST, Response
+from kept.protocol.requests import Request, RequestHead
+from kept.protocol.responses import BAD_REQUEST, Detail, Response
 
 UNKNOWN_KIND: Final = "unknown"
 UNKNOWN_CORRELATION: Final = "0"
@@ -29,10 +30,11 @@ class Envelope(msgspec.Struct):
     data: msgspec.Raw
 
 
-class _ResponseHead(msgspec.Struct, rename="camel"):
-    corr_id: str
+class _ResponseHead(msgspec.Struct):
+    corr_id: str = msgspec.field(name="corrId")
     status: int
     version: str = PROTOCOL_VERSION
+    detail: Detail | msgspec.UnsetType = msgspec.field(name="kept:detail", default=msgspec.UNSET)
 
 
 class _ResponseEnvelope(msgspec.Struct):
@@ -154,6 +156,8 @@ def decode_batch(body: bytes) -> list[msgspec.Raw]:
 def encode_response(kind: str, corr_id: str, response: Response) -> bytes:
     """One response as it travels."""
     head = _ResponseHead(corr_id, response.status)
+    if response.detail is not None:
+        head.detail = response.detail
     return _encoder.encode(_ResponseEnvelope(kind, head, response.data))
 
 

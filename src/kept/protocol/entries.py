@@ -28,6 +28,9 @@ class EntryKind(StrEnum):
     DEBOUNCE = "debounce"
     SINGLETON = "singleton"
     BULK = "bulk"
+    SLOTS = "slots"
+    BUCKET = "bucket"
+    GUARD = "guard"
 
 
 class EntryKey(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -90,14 +93,65 @@ class Depth(EntryData, frozen=True):
     waiting: int
 
 
+class Waiter(EntryData, frozen=True):
+    """One that waits in line for a lock or a slot (B5).
+
+    It is there until `until` (ms) unless it says so again. From when its turn came until `turn`
+    (ms) what is free is kept for it. `limit` is the slots' of which it wants one.
+    """
+
+    holder: str
+    until: int
+    turn: int | None = None
+    limit: int = 1
+
+
 class Lock(EntryData, frozen=True):
     """A lock (B5). `fence` rises with every grant and outlives the lease; `holder` is None while
-    nobody has it."""
+    nobody has it. `request` is the id of the request that got the latest grant; `released` are the
+    ids of the latest requests that gave one back."""
 
     fence: int
     holder: str | None = None
     ttl: int | None = None
     expires_at: int | None = None
+    request: str | None = None
+    released: tuple[str, ...] = ()
+    waiters: tuple[Waiter, ...] = ()
+
+
+class SlotLease(EntryData, frozen=True):
+    """A slot that is held until `expires_at` (ms), or for `ttl` ms after each heartbeat."""
+
+    holder: str
+    ttl: int
+    expires_at: int
+
+
+class Slots(EntryData, frozen=True):
+    """The slots of a key (B5) that are held, in order of their grants, and who waits."""
+
+    leases: tuple[SlotLease, ...] = ()
+    waiters: tuple[Waiter, ...] = ()
+
+
+class Bucket(EntryData, frozen=True):
+    """A token bucket (B5) as it was at `at` (ms). `level` counts in parts of a token, of which
+    there are `period` to one, so that each ms adds exactly `limit` of them."""
+
+    level: int
+    at: int
+    limit: int
+    period: int
+    burst: int
+
+
+class Guard(EntryData, frozen=True):
+    """The highest revision of an entity (B5). `request` is the id of the request that said so."""
+
+    revision: int
+    expires_at: int
+    request: str | None = None
 
 
 class KeyHolder(EntryData, frozen=True):
@@ -191,6 +245,9 @@ DATA_TYPES: Final[dict[EntryKind, type[EntryData]]] = {
     EntryKind.DEBOUNCE: Debounce,
     EntryKind.SINGLETON: Singleton,
     EntryKind.BULK: Bulk,
+    EntryKind.SLOTS: Slots,
+    EntryKind.BUCKET: Bucket,
+    EntryKind.GUARD: Guard,
 }
 
 EncodedData: TypeAlias = str

@@ -52,3 +52,21 @@ DEFAULT_AGING_MS: Final = 60_000
 MAX_PRIORITY: Final = 9
 DEFAULT_BACKOFF_BASE_MS: Final = 1_000
 DEFAULT_BACKOFF_MAX_MS: Final = 900_000
+
+# Locks, slots, buckets and guards (B5).
+MAX_HOLDER_BYTES: Final = 256
+MAX_LOCK_WAIT_MS: Final = 30_000
+MAX_LOCK_TTL_MS: Final = 86_400_000
+# Those that wait in line for one lock or slot; they and the slots of a key are one small record.
+MAX_LINE: Final = 256
+MAX_SLOTS: Final = 1_000
+# Whose turn it is takes the lock within this time, or the next one may.
+TURN_MS: Final = 3_000
+# Whoever waits in line says so again within this time, or is taken to be gone.
+PRESENCE_MS: Final = 15_000
+# A free lock, or slots that nobody holds, are remembered so long for repeated requests.
+FREE_RETENTION_MS: Final = 600_000
+MAX_BUCKET_TOKENS: Final = 1_000_000_000
+MAX_BUCKET_PERIOD_MS: Final = 30 * 86_400_000
+DEFAULT_GUARD_RETENTION_MS: Final = 7 * 86_400_000
+MAX_GUARD_RETENTION_MS: Final = 366 * 86_400_000

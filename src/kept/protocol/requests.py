@@ -393,7 +393,7 @@ class RequestHead(msgspec.Struct, omit_defaults=True, gc=False):
     request_id: str | None = msgspec.field(name="kept:request", default=None)
 
 
-ALL_REQUESTS: tuple[type[Request], ...] = (
+CORE_REQUESTS: tuple[type[Request], ...] = (
     PromiseGet,
     PromiseCreate,
     PromiseSettle,
@@ -438,4 +438,3 @@ ALL_REQUESTS: tuple[type[Request], ...] = (
     DebugSnap,
     DebugTick,
 )
-REQUEST_BY_KIND: dict[str, type[Request]] = {r.kind: r for r in ALL_REQUESTS}

@@ -1,11 +1,11 @@
-"""What the requests answer (protocol A4, B1 to B4).
+"""What the requests answer (protocol A4, B1 to B5).
 
 A `Response` is a status and its data: one of the structures below, or for errors the bare text.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -244,6 +244,85 @@ class BulkResult(Result, frozen=True):
     bulk: BulkRecord
 
 
+class LockGrant(Result, frozen=True):
+    """`fence` is higher than that of every earlier grant of the lock; `expires_at` in ms."""
+
+    fence: int
+    expires_at: int
+
+
+class LeaseExtension(Result, frozen=True):
+    """A slot that was got, or a lock or slot that is held longer: until `expires_at` (ms)."""
+
+    expires_at: int
+
+
+class LockRecord(Result, frozen=True):
+    """A lock as it is now; without a holder it is free. `waiting` counts those in line."""
+
+    resource: str
+    fence: int
+    holder: str | None = None
+    expires_at: int | None = None
+    waiting: int = 0
+
+
+class LockResult(Result, frozen=True):
+    lock: LockRecord
+
+
+class LockPage(Result, frozen=True):
+    locks: list[LockRecord]
+    cursor: str | None = None
+
+
+class SlotHolder(Result, frozen=True):
+    """Who holds a slot, until when (ms)."""
+
+    holder: str
+    expires_at: int
+
+
+class SlotResult(Result, frozen=True):
+    """Who holds the slots of a key; `waiting` counts those in line."""
+
+    key: str
+    holders: list[SlotHolder]
+    waiting: int = 0
+
+
+class BucketResult(Result, frozen=True):
+    """`remaining` whole tokens; not granted, `cost` tokens are there `retry_after` ms from now."""
+
+    granted: bool
+    remaining: int
+    retry_after: int
+
+
+class GuardAdvanceResult(Result, frozen=True):
+    """`repeated`: the entity was at this revision already."""
+
+    current: int
+    repeated: bool = False
+
+
+class GuardRecord(Result, frozen=True):
+    """The highest revision that an entity had, remembered until `expires_at` (ms)."""
+
+    key: str
+    current: int
+    expires_at: int
+
+
+class GuardResult(Result, frozen=True):
+    guard: GuardRecord
+
+
+class GuardPage(Result, frozen=True):
+    guards: list[GuardRecord]
+    cursor: str | None = None
+
+
 class SnapPromiseTimeout(Result, frozen=True):
     id: str
     timeout: int
@@ -284,11 +363,17 @@ class Snapshot(Result, frozen=True):
     messages: list[SnapMessage]
 
 
+# What a refusal says to programs, beside its text to people (B5).
+Detail: TypeAlias = dict[str, str | int]
+
+
 class Response(msgspec.Struct, gc=False):
-    """An answer: its status and data (a `Result`, a list for debug.tick, or an error's text)."""
+    """An answer: its status and data (a `Result`, a list for debug.tick, or an error's text).
+    `detail` is what a refusal says to programs."""
 
     status: int
     data: Result | list[Any] | str
+    detail: Detail | None = None
 
     @property
     def ok(self) -> bool:

@@ -236,6 +236,8 @@ class Notice(msgspec.Struct):
     due_at: int | None = None
     # Messages were put into the outbox.
     messages: bool = False
+    # Those whose turn it is for a lock or a slot: "tenant", kind and name of the entry, "holder".
+    turns: set[tuple[str, str, str, str]] = set()
     # It is not known what was committed: look at all of the above.
     everything: bool = False
 
@@ -244,6 +246,7 @@ class Notice(msgspec.Struct):
             self.queues
             or self.freed
             or self.settled
+            or self.turns
             or self.due_at is not None
             or self.messages
             or self.everything

@@ -12,10 +12,10 @@ from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.addresses import is_deliverable, is_target
 from kept.protocol.entries import LaneLimits, RateLimit
+from kept.protocol.guard_checks import GUARD_CHECKS
 from kept.protocol.keys import keys_problem, no_keys_problem
 from kept.protocol.limits import (
     MAX_ATTEMPTS,
-    MAX_ID_BYTES,
     MAX_INTEGER,
     MAX_LANE_WEIGHT,
     MAX_NAMED_LANES,
@@ -28,11 +28,9 @@ from kept.protocol.limits import (
     MAX_TAGS_BYTES,
 )
 from kept.protocol.records import SETTABLE, PromiseState, Value
+from kept.protocol.texts import id_problem, text_size
 
 Schemes = frozenset[str]
-
-# A character takes at most four bytes, so shorter texts need no encoding to be measured.
-_SURELY_SHORT_ID: Final = MAX_ID_BYTES // 4
 
 
 def problem_with(request: r.Request, schemes: Schemes) -> str | None:
@@ -66,49 +64,19 @@ def settle_problem(settle: r.PromiseSettle) -> str | None:
     )
 
 
-def id_problem(text: str, field: str = "id") -> str | None:
-    """Why `text` cannot be an id."""
-    if not text:
-        return f"{field}: must not be empty"
-    if len(text) > _SURELY_SHORT_ID or not text.isascii():
-        size = _encoded_size(text)
-        if size is None:
-            return f"{field}: is not valid Unicode text"
-        if size > MAX_ID_BYTES:
-            return f"{field}: is {size} bytes long, the limit is {MAX_ID_BYTES}"
-    return f"{field}: must not contain a NUL character" if "\0" in text else None
-
-
 def value_problem(value: Value, field: str) -> str | None:
     """Why a payload cannot be stored."""
     size = 0
     if value.data is not None:
-        size = _text_size(value.data)
+        size = text_size(value.data)
     for name, text in (value.headers or {}).items():
-        sizes = (_text_size(name), _text_size(text))
+        sizes = (text_size(name), text_size(text))
         size = -1 if min(sizes) < 0 or size < 0 else size + sum(sizes)
     if size < 0:
         return f"{field}: must be valid Unicode text without NUL characters"
     if size > MAX_PAYLOAD_BYTES:
         return f"{field}: is larger than {MAX_PAYLOAD_BYTES} bytes; store a reference to it instead"
     return None
-
-
-def _text_size(text: str) -> int:
-    """A bound on the size in bytes that is exact once it matters; -1 for what cannot be stored."""
-    if "\0" in text:
-        return -1
-    if text.isascii():
-        return len(text)
-    size = _encoded_size(text)
-    return -1 if size is None else size
-
-
-def _encoded_size(text: str) -> int | None:
-    try:
-        return len(text.encode())
-    except UnicodeEncodeError:
-        return None
 
 
 def _tags_problem(tags: dict[str, str], timeout_at: int, schemes: Schemes) -> str | None:
@@ -118,7 +86,7 @@ def _tags_problem(tags: dict[str, str], timeout_at: int, schemes: Schemes) -> st
         return f"tags: {len(tags)} of them, the limit is {MAX_TAGS}"
     size = 0
     for name, text in tags.items():
-        sizes = (_text_size(name), _text_size(text))
+        sizes = (text_size(name), text_size(text))
         if min(sizes) < 0:
             return "tags: must be valid Unicode text without NUL characters"
         size += sum(sizes)
@@ -213,7 +181,7 @@ def _register_callback(request: r.PromiseRegisterCallback, _: Schemes) -> str | 
 def _register_listener(request: r.PromiseRegisterListener, schemes: Schemes) -> str | None:
     if problem := id_problem(request.awaited, "awaited"):
         return problem
-    if _text_size(request.address) < 0 or not is_deliverable(request.address, schemes):
+    if text_size(request.address) < 0 or not is_deliverable(request.address, schemes):
         return f"address: is not one that can be served: {request.address[:200]!r}"
     return None
 
@@ -373,10 +341,10 @@ def _dead_purge(request: r.DeadReplay | r.DeadPurge, _: Schemes) -> str | None:
 
 
 def _search(request: Any, _: Schemes) -> str | None:
-    if request.cursor is not None and _text_size(request.cursor) < 0:
+    if request.cursor is not None and text_size(request.cursor) < 0:
         return "cursor: is not one that a search answered"
     tags = getattr(request, "tags", None) or {}
-    if any(_text_size(text) < 0 for pair in tags.items() for text in pair):
+    if any(text_size(text) < 0 for pair in tags.items() for text in pair):
         return "tags: must be valid Unicode text without NUL characters"
     return None
 
@@ -429,4 +397,5 @@ _CHECKS: Final[dict[type[r.Request], Callable[[Any, Schemes], str | None]]] = {
     r.DeadReplay: _dead_replay,
     r.DeadPurge: _dead_purge,
     r.DeadBulk: _id_only,
+    **GUARD_CHECKS,
 }

@@ -23,6 +23,7 @@ from kept.sdk.context import Context
 from kept.sdk.dead import DeadLetters
 from kept.sdk.duplicates import Debounce, Duplicates, Singleton, SingletonMode
 from kept.sdk.functions import Function, Registry
+from kept.sdk.guarded import Guarded
 from kept.sdk.handle import Handle
 from kept.sdk.loop import refuse_in_durable_code
 from kept.sdk.retry import Retry
@@ -38,7 +39,7 @@ DEFAULT_QUEUE = "default"
 MAX_CONCURRENT_STARTS: Final = 1_000
 
 
-class App:
+class App(Guarded):
     """The functions of a program, run durably.
 
     `url` is where promises are kept: `sqlite:///kept.db` (the default, or the environment's

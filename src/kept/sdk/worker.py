@@ -92,20 +92,22 @@ class Worker:
         self._loops = [
             spawn(self._claim_always(), "kept-claim"),
             spawn(self._beat_always(), "kept-heartbeat"),
+            spawn(self._look_always(), "kept-leases"),
         ]
 
     async def stop(self, grace: float = STOP_GRACE_SECONDS) -> None:
         """Claims no more, gives what runs `grace` seconds, and hands back the rest."""
         self._stopping = True
-        claiming, beating = self._loops
+        claiming, *others = self._loops
         claiming.cancel()
         await asyncio.gather(claiming, return_exceptions=True)
         await self._return_unanswered()
         if self._tasks and grace > 0:
             await asyncio.wait(self._tasks, timeout=grace)
         await self._hand_back()
-        beating.cancel()
-        await asyncio.gather(beating, return_exceptions=True)
+        for loop in others:
+            loop.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         for execution in self._cached.values():
             execution.drop()
         self._cached.clear()
@@ -206,6 +208,11 @@ class Worker:
             except Exception:
                 # Without heartbeats, all work would be lost to other workers again and again.
                 log.exception("a heartbeat failed")
+
+    async def _look_always(self) -> None:
+        """Beside the heartbeats: one that is not answered may take much longer than a lease."""
+        while True:
+            await self._services.runtime.sleep(self._ttl / HEARTBEATS_PER_TTL)
             self._stop_expired()
 
     async def _beat(self) -> None:

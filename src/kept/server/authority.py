@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from kept.errors import ForbiddenError
+from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol.keys import named_keys
 
@@ -74,6 +75,14 @@ class NoAuthentication:
 
 def _own(request: Any) -> Iterable[str]:
     return (request.id,)
+
+
+def _resource(request: Any) -> Iterable[str]:
+    return (request.resource,)
+
+
+def _key(request: Any) -> Iterable[str]:
+    return (request.key,)
 
 
 def _own_and_released(request: Any) -> Iterable[str]:
@@ -173,4 +182,18 @@ NAMED_IDS: Final[dict[type[r.Request], Callable[[Any], Iterable[str]]]] = {
     r.DeadReplay: _of_letters,
     r.DeadPurge: _of_letters,
     r.DeadBulk: _own,
+    g.LockAcquire: _resource,
+    g.LockHeartbeat: _resource,
+    g.LockRelease: _resource,
+    g.LockGet: _resource,
+    g.LockSearch: _none,
+    g.SlotAcquire: _key,
+    g.SlotHeartbeat: _key,
+    g.SlotRelease: _key,
+    g.SlotGet: _key,
+    g.BucketTake: _key,
+    g.GuardAdvance: _key,
+    g.GuardGet: _key,
+    g.GuardSearch: _none,
+    g.GuardDelete: _key,
 }

@@ -12,7 +12,9 @@ import msgspec
 
 from kept.errors import RequestError
 from kept.protocol import codec
+from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
+from kept.protocol.kinds import wait_of
 from kept.protocol.limits import MAX_BATCH_REQUESTS
 from kept.protocol.responses import (
     BAD_REQUEST,
@@ -34,6 +36,8 @@ _SEARCHES: Final = (
     r.ScheduleSearch,
     r.DeadList,
     r.QueueList,
+    g.LockSearch,
+    g.GuardSearch,
 )
 # One answer may hold thousands of records.
 _PAGES: Final = (*_SEARCHES, r.PromiseChildren, r.DebugSnap)
@@ -103,7 +107,7 @@ class Reception:
         if isinstance(admitted, Reply):
             return admitted
         try:
-            if _waits(admitted.request):
+            if wait_of(admitted.request) > 0:
                 response = await self._submit_unless_gone(admitted, departure)
             else:
                 response = await self._submit(admitted)
@@ -158,7 +162,7 @@ class Reception:
 
     def _admit_item(self, envelope: msgspec.Raw, bearer: str | None) -> _Admitted | Reply:
         admitted = self._admit(envelope, bearer)
-        if isinstance(admitted, Reply) or not _waits(admitted.request):
+        if isinstance(admitted, Reply) or wait_of(admitted.request) == 0:
             return admitted
         text = "wait, timeout: must be 0 in a batch; a request that waits travels alone"
         return refusal(BAD_REQUEST, text, admitted.kind, admitted.head.corr_id)
@@ -240,12 +244,6 @@ def _encoded_run(
 def _left_out(admitted: _Admitted) -> Reply:
     text = "the answers to this batch are too large together; ask this again"
     return refusal(SHED, text, admitted.kind, admitted.head.corr_id)
-
-
-def _waits(request: r.Request) -> bool:
-    if isinstance(request, r.TaskClaim):
-        return request.wait > 0
-    return isinstance(request, r.PromiseWait) and request.timeout > 0
 
 
 def _encoded(admitted: _Admitted, response: Response) -> Reply:

@@ -1,41 +1,67 @@
 """The disk: one store for all servers of a world, behind a layer of faults.
 
-Commits are atomic and survive the death of any process; what was not committed dies with it. A
-commit may fail before it happens; one that has happened and whose answer is lost is what the death
-of the server right after it means. Only one process writes at a time, as with a file.
+Commits are atomic; what was not committed dies with its process. A commit is written, then synced,
+and only then seen by others and reported: a power cut, which ends all processes on the disk at once,
+takes what was not synced. Which store it is that the disk holds, its `medium` knows. Only one process
+writes at a time, as with a file.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from random import Random
-from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final, NamedTuple
 
 from kept.check.monitor import Monitor
-from kept.errors import StoreFailedError
+from kept.errors import CommitUnknownError, StoreError
 from kept.protocol.entries import Entry, EntryKind
 from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import Changes, Children, Due, Dump, Loaded, Notice, QueueCounts, Reads
+from kept.runtime import Runtime
+from kept.sim.breakage import BrokenStep, broken_step
 from kept.sim.loop import SimulatedLoop
+from kept.sim.medium import Medium, MemoryMedium, Restore
 from kept.sim.mix import Mix
-from kept.sim.process import Process
+from kept.sim.news import News
+from kept.sim.process import Process, current_owner
 from kept.sim.recording import Recording
-from kept.sim.trace import Trace
-from kept.stores.memory.store import MemoryStore, MemoryTransaction
+from kept.sim.runtime import SimulatedRuntime
+from kept.sim.sqlite_medium import SqliteMedium
+from kept.sim.storage_faults import BEGIN, LOAD, OTHER, SAVE, SCAN, StorageFaults
+from kept.sim.strikes import Strikes
+from kept.sim.trace import BROKEN, FAULT, Trace
+from kept.sim.turns import Turns
+from kept.stores.base import Store, Transaction
 
-T = TypeVar("T")
+# When the power may be cut: whatever happens, or while a commit is being written, or when it is
+# synced and nobody knows.
+NOW: Final = "now"
+WRITTEN: Final = "written"
+SYNCED: Final = "synced"
+TRUTH: Final = "a commit's outcome is told as it is"
+# Until when a commit is lost that its store reported without having synced it.
+UNSYNCED_SECONDS: Final = 30.0
 
-# What other processes are told of a commit arrives by then; what was lost is noticed by then, too.
-NOTICE_SECONDS: Final = 0.02
-REPAIR_SECONDS: Final = 1.0
+DISK: Final = "disk"
+
+
+class _Unsynced(NamedTuple):
+    """A commit that was reported before it was synced: when it will be, and what there was before."""
+
+    synced_at: float
+    restore: Restore
 
 
 class Disk:
-    """What survives. `monitor` follows the steps of all processes; `kill` ends one of them."""
+    """What survives. `monitor` follows the steps of all processes, `kill` ends one of them, and
+    `break_off` is told what is wrong."""
+
+    # Seconds from a commit's report to its sync. Those that tell lies about it have more than none.
+    sync_lag = 0.0
 
     def __init__(
         self,
@@ -43,33 +69,46 @@ class Disk:
         random: Random,
         mix: Mix,
         trace: Trace,
-        inner: MemoryStore,
+        runtime: SimulatedRuntime,
         monitor: Monitor,
         kill: Callable[[Process, str], None],
+        strikes: Strikes,
         recording: Recording,
+        break_off: Callable[[str, str], None],
     ) -> None:
-        self._recording = recording
         self.loop = loop
-        self.inner = inner
         self.monitor = monitor
         self.trace = trace
         self.faulty = True
-        # Every operation fails while this is set.
-        self.outage = False
         # Who commits next dies, before or after.
         self.crash_before = False
         self.crash_after = False
         self.commits = 0
+        # The first step that is wrong.
+        self.broken: BrokenStep | None = None
         self._random = random
         self._mix = mix
         self._kill = kill
+        self._counted = strikes
+        self._recording = recording
+        self._break_off = break_off
+        self.faults = StorageFaults(random, loop.time, self._strikes)
+        on_sqlite = mix.store == "sqlite"
+        loses = lambda: self._strikes("notice_lost")  # noqa: E731
+        self.news = News(loop, random, loses, repairs=not on_sqlite)
+        self.medium: Medium = (SqliteMedium if on_sqlite else MemoryMedium)(
+            runtime, self.faults, self.news
+        )
         self._stores: list[SimulatedStore] = []
-        self._writer: SimulatedTransaction | None = None
-        self._waiting: deque[tuple[Process, asyncio.Future[SimulatedTransaction]]] = deque()
+        self.turns = Turns(loop)
+        self._unsynced: deque[_Unsynced] = deque()
+        # Where the next commit stands still, because the power is about to be cut.
+        self._cut_at = ""
+        self._cut: asyncio.Future[None] | None = None
 
-    def store(self, process: Process) -> SimulatedStore:
+    def store(self, process: Process, runtime: Runtime) -> SimulatedStore:
         """The store as a process has it open."""
-        store = SimulatedStore(self, process)
+        store = SimulatedStore(self, process, runtime)
         self._stores.append(store)
         process.on_death.append(lambda: self._died(store))
         return store
@@ -77,39 +116,45 @@ class Disk:
     @property
     def quiet(self) -> bool:
         """Whether nobody is in the middle of a transaction."""
-        return self._writer is None
+        return self.turns.holder is None
+
+    def close(self) -> None:
+        """The world has ended."""
+        self.medium.close()
 
     # -- faults
 
-    def check(self, what: str) -> None:
-        """Raises where an operation is to fail."""
-        if self.outage:
-            raise StoreFailedError(f"{what}: the simulated disk is out of order")
-        if what == "scan" and self._strikes("scan_fails"):
-            raise StoreFailedError("scan: an injected failure")
-
-    async def commit(self, transaction: SimulatedTransaction, notice: Notice) -> None:
-        """Time, faults, the commit itself, and the news for the others."""
+    async def commit(self, transaction: SimulatedTransaction, now: int, notice: Notice) -> None:
+        """Time, faults, and the commit itself, which also tells the others."""
         process = transaction.process
-        await self.loop.pause(self._random.uniform(*self._mix.commit_seconds))
-        self.check("commit")
-        if self._strikes("commit_fails"):
-            raise StoreFailedError("commit: an injected failure")
+        await self._pass_time()
         if self.crash_before:
             self.crash_before = False
             self._kill(process, "crash_before_commit")
             await self._death(process)
-        await transaction.commit_inner(notice)
-        self.commits += 1
-        self.trace.note("commit", process.name, transaction.batch_id)
-        self._recording.committed(process)
-        for store in self._stores:
-            if store.process is not process:
-                self._tell(store, notice)
+        await self._stand_still_at(WRITTEN)
+        if self.sync_lag or not self.medium.synced(process):
+            transaction.before = self.medium.savepoint()
+        batch_id = transaction.batch_id
+        try:
+            await self.medium.commit(process, transaction.inner, batch_id, now, notice)
+        except CommitUnknownError:
+            # Which may be said of either.
+            raise
+        except StoreError:
+            if self.medium.committed(batch_id):
+                self._break_off(TRUTH, f"batch {batch_id} failed, they say, and was committed")
+            raise
+        if not self.medium.committed(batch_id):
+            self._break_off(TRUTH, f"batch {batch_id} was committed, they say, and was not")
+        await self._stand_still_at(SYNCED)
         if self.crash_after:
             self.crash_after = False
             self._kill(process, "crash_after_commit")
             await self._death(process)
+        await self._pass_time()
+
+    async def _pass_time(self) -> None:
         await self.loop.pause(self._random.uniform(*self._mix.commit_seconds))
 
     async def _death(self, process: Process) -> None:
@@ -118,174 +163,170 @@ class Disk:
         raise AssertionError(f"{process} is dead and runs")
 
     def _strikes(self, fault: str) -> bool:
-        if not self.faulty or self._random.random() >= self._mix.faults.get(fault, 0.0):
+        rate = self._mix.faults.get(fault)
+        if rate is None or not self.faulty or self._random.random() >= rate:
             return False
-        self.trace.counts[f"fault {fault}"] += 1
+        if not self._counted.allow(fault):
+            return False
+        owner = current_owner()
+        self.trace.note(f"{FAULT}{fault}", owner.name if owner is not None else DISK)
         return True
 
-    def _tell(self, store: SimulatedStore, notice: Notice) -> None:
-        delay = self._random.uniform(0, NOTICE_SECONDS)
-        if self._strikes("notice_lost"):
-            delay, notice = self._random.uniform(delay, REPAIR_SECONDS), Notice(everything=True)
-        self.loop.call_later(delay, store.hear, notice, context=store.process.context.copy())
+    def next_commit(self, at: str) -> asyncio.Future[None]:
+        """Done when a commit has come to this point, where it stands still for a power cut."""
+        self._cut_at = at
+        self._cut = self.loop.create_future()
+        return self._cut
 
-    # -- whose turn it is to write
+    async def _stand_still_at(self, point: str) -> None:
+        if self._cut is not None and not self._cut.done() and point == self._cut_at:
+            self._cut.set_result(None)
+            await self.loop.create_future()
 
-    async def begin(self, process: Process) -> SimulatedTransaction:
-        """Waits for the turn."""
-        self.check("begin")
-        if self._writer is None:
-            self._writer = SimulatedTransaction(self, process)
-            return self._writer
-        turn: asyncio.Future[SimulatedTransaction] = self.loop.create_future()
-        waiting = process, turn
-        self._waiting.append(waiting)
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                # It came, and nobody wanted it any more.
-                self.end(turn.result())
-            raise
-        finally:
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
+    def cut_power(self, kill: Callable[[Process], None]) -> None:
+        """All processes on the disk end now, and what was not synced is gone."""
+        self._cut = None
+        for store in list(self._stores):
+            kill(store.process)
+        now = self.loop.time()
+        lost = [commit for commit in self._unsynced if commit.synced_at > now]
+        self._unsynced.clear()
+        if lost:
+            lost[0].restore()
 
-    def end(self, transaction: SimulatedTransaction) -> None:
-        """Gives the turn to the next one; idempotent."""
-        if self._writer is not transaction:
+    def happened(self, transaction: SimulatedTransaction) -> None:
+        """A transaction is over, and was committed."""
+        self.commits += 1
+        self.trace.note("commit", transaction.process.name, transaction.batch_id)
+        self._recording.committed(transaction.process)
+        if transaction.before is None:
             return
-        self._writer = None
-        while self._waiting and self._writer is None:
-            process, turn = self._waiting.popleft()
-            if process.alive and not turn.done():
-                # Taken before the next one runs, so that nobody comes in between.
-                self._writer = SimulatedTransaction(self, process)
-                turn.set_result(self._writer)
+        now = self.loop.time()
+        while self._unsynced and self._unsynced[0].synced_at <= now:
+            self._unsynced.popleft()
+        lag = self.sync_lag or UNSYNCED_SECONDS
+        self._unsynced.append(_Unsynced(now + lag, transaction.before))
 
     def _died(self, store: SimulatedStore) -> None:
         self._stores.remove(store)
-        for waiting in [each for each in self._waiting if each[0] is store.process]:
-            self._waiting.remove(waiting)
-        writer = self._writer
-        if writer is not None and writer.process is store.process:
-            writer.end()
+        self.news.leave(store.process)
+        self.medium.release(store.process)
+        store.end_transaction()
+        self.turns.died(store.process)
 
 
 class SimulatedTransaction:
     """A transaction of one process. Its steps are undone with it."""
 
-    def __init__(self, disk: Disk, process: Process) -> None:
+    def __init__(self, disk: Disk, process: Process, inner: Transaction) -> None:
         self.process = process
+        self.inner = inner
         self.batch_id = ""
-        self.committed = False
-        self._disk = disk
-        self._now = 0
+        self.clock_floor = inner.clock_floor
         self.undo_point = disk.monitor.mark()
-        self._inner = MemoryTransaction(disk.inner)
+        # What the disk held before the commit, where that is not synced when it is reported.
+        self.before: Restore | None = None
         self.ended = False
-        self.clock_floor = self._inner.clock_floor
+        self._disk = disk
 
     async def load(self, tenant: str, reads: Reads, now: int) -> Loaded:
-        self._disk.check("load")
-        return await self._inner.load(tenant, reads, now)
+        self._disk.medium.before(LOAD)
+        return await self.inner.load(tenant, reads, now)
 
     async def save(self, tenant: str, changes: Changes) -> None:
-        self._disk.check("save")
-        await self._inner.save(tenant, changes)
+        self._disk.medium.before(SAVE)
+        await self.inner.save(tenant, changes)
 
     async def commit(self, batch_id: str, now: int, notice: Notice) -> None:
         self.batch_id = batch_id
-        self._now = now
-        await self._disk.commit(self, notice)
-
-    async def commit_inner(self, notice: Notice) -> None:
-        """The commit itself, which nothing interrupts."""
-        await self._inner.commit(self.batch_id, self._now, notice)
-        self.committed = True
+        await self._disk.commit(self, now, notice)
 
     def end(self) -> None:
-        """Over; the steps of one that was not committed did not happen. Idempotent."""
+        """Over; the steps of one that was not committed did not happen. Idempotent. What happened
+        is asked of the disk, because its process may have ended before it was told."""
         if self.ended:
             return
         self.ended = True
-        self._inner.end()
-        if not self.committed:
+        if self.batch_id and self._disk.medium.committed(self.batch_id):
+            self._disk.happened(self)
+        else:
             self._disk.monitor.rollback(self.undo_point)
-        self._disk.end(self)
-
-
-class _Begun:
-    """`async with store.transaction()`."""
-
-    def __init__(self, store: SimulatedStore) -> None:
-        self._store = store
-        self._transaction: SimulatedTransaction | None = None
-
-    async def __aenter__(self) -> SimulatedTransaction:
-        self._transaction = await self._store.begin()
-        return self._transaction
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._transaction is not None:
-            self._transaction.end()
 
 
 class SimulatedStore:
     """A `Store` of one process on the disk, and the `StepObserver` that goes with it."""
 
-    def __init__(self, disk: Disk, process: Process) -> None:
+    def __init__(self, disk: Disk, process: Process, runtime: Runtime) -> None:
         self.on_notice: Callable[[Notice], None] | None = None
         self.process = process
         self._disk = disk
+        self._inner: Store = disk.medium.store(process, runtime, self._hear)
         self._transaction: SimulatedTransaction | None = None
 
     async def open(self) -> None:
-        self._disk.check("open")
+        self._disk.medium.before(OTHER)
+        turn = await self._disk.turns.take(self.process)
+        try:
+            await self._inner.open()
+        finally:
+            self._disk.turns.give_back(turn)
 
     async def close(self) -> None:
         """Hears no more of others."""
         self.on_notice = None
+        await self._inner.close()
 
-    def transaction(self) -> _Begun:
-        return _Begun(self)
-
-    async def begin(self) -> SimulatedTransaction:
-        """Waits for the turn to write."""
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[SimulatedTransaction]:
         self._transaction = None
-        self._transaction = await self._disk.begin(self.process)
-        return self._transaction
+        turn = await self._disk.turns.take(self.process)
+        try:
+            self._disk.medium.before(BEGIN)
+            async with self._inner.transaction() as inner:
+                self._transaction = SimulatedTransaction(self._disk, self.process, inner)
+                yield self._transaction
+        finally:
+            self.end_transaction()
+            self._disk.turns.give_back(turn)
 
-    def hear(self, notice: Notice) -> None:
+    def end_transaction(self) -> None:
+        """Ends the transaction that is under way, if there is one; idempotent."""
+        if self._transaction is not None:
+            self._transaction.end()
+
+    def _hear(self, notice: Notice) -> None:
         """Another process committed."""
         if self.on_notice is not None:
             self.on_notice(notice)
 
     async def committed(self, batch_id: str) -> bool:
-        return await self._disk.inner.committed(batch_id)
+        return await self._inner.committed(batch_id)
 
     async def ping(self) -> None:
-        self._disk.check("ping")
+        self._disk.medium.before(OTHER)
+        await self._inner.ping()
 
     # -- observer
 
     def step(self, tenant: str, now: int, name: str, internal: bool, changes: Changes) -> None:  # noqa: FBT001
         self._disk.trace.note("step", self.process.name, f"{name} {now} {_named(changes)}")
-        self._disk.monitor.step(tenant, now, name, internal, changes)
+        try:
+            self._disk.monitor.step(tenant, now, name, internal, changes)
+        except AssertionError as error:
+            if self._disk.broken is None:
+                before = self._disk.monitor.state(tenant)
+                self._disk.broken = broken_step(error, self.process.name, before, name, changes)
+                self._disk.trace.note(BROKEN, self.process.name, str(error))
+            raise
 
     def mark(self) -> int:
         return self._disk.monitor.mark() if self._transaction is not None else -1
 
     def rollback(self, mark: int) -> None:
-        """A step that raises goes back to a mark of its own transaction; a commit that fails to one
-        that was set before its turn came, when others may still have been writing."""
+        """A step that raises goes back to a mark of its own transaction; a commit that fails was
+        taken back already, when its transaction ended."""
         monitor, transaction = self._disk.monitor, self._transaction
-        if transaction is not None and not transaction.ended and not transaction.committed:
+        if transaction is not None and not transaction.ended:
             monitor.rollback(max(mark, transaction.undo_point))
 
     # -- scans
@@ -293,66 +334,66 @@ class SimulatedStore:
     async def scan_promises(
         self, tenant: str, after: str | None, limit: int, equals: Mapping[str, str]
     ) -> list[Promise]:
-        self._disk.check("scan")
-        return await self._disk.inner.scan_promises(tenant, after, limit, equals)
+        self._disk.medium.before(SCAN)
+        return await self._inner.scan_promises(tenant, after, limit, equals)
 
     async def scan_tasks(
         self, tenant: str, after: str | None, limit: int, prefix: str = ""
     ) -> list[tuple[Task, Promise]]:
-        self._disk.check("scan")
-        return await self._disk.inner.scan_tasks(tenant, after, limit, prefix)
+        self._disk.medium.before(SCAN)
+        return await self._inner.scan_tasks(tenant, after, limit, prefix)
 
     async def scan_schedules(
         self, tenant: str, after: str | None, limit: int, prefix: str = ""
     ) -> list[ScheduleRecord]:
-        self._disk.check("scan")
-        return await self._disk.inner.scan_schedules(tenant, after, limit, prefix)
+        self._disk.medium.before(SCAN)
+        return await self._inner.scan_schedules(tenant, after, limit, prefix)
 
     async def scan_dead_letters(
         self, tenant: str, filter: DeadList, after: str | None, limit: int
     ) -> list[DeadLetter]:
-        self._disk.check("scan")
-        return await self._disk.inner.scan_dead_letters(tenant, filter, after, limit)
+        self._disk.medium.before(SCAN)
+        return await self._inner.scan_dead_letters(tenant, filter, after, limit)
 
     async def scan_entries(
         self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""
     ) -> list[Entry]:
-        self._disk.check("scan")
-        return await self._disk.inner.scan_entries(tenant, kind, after, limit, prefix)
+        self._disk.medium.before(SCAN)
+        return await self._inner.scan_entries(tenant, kind, after, limit, prefix)
 
     async def scan_children(
         self, tenant: str, task_id: str, cursor: str | None, limit: int
     ) -> Children:
-        self._disk.check("scan")
-        return await self._disk.inner.scan_children(tenant, task_id, cursor, limit)
+        self._disk.medium.before(SCAN)
+        return await self._inner.scan_children(tenant, task_id, cursor, limit)
 
     async def scan_outbox(
         self, now: int, limit: int, channels: Collection[str]
     ) -> list[tuple[str, OutboxEntry, Promise]]:
-        self._disk.check("scan")
-        return await self._disk.inner.scan_outbox(now, limit, channels)
+        self._disk.medium.before(SCAN)
+        return await self._inner.scan_outbox(now, limit, channels)
 
     async def next_message(self, channels: Collection[str]) -> int | None:
-        self._disk.check("scan")
-        return await self._disk.inner.next_message(channels)
+        self._disk.medium.before(SCAN)
+        return await self._inner.next_message(channels)
 
     async def due(self, now: int, limit: int) -> Due:
-        self._disk.check("scan")
-        return await self._disk.inner.due(now, limit)
+        self._disk.medium.before(SCAN)
+        return await self._inner.due(now, limit)
 
     async def next_due(self) -> int | None:
-        self._disk.check("scan")
-        return await self._disk.inner.next_due()
+        self._disk.medium.before(SCAN)
+        return await self._inner.next_due()
 
     async def queue_counts(self, tenant: str, queue: str, now: int) -> QueueCounts:
-        self._disk.check("scan")
-        return await self._disk.inner.queue_counts(tenant, queue, now)
+        self._disk.medium.before(SCAN)
+        return await self._inner.queue_counts(tenant, queue, now)
 
     async def dump(self, tenant: str) -> Dump:
-        return await self._disk.inner.dump(tenant)
+        return await self._inner.dump(tenant)
 
     async def counts(self) -> dict[str, int]:
-        return await self._disk.inner.counts()
+        return await self._inner.counts()
 
 
 def _named(changes: Changes) -> str:

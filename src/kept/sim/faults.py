@@ -6,18 +6,25 @@ those with a time of their own: crashes, partitions, stalls, clocks that jump, a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Final
 
+from kept.sim.disk import NOW, SYNCED, WRITTEN
 from kept.sim.mix import PERIODS
 from kept.sim.process import Process
+from kept.sim.storage_faults import BUSY, FULL, OUTAGE
+from kept.sim.streams import Stream
 from kept.sim.world import TICK_SECONDS, World
 
 # A process dies after so many more of its callbacks, so at any of its awaits.
 MAX_CALLBACKS_BEFORE_DEATH: Final = 400
 PARTITION_SECONDS: Final = (1.0, 20.0)
-OUTAGE_SECONDS: Final = (0.5, 5.0)
+# How long the disk stays out of order, full, or held by another program, for which a store waits.
+DISK_SECONDS: Final = {OUTAGE: (0.5, 5.0), FULL: (0.5, 10.0), BUSY: (0.01, 15.0)}
+# The power is cut at a moment of its own, or when a commit comes to a point; not later than this.
+LONGEST_WAIT_FOR_COMMIT_SECONDS: Final = 5.0
 # In leases: a process that stood still for longer comes back as a zombie.
 STALL_LEASES: Final = (0.2, 3.0)
 CLOCK_JUMPS_MS: Final = (-20_000, -3_000, -200, 200, 3_000, 20_000)
@@ -28,9 +35,8 @@ FIRST_STRIKE_SHARE: Final = 0.4
 class Faults:
     """Strikes a world with the faults of its mix until `stop`."""
 
-    def __init__(self, world: World, ticks: int) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._ticks = ticks
         self._random = world.random("faults")
         self._strikes: dict[str, Callable[[Random], Awaitable[None]]] = {
             "server_crash": lambda random: self._crash("server", random),
@@ -43,7 +49,13 @@ class Faults:
             "partition": self._partition,
             "stall": self._stall,
             "clock_jump": self._clock_jump,
-            "store_outage": self._store_outage,
+            "store_outage": lambda random: self._disk_is(OUTAGE, "store_outage", random),
+            "disk_full": lambda random: self._disk_is(FULL, "disk_full", random),
+            "disk_busy": lambda random: self._disk_is(BUSY, "disk_busy", random),
+            "power_cut": self._power_cut,
+            "receiver_crash": lambda random: self._crash("receiver", random),
+            "stream_break": self._stream_break,
+            "stream_stall": self._stream_stall,
         }
 
     def start(self) -> None:
@@ -59,7 +71,9 @@ class Faults:
         world = self._world
         world.faulty = world.network.faulty = world.disk.faulty = False
         world.network.mend_all()
-        world.disk.outage = world.disk.crash_before = world.disk.crash_after = False
+        world.network.end_stalled()
+        world.disk.faults.end_all()
+        world.disk.crash_before = world.disk.crash_after = False
         for machine in world.machines.values():
             if machine.process is not None:
                 machine.process.stalled_until = 0.0
@@ -68,9 +82,14 @@ class Faults:
 
     async def _strike_always(self, name: str, period: float) -> None:
         world, random = self._world, self._world.random(f"fault {name}")
-        await world.loop.pause(random.uniform(1.0, max(1.0, self._ticks * FIRST_STRIKE_SHARE)))
+        await world.loop.pause(
+            random.uniform(1.0, max(1.0, world.plan.horizon * FIRST_STRIKE_SHARE))
+        )
         while world.faulty:
-            await self._strikes[name](random)
+            # A generator for each strike: one that a plan leaves out shifts none of the others.
+            own = world.random(f"fault {name} {random.getrandbits(32)}")
+            if world.strikes.allow(name):
+                await self._strikes[name](own)
             await world.loop.pause(random.expovariate(1 / period))
 
     def _note(self, name: str, who: str, text: str, seconds: float | None = None) -> None:
@@ -123,7 +142,7 @@ class Faults:
     async def _stall(self, random: Random) -> None:
         victims: list[Process] = [
             process
-            for role in ("server", "worker", "client")
+            for role in ("server", "worker", "client", "receiver")
             for process in self._world.alive(role)
         ]
         if victims:
@@ -139,12 +158,39 @@ class Faults:
         machine.clock.jump(jump)
         self._note("clock_jump", machine.name, str(jump))
 
-    async def _store_outage(self, random: Random) -> None:
-        self._world.disk.outage = True
-        seconds = random.uniform(*OUTAGE_SECONDS)
-        self._note("store_outage", "disk", "", seconds)
-        await self._world.loop.pause(seconds)
-        self._world.disk.outage = False
+    async def _disk_is(self, condition: str, name: str, random: Random) -> None:
+        seconds = random.uniform(*DISK_SECONDS[condition])
+        self._world.disk.faults.begin(condition, seconds)
+        self._note(name, "disk", f"{seconds:.3f}", seconds)
+
+    async def _power_cut(self, random: Random) -> None:
+        world, disk = self._world, self._world.disk
+        moment = random.choice((NOW, WRITTEN, SYNCED))
+        if moment != NOW:
+            commit = disk.next_commit(moment)
+            limit = world.loop.pause(LONGEST_WAIT_FOR_COMMIT_SECONDS)
+            await asyncio.wait({commit, limit}, return_when=asyncio.FIRST_COMPLETED)
+            if not world.faulty and not commit.done():
+                commit.cancel()
+                return
+        self._note("power_cut", "disk", moment)
+        disk.cut_power(world.kill)
+
+    async def _open_stream(self, random: Random) -> Stream:
+        """One of the open streams, as soon as there is one."""
+        while not (streams := self._world.network.streams()):
+            await self._world.loop.pause(TICK_SECONDS)
+        return random.choice(streams)
+
+    async def _stream_break(self, random: Random) -> None:
+        stream = await self._open_stream(random)
+        self._note("stream_break", stream.client.name, str(stream.number))
+        self._world.network.break_stream(stream)
+
+    async def _stream_stall(self, random: Random) -> None:
+        stream = await self._open_stream(random)
+        self._note("stream_stall", stream.client.name, str(stream.number))
+        stream.stalled = True
 
 
 def _both(one: str, other: str) -> tuple[tuple[str, str], ...]:

@@ -26,12 +26,16 @@ class Judgement(msgspec.Struct, kw_only=True):
     steps: int = 0
     unknown: list[str] = []
     skipped: dict[str, int] = {}
+    # The first operation that fits nowhere, when it was answered (ms), and by which process it was asked.
     violation: str | None = None
+    violated_at: float = 0.0
+    violated_by: str = ""
 
 
 def judge(history: History) -> Judgement:
     """Judges a whole history within a bounded number of steps."""
     result = check(history, ProtocolModel(), budget_steps=BUDGET_STEPS + len(history.operations))
+    wrong = next((history.operations[each.first or 0] for each in result.violations), None)
     return Judgement(
         operations=len(history.operations) - sum(result.skipped.values()),
         components=len(result.components),
@@ -44,6 +48,8 @@ def judge(history: History) -> Judgement:
         ],
         skipped=result.skipped,
         violation=_violation(history, result),
+        violated_at=(wrong.returned_at or wrong.invoked_at) if wrong else 0.0,
+        violated_by=wrong.client.partition("#")[0] if wrong else "",
     )
 
 

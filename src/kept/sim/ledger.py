@@ -6,7 +6,7 @@ These oracles know nothing of the machine: they look at answers, as a user would
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kept.client.connection import Connection
 from kept.protocol import requests as r
@@ -20,18 +20,22 @@ from kept.protocol.responses import (
     Response,
 )
 from kept.protocol.storage import Dump
-from kept.sim.process import Process
-from kept.sim.trace import Trace
+from kept.sim.breakage import Broken
+from kept.sim.process import Process, current_owner
+from kept.sim.trace import BROKEN, Trace
+
+if TYPE_CHECKING:
+    from kept.sim.witness import Witness
 
 NONDETERMINISTIC: Final = "nondeterministic"
-
-
-class Broken(AssertionError):
-    """Something that must be true is not. `oracle` names what."""
-
-    def __init__(self, oracle: str, why: str) -> None:
-        super().__init__(f"{oracle}: {why}")
-        self.oracle = oracle
+_UNDER_LEASE: Final = (
+    r.TaskFulfill,
+    r.TaskSuspend,
+    r.TaskFence,
+    r.TaskRecordStep,
+    r.TaskRelease,
+    r.TaskNack,
+)
 
 
 class Verdict(NamedTuple):
@@ -48,6 +52,8 @@ class Ledger:
 
     def __init__(self, trace: Trace) -> None:
         self.broken: Broken | None = None
+        # Who else hears every question and answer.
+        self.witness: Witness | None = None
         # How often each (kind, status) was answered.
         self.answers: Counter[tuple[str, int]] = Counter()
         self.succeeded: Counter[str] = Counter()
@@ -90,6 +96,10 @@ class Ledger:
             self._acquired(data, request, asked)
         self._under_a_lease(asked, who, request)
 
+    def shown(self, record: PromiseRecord) -> None:
+        """A settled record that a page showed."""
+        self._promise(record, self._clock)
+
     def nacked(self, request: r.Request) -> None:
         """A worker gives up a workflow whose replay took another way: the programs here do not."""
         if isinstance(request, r.TaskNack) and request.reason == NONDETERMINISTIC:
@@ -125,8 +135,7 @@ class Ledger:
 
     def _under_a_lease(self, asked: int, who: Process, request: r.Request) -> None:
         """A request under an old version succeeded although a newer one was known before."""
-        held = (r.TaskFulfill, r.TaskSuspend, r.TaskFence, r.TaskRecordStep, r.TaskRelease)
-        if not isinstance(request, held):
+        if not isinstance(request, _UNDER_LEASE):
             return
         self.checked += 1
         for version, known in self._versions.get(request.id, ()):
@@ -136,7 +145,10 @@ class Ledger:
 
     def break_off(self, oracle: str, why: str) -> None:
         """Something is broken; the first is kept."""
-        self.broken = self.broken or Broken(oracle, why)
+        if self.broken is None:
+            self.broken = Broken(oracle, why)
+            owner = current_owner()
+            self._trace.note(BROKEN, owner.name if owner else "world", str(self.broken))
 
     def compare(self, dump: Dump) -> None:
         """Everything acknowledged is in the store."""
@@ -165,9 +177,12 @@ class ObservedConnection:
 
     async def send(self, request: r.Request, *, request_id: str | None = None) -> Response:
         self._ledger.nacked(request)
-        asked = self._ledger.asked()
+        asked, witness = self._ledger.asked(), self._ledger.witness
+        asked_at = witness.asked(request) if witness is not None else 0.0
         response = await self._inner.send(request, request_id=request_id)
         self._ledger.answered(asked, self._process, request, response)
+        if witness is not None:
+            witness.answered(self._process, request, response, asked_at)
         return response
 
     async def close(self) -> None:
@@ -181,13 +196,29 @@ class Boundary:
         self._ledger = ledger
         self._effects: dict[str, str] = {}
         self.tries: Counter[str] = Counter()
+        self.attempts: Counter[str] = Counter()
+        self._repaired: dict[str, None] = {}
 
     def apply(self, key: str, text: str) -> None:
         """An effect with an idempotency key; the same key must always mean the same."""
         self.tries[key] += 1
+        if self._ledger.witness is not None:
+            self._ledger.witness.effect(key)
         first = self._effects.setdefault(key, text)
         if first != text:
             self._ledger.break_off("effects are the same", f"{key}: first {first}, then {text}")
+
+    def attempt(self, key: str) -> int:
+        """Counts a try that may fail; how many there were, with this one."""
+        self.attempts[key] += 1
+        return self.attempts[key]
+
+    def repair(self, key: str) -> None:
+        """From now on, what failed under this key works."""
+        self._repaired[key] = None
+
+    def is_repaired(self, key: str) -> bool:
+        return key in self._repaired
 
     def applied(self, key: str) -> bool:
         return key in self._effects

@@ -11,6 +11,8 @@ from typing import Final
 
 import msgspec
 
+from kept.sim.bounds import draw_bounds
+
 # Each fault that may be in a mix: the rates (per exchange or per commit) or the mean seconds between
 # two of them, from mild to brutal.
 SHARES: Final = {
@@ -20,6 +22,10 @@ SHARES: Final = {
     "broken_after": (0.002, 0.02, 0.08),
     "duplicated": (0.01, 0.05, 0.2),
     "commit_fails": (0.002, 0.02, 0.1),
+    "commit_unclear": (0.005, 0.05),
+    "begin_fails": (0.005, 0.05),
+    "load_fails": (0.001, 0.01),
+    "save_fails": (0.001, 0.01),
     "scan_fails": (0.002, 0.02),
     "notice_lost": (0.05, 0.5),
 }
@@ -35,11 +41,24 @@ PERIODS: Final = {
     "stall": (40.0, 15.0),
     "clock_jump": (60.0, 20.0),
     "store_outage": (90.0, 40.0),
+    "disk_full": (90.0, 40.0),
+    "disk_busy": (90.0, 40.0),
+    "power_cut": (90.0, 40.0),
+    "receiver_crash": (40.0, 15.0),
+    "stream_break": (30.0, 8.0),
+    "stream_stall": (60.0, 20.0),
 }
+# Seconds that a message and either half of a commit may take, from fast to slow.
+DELAYS: Final = ((0.0005, 0.002), (0.001, 0.02), (0.01, 0.3))
+COMMITS: Final = ((0.0, 0.0), (0.001, 0.005), (0.005, 0.1))
 SHARE_OF_FAULTS: Final = 0.5
 # So many seeds have no fault at all: there, a step that runs twice is an error.
-SHARE_OF_CALM: Final = 0.08
+SHARE_OF_CALM: Final = 0.2
 SHARE_OF_EMBEDDED: Final = 0.25
+SHARE_OF_SQLITE: Final = 0.5
+# So many seeds have workers that keep few suspended workflows in memory, and replay often.
+SHARE_OF_SMALL_CACHES: Final = 0.4
+SMALL_CACHES: Final = (0, 1, 3)
 
 
 class Mix(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +67,10 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     servers: int
     workers: int
     clients: int
+    # Workers that are sent their work; every second one by HTTP push.
+    receivers: int
+    # Suspended workflows that a worker keeps in memory; None: as many as it likes.
+    cache: int | None
     delay: tuple[float, float]
     # The share of exchanges that take ten times as long and are overtaken by later ones.
     overtaken: float
@@ -57,16 +80,28 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     drift: float
     # Callbacks of one process in any order, beyond what asyncio promises.
     shuffled: bool
+    # "memory" or "sqlite": what the disk holds.
     store: str
     # Workers have an engine of their own on the disk, and reach no server.
     embedded: bool
     lease_seconds: float
     faults: dict[str, float]
+    # Constants of the system that are small here, by name.
+    bounds: dict[str, int] = {}
+
+    def replace(self, **changes: object) -> Mix:
+        """The mix with other fields."""
+        return msgspec.structs.replace(self, **changes)
 
     @property
     def calm(self) -> bool:
         """Whether nothing is meant to go wrong."""
         return not self.faults
+
+    @property
+    def prompt(self) -> bool:
+        """Whether, besides, messages and commits are fast: then nothing may come late."""
+        return self.calm and self.delay in DELAYS[:2] and self.commit_seconds in COMMITS[:2]
 
 
 def draw_mix(seed: int) -> Mix:
@@ -85,14 +120,17 @@ def draw_mix(seed: int) -> Mix:
         servers=servers,
         workers=random.choice((1, 2, 3)),
         clients=random.choice((1, 2, 3)),
-        delay=random.choice(((0.0005, 0.002), (0.001, 0.02), (0.01, 0.3))),
+        receivers=random.choice((1, 2, 2, 3)),
+        cache=random.choice(SMALL_CACHES) if random.random() < SHARE_OF_SMALL_CACHES else None,
+        delay=random.choice(DELAYS if faults else (*DELAYS, *DELAYS[:2])),
         overtaken=random.choice((0.0, 0.05, 0.2)) if faults else 0.0,
-        commit_seconds=random.choice(((0.0, 0.0), (0.001, 0.005), (0.005, 0.1))),
+        commit_seconds=random.choice(COMMITS if faults else (*COMMITS, *COMMITS[:2])),
         clock_spread_ms=random.choice((0, 50, 2_000)) if faults else 0,
         drift=random.choice((0.0, 0.001, 0.02)) if faults else 0.0,
         shuffled=False,
-        store="memory",
+        store="sqlite" if random.random() < SHARE_OF_SQLITE else "memory",
         embedded=embedded,
         lease_seconds=random.choice((3.0, 8.0, 15.0)),
         faults=faults,
+        bounds=draw_bounds(seed, calm=not faults),
     )

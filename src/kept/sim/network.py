@@ -7,21 +7,25 @@ server's process (ASGI). Each fate is drawn when a request is posted, so it depe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from random import Random
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from kept.client.exchange import Answer, AnswerLostError, NotSentError
-from kept.protocol.responses import INTERNAL
+from kept.sim.conversations import Conversation, Message, StreamConversation, scope_of
 from kept.sim.loop import SimulatedLoop
 from kept.sim.mix import Mix
 from kept.sim.process import Process
 from kept.sim.recording import Recording
-from kept.sim.trace import Trace
+from kept.sim.streams import Stream
+from kept.sim.strikes import Strikes
+from kept.sim.trace import FAULT, Trace
+from kept.transports.base import DeliveryFailedError
+from kept.transports.http import DELIVERY_TIMEOUT_SECONDS
 
-Message: TypeAlias = MutableMapping[str, Any]
 Application: TypeAlias = Callable[..., Any]
 
+SENT: Final = "sent"
 # How many times longer than others an overtaken message takes.
 OVERTAKEN_FACTOR: Final = 10.0
 # After this long a client learns that its connection was reset.
@@ -59,6 +63,14 @@ class Listener:
         self.process = process
         self.application = application
         self.flights: dict[int, Flight] = {}
+        self.streams: dict[int, Stream] = {}
+
+
+class Hook(NamedTuple):
+    """Where messages are pushed to: a process, and what answers a body there with a status."""
+
+    process: Process
+    answer: Callable[[bytes], int]
 
 
 class Network:
@@ -71,13 +83,16 @@ class Network:
         mix: Mix,
         trace: Trace,
         recording: Recording,
+        strikes: Strikes,
     ) -> None:
         self.loop = loop
         self._recording = recording
         self._random = random
         self._mix = mix
         self._trace = trace
+        self._strikes = strikes
         self._listeners: dict[str, Listener] = {}
+        self._hooks: dict[str, Hook] = {}
         self._cut: dict[tuple[str, str], None] = {}
         self._numbers = 0
         self.faulty = True
@@ -93,6 +108,16 @@ class Network:
         listener = self._listeners.get(process.name)
         if listener is not None and listener.process is process:
             del self._listeners[process.name]
+
+    def hook(self, process: Process, answer: Callable[[bytes], int]) -> None:
+        """Messages that are pushed to a process's machine are answered by `answer`, until it dies."""
+        hook = Hook(process, answer)
+        self._hooks[process.name] = hook
+        process.on_death.append(lambda: self._unhook(hook))
+
+    def _unhook(self, hook: Hook) -> None:
+        if self._hooks.get(hook.process.name) is hook:
+            del self._hooks[hook.process.name]
 
     def cut(self, first: str, second: str) -> None:
         """From now on nothing travels from one machine to the other; the way back is another link."""
@@ -117,6 +142,8 @@ class Network:
         flight = Flight(self._numbers, client, self.loop.create_future())
         fate = self._fate()
         self._note("post", client.name, f"{flight.number} {server}{path} {fate}", body)
+        if fate != SENT:
+            self._note(f"{FAULT}{fate}", client.name, f"message {flight.number} to {server}")
         delay = self._delay()
         if fate == "refused":
             self._later(delay, flight.fail, NotSentError("refused by the simulation"))
@@ -132,14 +159,15 @@ class Network:
 
     def _fate(self) -> str:
         if not self.faulty:
-            return "sent"
+            return SENT
         draw = self._random.random()
         for fate in ("refused", "lost", "broken_before", "broken_after", "duplicated"):
             draw -= self._mix.faults.get(fate, 0.0)
             if draw < 0:
-                self._trace.counts[f"fault {fate}"] += 1
+                if not self._strikes.allow(fate):
+                    return SENT
                 return fate
-        return "sent"
+        return SENT
 
     def _deliver(self, flight: Flight, server: str, path: str, body: bytes, fate: str) -> None:
         if (flight.client.name, server) in self._cut:
@@ -159,11 +187,11 @@ class Network:
     async def _serve(
         self, listener: Listener, flight: Flight, path: str, body: bytes, fate: str
     ) -> None:
-        conversation = _Conversation(body, self.loop.create_future())
+        conversation = Conversation(body, self.loop.create_future())
         flight.gone = conversation.gone
         if flight.future.done():
             flight.hang_up()
-        await listener.application(_scope(path, body), conversation.receive, conversation.send)
+        await listener.application(scope_of(path, body), conversation.receive, conversation.send)
         listener.flights.pop(flight.number, None)
         self._reply(flight, conversation.answer(), fate)
 
@@ -197,11 +225,120 @@ class Network:
         if (flight.client.name, server) not in self._cut:
             self._later(self._delay(), flight.hang_up)
 
+    # -- streams of events
+
+    def open_stream(self, client: Process, server: str, path: str) -> Stream:
+        """Asks a server for a stream."""
+        self._numbers += 1
+        stream = Stream(self._numbers, client, self.loop.create_future())
+        self._note("listen", client.name, f"{stream.number} {server}{path}")
+        self._later(self._delay(), self._let_in, stream, server, path)
+        return stream
+
+    def _let_in(self, stream: Stream, server: str, path: str) -> None:
+        listener = self._listeners.get(server)
+        if (stream.client.name, server) in self._cut:
+            stream.stalled = True
+        elif listener is None:
+            stream.end()
+        else:
+            stream.server = listener.process
+            stream.gone = self.loop.create_future()
+            if stream.ended or not stream.client.alive:
+                stream.hang_up()
+            listener.streams[stream.number] = stream
+            work = self._serve_stream(listener, stream, path)
+            listener.process.spawn(self.loop, work, f"stream-{stream.number}")
+
+    async def _serve_stream(self, listener: Listener, stream: Stream, path: str) -> None:
+        conversation = StreamConversation(stream, self._write)
+        await listener.application(
+            scope_of(path, b"", "GET"), conversation.receive, conversation.send
+        )
+        listener.streams.pop(stream.number, None)
+        self._later(max(stream.arrives_at - self.loop.time(), 0.0), stream.end)
+
+    def _write(self, stream: Stream, message: Message) -> None:
+        assert stream.server is not None
+        if (stream.server.name, stream.client.name) in self._cut:
+            # What comes after a gap is of no use either.
+            stream.stalled = True
+            return
+        # One after the other, whatever their delays.
+        at = max(stream.arrives_at, self.loop.time() + self._delay())
+        stream.arrives_at = at
+        delay = at - self.loop.time()
+        if message["type"] == "http.response.start":
+            self._later(delay, stream.opened, message["status"])
+        elif body := message.get("body", b""):
+            self._note("event", stream.client.name, f"{stream.number}", body)
+            self._later(delay, stream.arrive, body)
+
+    def close_stream(self, stream: Stream) -> None:
+        """The client gives it up: the server hears of it, unless the link is cut."""
+        stream.ended = True
+        server = stream.server.name if stream.server else ""
+        if not stream.stalled and (stream.client.name, server) not in self._cut:
+            self._later(self._delay(), stream.hang_up)
+
+    def streams(self) -> list[Stream]:
+        """Those that are open."""
+        listeners = self._listeners.values()
+        return [s for each in listeners for s in each.streams.values() if not s.stalled]
+
+    def end_stalled(self) -> None:
+        """Servers learn of streams that have stalled, as they do when the network is well again."""
+        for listener in self._listeners.values():
+            for stream in listener.streams.values():
+                if stream.stalled:
+                    stream.hang_up()
+
+    def break_stream(self, stream: Stream) -> None:
+        """Both ends learn that it is over; what is on its way is lost."""
+        stream.end()
+        stream.hang_up()
+
+    # -- messages that a server pushes
+
+    async def push(self, sender: Process, machine: str, body: bytes) -> int:
+        """Posts a message to a machine's hook; its status. Raises `DeliveryFailedError`."""
+        self._numbers += 1
+        number, answered = self._numbers, self.loop.create_future()
+        fate = self._fate()
+        self._note("push", sender.name, f"{number} {machine} {fate}", body)
+        if fate == "refused" or (hook := self._hooks.get(machine)) is None:
+            await self.loop.pause(self._delay())
+            raise DeliveryFailedError("refused by the simulation")
+        if fate not in ("lost", "broken_before"):
+            self._later(self._delay(), self._arrive_at_hook, sender, hook, body, answered, fate)
+        if fate == "duplicated":
+            later, again = self._delay() * OVERTAKEN_FACTOR, self.loop.create_future()
+            self._later(later, self._arrive_at_hook, sender, hook, body, again, fate)
+        try:
+            async with asyncio.timeout(DELIVERY_TIMEOUT_SECONDS):
+                return int(await answered)
+        except TimeoutError:
+            raise DeliveryFailedError("no answer in time") from None
+
+    def _arrive_at_hook(
+        self, sender: Process, hook: Hook, body: bytes, answered: asyncio.Future[int], fate: str
+    ) -> None:
+        name = hook.process.name
+        if (sender.name, name) in self._cut or not hook.process.alive:
+            return
+        status = hook.process.context.copy().run(hook.answer, body)
+        if fate != "broken_after" and (name, sender.name) not in self._cut:
+            self._later(self._delay(), _settle, answered, status)
+
     def _died(self, listener: Listener) -> None:
         name = listener.process.name
         self._recording.died(listener.process)
         if self._listeners.get(name) is listener:
             del self._listeners[name]
+        for stream in listener.streams.values():
+            if (name, stream.client.name) not in self._cut:
+                self._later(self._delay() + RESET_SECONDS, stream.end)
+        listener.streams.clear()
         for flight in listener.flights.values():
             if (name, flight.client.name) not in self._cut:
                 reset = AnswerLostError("the server is gone")
@@ -246,48 +383,6 @@ class SimulatedExchange:
         """Nothing is kept open."""
 
 
-class _Conversation:
-    """One request as the application sees it."""
-
-    def __init__(self, body: bytes, gone: asyncio.Future[None]) -> None:
-        self._body: bytes | None = body
-        self.gone = gone
-        self._status = INTERNAL
-        self._retry_after: float | None = None
-        self._pieces: list[bytes] = []
-        self._ended = False
-
-    async def receive(self) -> Message:
-        if self._body is not None:
-            body, self._body = self._body, None
-            return {"type": "http.request", "body": body, "more_body": False}
-        await asyncio.shield(self.gone)
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._status = message["status"]
-            for name, value in message["headers"]:
-                if name == b"retry-after":
-                    self._retry_after = float(value)
-            return
-        self._pieces.append(message.get("body", b""))
-        self._ended = not message.get("more_body", False)
-
-    def answer(self) -> Answer | None:
-        """The whole answer; None where the application gave none because the client left."""
-        if not self._ended:
-            return None
-        return Answer(self._status, b"".join(self._pieces), self._retry_after)
-
-
-def _scope(path: str, body: bytes) -> Message:
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    return {
-        "type": "http",
-        "method": "POST",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "headers": headers,
-    }
+def _settle(future: asyncio.Future[int], answer: int) -> None:
+    if not future.done():
+        future.set_result(answer)

@@ -9,7 +9,7 @@ it died has an unknown outcome, and it is known here, as nowhere else, when it w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -29,7 +29,6 @@ from kept.protocol.requests import Request
 from kept.sim.loop import SimulatedLoop
 from kept.sim.process import Process
 from kept.sim.runtime import EPOCH_MS, Clock
-from kept.stores.memory.store import MemoryStore
 
 TITLE: Final = "simulation"
 # What a client left behind is in the batch under way or in none, and a claim is handed back in the
@@ -41,16 +40,17 @@ class ServerClock:
     """Between which instants a server acts that acts now: no earlier than the latest commit, no
     later than any clock has ever shown (A3: `now` never goes back)."""
 
-    def __init__(self, store: MemoryStore, clocks: Iterable[Clock]) -> None:
-        self._store = store
+    def __init__(self, latest_commit: Callable[[], int], clocks: Iterable[Clock]) -> None:
+        self._latest_commit = latest_commit
         self._clocks = list(clocks)
         self._latest = 0
 
     def bounds(self) -> tuple[int, int]:
         """The instants (ms). Also to be asked right before a clock is set back."""
         shown = max(clock.now_ms() for clock in self._clocks)
-        self._latest = max(self._latest, shown, self._store.clock)
-        return self._store.clock, self._latest
+        committed = self._latest_commit()
+        self._latest = max(self._latest, shown, committed)
+        return committed, self._latest
 
 
 class _Arrival:

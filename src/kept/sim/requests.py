@@ -7,9 +7,11 @@ ask under versions that are stale. What a client believes, it learned from the a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from random import Random
 from typing import Final, NamedTuple
+
+from msgspec.structs import replace
 
 from kept.client.connection import Connection
 from kept.protocol import requests as r
@@ -19,20 +21,27 @@ from kept.protocol.responses import (
     AcquiredTask,
     ClaimResult,
     DeadLetterPage,
+    PromisePage,
     Response,
+    SchedulePage,
     TaskPage,
     TaskResult,
 )
 from kept.runtime import Runtime
+from kept.sim.drawn_tags import FUNCTIONS, add_tags
 
 # New ids come as time passes; requests name the latest of them.
 WINDOW_IDS: Final = 8
 SECONDS_PER_NEW_ID: Final = 2.0
-TARGETS: Final = ("poll://any@nobody", "queue://raw", "queue://raw")
-QUEUE: Final = "raw"
-LISTENER: Final = "poll://uni@nobody/listener"
+TARGETS: Final = ("poll://any@nobody", "queue://raw", "queue://raw", "queue://ordered")
+# On the first, some claims want some functions only.
+QUEUES: Final = ("raw", "ordered")
+MAX_PAGES: Final = 50
+# Of several, so that a settlement may have more to tell than one step does.
+LISTENERS: Final = tuple(f"poll://uni@nobody/listener-{number}" for number in range(4))
 SCHEDULES: Final = 3
-CRON: Final = "*/30 * * * * *"
+# A frequent one misses several instants in any outage.
+CRONS: Final = ("*/30 * * * * *", "* * * * *", "*/4 * * * * *")
 DEADLINE_MS: Final = (500, 5_000, 60_000)
 LEASE_MS: Final = (1_000, 5_000, 30_000)
 STATES: Final = (PromiseState.RESOLVED, PromiseState.REJECTED, PromiseState.REJECTED_CANCELED)
@@ -40,6 +49,11 @@ MAX_LEASES: Final = 16
 MAX_SEEN: Final = 64
 SHARE_OF_RARE: Final = 0.15
 SHARE_OF_KNOWN: Final = 0.8
+SHARE_OF_TAGGED: Final = 0.5
+SHARE_OF_FOLLOWED: Final = 0.3
+
+Paged = r.PromiseSearch | r.TaskSearch | r.ScheduleSearch | r.DeadList
+PAGED: Final = (r.PromiseSearch, r.TaskSearch, r.ScheduleSearch, r.DeadList)
 
 Builder = Callable[["RawClient"], r.Request]
 
@@ -52,21 +66,28 @@ class Held(NamedTuple):
 
 
 class RawClient:
-    """Draws requests and learns from the answers. `succeeded` says how often each kind has, anywhere."""
+    """Draws requests and learns from the answers. `succeeded` says how often each kind has, anywhere;
+    `kinds` which may be asked, None all."""
 
     def __init__(
         self,
         pid: str,
         connection: Connection,
         runtime: Runtime,
-        random: Random,
         succeeded: Mapping[str, int],
+        addresses: list[str],
+        broken: Callable[[str, str], None],
+        kinds: Collection[str] | None = None,
     ) -> None:
+        self._broken = broken
         self._succeeded = succeeded
+        self._kinds = [kind for kind in RAW_KINDS if kinds is None or kind in kinds]
+        self._addresses = addresses
+        self._targets = [*TARGETS, *addresses]
         self.pid = pid
         self._connection = connection
         self._runtime = runtime
-        self._random = random
+        self._random: Random
         self._known: deque[str] = deque(maxlen=WINDOW_IDS)
         self._leases: list[Held] = []
         self._seen: dict[str, int] = {}
@@ -75,16 +96,35 @@ class RawClient:
         self._schedules: list[str] = []
         self._number = 0
 
-    async def ask(self) -> None:
-        """One request, and what its answer teaches. Raises `ConnectionFailedError`."""
+    async def ask(self, random: Random) -> None:
+        """One request, drawn from `random`, and what its answer teaches; none if it is of a kind that
+        may not be asked. Raises `ConnectionFailedError`."""
+        self._random = random
         request = self._builder()(self)
+        if request.kind not in self._kinds:
+            return
         response = await self._connection.send(request)
         self._learn(request, response)
+        if isinstance(request, PAGED) and random.random() < SHARE_OF_FOLLOWED:
+            await self._follow(request, response)
+
+    async def _follow(self, request: Paged, response: Response) -> None:
+        """All further pages, in whatever the others do meanwhile: in order, and nothing twice."""
+        last = ""
+        for _ in range(MAX_PAGES):
+            for id in _ids_of(response):
+                if not isinstance(request, r.DeadList) and id.encode() <= last.encode():
+                    self._broken("pages are in order", f"{request}: {id} after {last}")
+                last = id
+            cursor = getattr(response.data, "cursor", None)
+            if cursor is None:
+                return
+            response = await self._connection.send(replace(request, cursor=cursor))
 
     def _builder(self) -> Builder:
         """Any kind by its weight, or the one that has succeeded least so far."""
         if self._random.random() < SHARE_OF_RARE:
-            kind = min(RAW_KINDS, key=lambda kind: self._succeeded[kind])
+            kind = min(self._kinds or RAW_KINDS, key=lambda kind: self._succeeded[kind])
             builder = _BUILDERS[RAW_KINDS.index(kind)]
         else:
             builder = self._random.choices(_BUILDERS, _WEIGHTS)[0]
@@ -108,9 +148,11 @@ class RawClient:
             self._leases.append(Held(each.task.id, each.task.version))
         del self._leases[:-MAX_LEASES]
         if isinstance(data, DeadLetterPage):
-            self._letters = [letter.id for letter in data.letters]
+            # Others' work is replayed by those whose it is.
+            self._letters = [x.id for x in data.letters if x.id.startswith("raw-")]
         if isinstance(data, TaskPage):
-            self._halted += [t.id for t in data.tasks if t.state is TaskState.HALTED]
+            halted = [t.id for t in data.tasks if t.state is TaskState.HALTED]
+            self._halted += [id for id in halted if id.startswith("raw-")]
             del self._halted[:-MAX_LEASES]
         if isinstance(data, TaskResult):
             self._seen[data.task.id] = data.task.version
@@ -164,15 +206,19 @@ class RawClient:
 
     def _value(self) -> Value:
         self._number += 1
-        return Value(data=f"{self.pid}-{self._number}")
+        headers = {"x-number": str(self._number)} if self._number % 3 == 0 else None
+        return Value(headers, f"{self.pid}-{self._number}")
 
     def _create(self, targeted: float = 0.6) -> r.PromiseCreate:
         tags: dict[str, str] = {}
         if self._random.random() < targeted:
-            tags[tag.TARGET] = self._random.choice(TARGETS)
+            tags[tag.TARGET] = self._random.choice(self._targets)
         elif self._random.random() < 0.8:
             tags[tag.EXTERNAL] = "true"
-        return r.PromiseCreate(self._window_id(), self._deadline(), self._value(), tags)
+        deadline = self._deadline()
+        if self._random.random() < SHARE_OF_TAGGED:
+            add_tags(self._random, tags, self._runtime.now_ms(), deadline)
+        return r.PromiseCreate(self._window_id(), deadline, self._value(), tags)
 
     def _settle(self, id: str) -> r.PromiseSettle:
         return r.PromiseSettle(id, self._random.choice(STATES), self._value())
@@ -192,13 +238,16 @@ class RawClient:
         return r.PromiseWait(self._id(), self._random.choice((0, 500, 5_000)))
 
     def promise_search(self) -> r.Request:
-        return r.PromiseSearch(limit=5)
+        state = self._random.choice((None, *PromiseState))
+        tags = self._random.choice((None, {tag.EXTERNAL: "true"}, {tag.FUNCTION: "f@1"}))
+        return r.PromiseSearch(state, tags, self._random.choice((5, 100)))
 
     def promise_children(self) -> r.Request:
         return r.PromiseChildren(self._id())
 
     def listener(self) -> r.Request:
-        return r.PromiseRegisterListener(self._id(), LISTENER)
+        address = self._random.choice((*LISTENERS, *self._addresses))
+        return r.PromiseRegisterListener(self._id(), address)
 
     def callback(self) -> r.Request:
         return r.PromiseRegisterCallback(self._id(), self._task_id())
@@ -213,12 +262,17 @@ class RawClient:
     def task_acquire(self) -> r.Request:
         id = self._task_id()
         ttl = self._random.choice(LEASE_MS)
-        return r.TaskAcquire(id, self._seen.get(id, 0), self.pid, ttl)
+        preload = self._random.choice((None, None, 0, 1))
+        return r.TaskAcquire(id, self._seen.get(id, 0), self.pid, ttl, preload)
 
     def task_claim(self) -> r.Request:
         wait = self._random.choice((0, 0, 2_000))
         limit = self._random.choice((1, 3))
-        return r.TaskClaim([QUEUE], self.pid, self._random.choice(LEASE_MS), limit, wait)
+        queues, functions = self._random.choice((QUEUES, QUEUES[:1], QUEUES[1:])), None
+        if queues == QUEUES[:1] and self._random.random() < 0.5:
+            functions = self._random.sample(FUNCTIONS, 2)
+        ttl, preload = self._random.choice(LEASE_MS), self._random.choice((None, 0, 2))
+        return r.TaskClaim(list(queues), self.pid, ttl, limit, wait, functions, preload)
 
     def task_release(self) -> r.Request:
         return r.TaskRelease(*self._lease())
@@ -254,8 +308,11 @@ class RawClient:
 
     def task_nack(self) -> r.Request:
         held = self._lease()
-        final = self._random.choice((None, "reject", "reject", "halt"))
-        return r.TaskNack(held.id, held.version, 500, self._value(), "raw", final)
+        final = self._random.choice((None, None, None, "reject", "reject", "halt"))
+        delay, reason = self._random.choice((None, 0, 500)), self._random.choice((None, "raw"))
+        error = self._random.choice((None, self._value()))
+        consume = self._random.random() < 0.8
+        return r.TaskNack(held.id, held.version, delay, error, reason, final, consume)
 
     def task_halt(self) -> r.Request:
         return r.TaskHalt(self._task_id())
@@ -264,10 +321,15 @@ class RawClient:
         return r.TaskContinue(self._halted.pop() if self._halted else self._id())
 
     def task_search(self) -> r.Request:
-        return r.TaskSearch(limit=5)
+        return r.TaskSearch(self._random.choice((None, *TaskState, TaskState.HALTED)), limit=5)
 
     def schedule_create(self) -> r.Request:
-        return r.ScheduleCreate(self._any_schedule(), CRON, "{{.id}}-{{.timestamp}}", 30_000)
+        id, tags = self._any_schedule(), {tag.EXTERNAL: "true"}
+        if self._random.random() < 0.5:
+            tags = {tag.TARGET: self._random.choice(self._targets), tag.PRIORITY: "3"}
+        cron = self._random.choice(CRONS)
+        name = "{{.id}}-{{.timestamp}}"
+        return r.ScheduleCreate(id, cron, name, 30_000, self._value(), tags)
 
     def schedule_get(self) -> r.Request:
         return r.ScheduleGet(self._schedule_id())
@@ -276,16 +338,29 @@ class RawClient:
         return r.ScheduleDelete(self._schedule_id())
 
     def schedule_search(self) -> r.Request:
-        return r.ScheduleSearch()
+        return r.ScheduleSearch(self._random.choice((None, {tag.EXTERNAL: "true"})), limit=1)
 
     def dead_list(self) -> r.Request:
-        return r.DeadList(limit=5)
+        queue = self._random.choice((None, None, *QUEUES))
+        reason = self._random.choice((None, None, "raw", "exhausted", "lease_expired"))
+        return r.DeadList(queue, None, reason, limit=5)
 
     def dead_get(self) -> r.Request:
         return r.DeadGet(self._random.choice(self._letters) if self._letters else self._id())
 
     def dead_replay(self) -> r.Request:
         return r.DeadReplay([self._letters.pop() if self._letters else self._id()])
+
+
+def _ids_of(response: Response) -> list[str]:
+    data = response.data
+    if isinstance(data, PromisePage):
+        return [record.id for record in data.promises]
+    if isinstance(data, TaskPage):
+        return [record.id for record in data.tasks]
+    if isinstance(data, SchedulePage):
+        return [record.id for record in data.schedules]
+    return [letter.id for letter in data.letters] if isinstance(data, DeadLetterPage) else []
 
 
 _ENDING: Final = (r.TaskFulfill, r.TaskSuspend, r.TaskRelease, r.TaskNack)

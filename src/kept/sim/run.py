@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,18 +14,28 @@ from typing import Final, NamedTuple
 import msgspec
 
 from kept.check.history import History
+from kept.check.incident import Breakage
+from kept.sim.bounds import bounded
+from kept.sim.breakage import Broken, breakage_of
 from kept.sim.faults import Faults
+from kept.sim.guards import GUARD_KINDS
 from kept.sim.judgement import Judgement, judge
-from kept.sim.ledger import Broken
 from kept.sim.loop import SimulatedLoop, SimulationStuckError
-from kept.sim.mix import Mix, draw_mix
+from kept.sim.mix import Mix
+from kept.sim.plan import Plan, draw_plan
 from kept.sim.process import Process
 from kept.sim.requests import RAW_KINDS
+from kept.sim.runtime import EPOCH_MS
+from kept.sim.scripts import playable
+from kept.sim.trace import BROKEN, FAULT, KEPT_EVENTS, Event
 from kept.sim.world import Complaints, World
 
 # From so many ticks on, every kind must have succeeded and every fault must have struck.
 GATED_TICKS: Final = 300
+# There are many of them, and a single client that crashes again and again plays few.
+GATED_TICKS_OF_SCRIPTS: Final = 900
 SHOWN_LINES: Final = 40
+EMPTY_PASS: Final = "no empty pass"
 # The oracle of whole histories.
 LINEARIZABLE: Final = "linearizable"
 
@@ -37,6 +48,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     mix: Mix
     digest: str
     broken: str | None
+    breakage: Breakage | None
     # The last lines of the trace, where something broke.
     lines: list[str]
     virtual_seconds: float
@@ -58,68 +70,82 @@ class Outcome(msgspec.Struct, kw_only=True):
 
 
 class Played(NamedTuple):
-    """What a run came to, and what was asked and answered in it."""
+    """What a run came to, and the world after its end: to be looked at."""
 
     outcome: Outcome
-    history: History
+    world: World
+
+    @property
+    def history(self) -> History:
+        """What was asked and answered."""
+        return self.world.recording.history()
 
 
 def run_seed(seed: int, ticks: int, mix: Mix | None = None) -> Outcome:
-    """What a seed comes to (see `play_seed`)."""
-    return play_seed(seed, ticks, mix).outcome
-
-
-def play_seed(seed: int, ticks: int, mix: Mix | None = None) -> Played:
     """Plays a seed for so many ticks (virtual seconds) with faults, then until all has settled."""
-    mix = mix or draw_mix(seed)
+    return play_plan(draw_plan(seed, ticks, mix)).outcome
+
+
+def play_plan(plan: Plan, kept_events: int | None = KEPT_EVENTS) -> Played:
+    """Plays a plan. Its world keeps so many events of its trace, None all."""
     kernel = Process("kernel")
-    loop = SimulatedLoop(Random(f"{seed}/order"), kernel, shuffled=mix.shuffled)
-    with _undisturbed():
-        world = World(seed, mix, loop)
+    loop = SimulatedLoop(Random(f"{plan.seed}/order"), kernel, shuffled=plan.mix.shuffled)
+    with _undisturbed(), bounded(plan.mix.bounds):
+        world = World(plan, loop, kept_events)
         complaints = Complaints(world.ledger.break_off)
         with _heard(complaints):
-            broken = _play(world, ticks)
+            error = _play(world)
             for machine in world.machines.values():
                 if machine.process is not None:
                     machine.process.kill()
             kernel.kill()
+            world.disk.close()
         loop.close()
-    history = world.recording.history()
-    judgement = judge(history)
-    if broken is None and judgement.violation is not None:
-        broken = f"Broken: {Broken(LINEARIZABLE, judgement.violation)}"
-    return Played(_outcome(world, ticks, broken, judgement), history)
+    judgement = judge(world.recording.history())
+    if error is None and judgement.violation is not None:
+        error = Broken(LINEARIZABLE, judgement.violation)
+        at = max(0.0, (judgement.violated_at - EPOCH_MS) / 1_000)
+        world.trace.broken = Event(at, BROKEN, judgement.violated_by, judgement.violation)
+    return Played(_outcome(world, error, judgement), world)
 
 
-def _play(world: World, ticks: int) -> str | None:
+def _play(world: World) -> Exception | None:
     try:
-        world.loop.run_until_complete(_acts(world, ticks))
+        world.loop.run_until_complete(_acts(world))
     except (AssertionError, SimulationStuckError) as error:
-        return f"{type(error).__name__}: {error}"
+        return error
     return None
 
 
-async def _acts(world: World, ticks: int) -> None:
-    faults = Faults(world, ticks)
+async def _acts(world: World) -> None:
+    faults = Faults(world)
     world.start_all()
     faults.start()
-    await world.run(ticks)
+    await world.run(world.plan.ticks)
     faults.stop()
     world.busy = False
     await world.settle()
     await world.stop_all()
-    _require_all(world, ticks)
+    _require_all(world)
 
 
-def _require_all(world: World, ticks: int) -> None:
-    """The gate against empty passes."""
-    if ticks < GATED_TICKS:
+def _require_all(world: World) -> None:
+    """The gate against empty passes. A plan from which something was taken away may be emptier."""
+    if world.plan.ticks < GATED_TICKS or not world.plan.whole:
         return
-    missing = [kind for kind in RAW_KINDS if not world.ledger.succeeded[kind]]
-    assert not missing, f"an empty pass: these kinds never succeeded: {', '.join(missing)}"
+    kinds = (*RAW_KINDS, *GUARD_KINDS)
+    missing = [kind for kind in kinds if not world.ledger.succeeded[kind]]
+    if missing:
+        raise Broken(EMPTY_PASS, f"these kinds never succeeded: {', '.join(missing)}")
     struck = world.trace.counts
-    idle = [fault for fault in world.mix.faults if not struck[f"fault {fault}"]]
-    assert not idle, f"an empty pass: these faults never struck: {', '.join(idle)}"
+    unplayed = [name for name in playable(world.mix) if not struck[f"script {name}"]]
+    if unplayed and world.plan.ticks >= GATED_TICKS_OF_SCRIPTS:
+        raise Broken(EMPTY_PASS, f"these scripts were never played: {', '.join(unplayed)}")
+    if not world.deliveries.executes or not world.deliveries.unblocks:
+        raise Broken(EMPTY_PASS, "no execute or no unblock was delivered")
+    idle = [fault for fault in world.mix.faults if not struck[f"{FAULT}{fault}"]]
+    if idle:
+        raise Broken(EMPTY_PASS, f"these faults never struck: {', '.join(idle)}")
 
 
 @contextmanager
@@ -131,6 +157,7 @@ def _undisturbed() -> Iterator[None]:
     enabled = gc.isenabled()
     gc.disable()
     gc.freeze()
+    hook, sys.unraisablehook = sys.unraisablehook, _unraisable
     try:
         with warnings.catch_warnings():
             # Of coroutines that a dead process had made and not begun.
@@ -139,8 +166,15 @@ def _undisturbed() -> Iterator[None]:
             gc.collect()
     finally:
         gc.unfreeze()
+        sys.unraisablehook = hook
         if enabled:
             gc.enable()
+
+
+def _unraisable(raised: sys.UnraisableHookArgs) -> None:
+    """Asyncio's groups await while a dead process's coroutines are closed, and are told off."""
+    if not isinstance(raised.exc_value, RuntimeError):
+        sys.__unraisablehook__(raised)
 
 
 @contextmanager
@@ -159,26 +193,32 @@ def _heard(complaints: Complaints) -> Iterator[None]:
         log.propagate = propagate
 
 
-def _outcome(world: World, ticks: int, broken: str | None, judgement: Judgement) -> Outcome:
+def _outcome(world: World, error: Exception | None, judgement: Judgement) -> Outcome:
+    breakage = None
+    if error is not None:
+        first = world.trace.broken
+        at, process = (first.at, first.who) if first else (world.loop.time(), "")
+        breakage = breakage_of(error, at, process, world.disk.broken)
     counts = world.trace.counts
     faults = {
-        name.removeprefix("fault "): count
+        name.removeprefix(FAULT): count
         for name, count in sorted(counts.items())
-        if name.startswith("fault ")
+        if name.startswith(FAULT)
     }
     answers = {
         f"{kind} {status}": count for (kind, status), count in sorted(world.ledger.answers.items())
     }
     return Outcome(
         seed=world.seed,
-        ticks=ticks,
+        ticks=world.plan.ticks,
         mix=world.mix,
         digest=world.trace.digest(),
-        broken=broken,
-        lines=list(world.trace.lines)[-SHOWN_LINES:] if broken else [],
+        broken=f"{type(error).__name__}: {error}" if error else None,
+        breakage=breakage,
+        lines=[str(event) for event in world.trace.events][-SHOWN_LINES:] if error else [],
         virtual_seconds=world.loop.time(),
         callbacks=world.loop.callbacks,
-        events=world.trace.events,
+        events=world.trace.counts.total(),
         commits=world.disk.commits,
         goals=len(world.goals),
         effects=len(world.boundary),

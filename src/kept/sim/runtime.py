@@ -68,3 +68,11 @@ class SimulatedRuntime:
     async def run_code(self, work: Callable[[], T]) -> T:
         await self._loop.pause(0)
         return work()
+
+
+class OnlookersRuntime(SimulatedRuntime):
+    """Of those who look on: what blocks does not even give way to others, so that everything that
+    is read is of one moment."""
+
+    async def run_blocking(self, work: Callable[[], T]) -> T:
+        return work()

@@ -1,34 +1,49 @@
-"""The trace of a run: every event, in order, as one hash and the last lines in words."""
+"""The trace of a run: every event, in order, as one hash, and the last ones, or all, in words."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
-KEPT_LINES: Final = 400
+KEPT_EVENTS: Final = 400
+FAULT: Final = "fault "
+BROKEN: Final = "broken"
+
+
+class Event(NamedTuple):
+    """Something that happened at virtual second `at`: its kind, whose it is, the rest in words."""
+
+    at: float
+    what: str
+    who: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.at:.6f} {self.what} {self.who} {self.text}"
 
 
 class Trace:
-    """What happened. `now` gives virtual seconds. The hash covers every line from the first."""
+    """What happened. `now` gives virtual seconds. The hash covers every event from the first; of the
+    events themselves the last `kept` are there, or all of them where that is None."""
 
-    def __init__(self, now: Callable[[], float], kept_lines: int = KEPT_LINES) -> None:
+    def __init__(self, now: Callable[[], float], kept: int | None = KEPT_EVENTS) -> None:
         self._now = now
         self._hash = hashlib.sha256()
-        self.lines: deque[str] = deque(maxlen=kept_lines)
+        self.events: deque[Event] = deque(maxlen=kept)
         self.counts: Counter[str] = Counter()
+        # The event that says that something broke: when and where it was noticed.
+        self.broken: Event | None = None
 
     def note(self, what: str, who: str, text: str = "", body: bytes = b"") -> None:
-        """One event: its kind, whose it is, the rest in words; `body` is hashed, and not shown."""
-        line = f"{self._now():.6f} {what} {who} {text}"
-        self._hash.update(b"%b%b\n" % (line.encode(), body))
-        self.lines.append(line)
+        """One event; `body` is hashed, and not shown."""
+        event = Event(self._now(), what, who, text)
+        self._hash.update(b"%b%b\n" % (str(event).encode(), body))
+        self.events.append(event)
         self.counts[what] += 1
-
-    @property
-    def events(self) -> int:
-        return self.counts.total()
+        if what == BROKEN and self.broken is None:
+            self.broken = event
 
     def digest(self) -> str:
         """The SHA-256 of everything so far, in hex."""

@@ -10,25 +10,34 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final
 
 from kept.check.liveness import enabled_steps
-from kept.check.monitor import Monitor
+from kept.check.scans import Scans
 from kept.client.exchange import AnswerLostError, NotSentError
+from kept.client.http import HttpConnection
 from kept.errors import KeptError
 from kept.protocol.storage import DEFAULT_TENANT
 from kept.sim import roles
+from kept.sim.audit import Audit, check_counts
+from kept.sim.breakage import LIVENESS, Broken
+from kept.sim.calm import check_calm
+from kept.sim.deliveries import Deliveries
 from kept.sim.disk import Disk
-from kept.sim.ledger import Boundary, Broken, Ledger
+from kept.sim.goals import Goals, check_letters
+from kept.sim.guards import GuardOracle, overdue_entry
+from kept.sim.inspector import InspectingMonitor, Inspector
+from kept.sim.ledger import Boundary, Ledger
 from kept.sim.loop import SimulatedLoop
-from kept.sim.mix import Mix
 from kept.sim.network import Network
+from kept.sim.plan import Plan
 from kept.sim.process import Process, current_owner
-from kept.sim.programs import Program
+from kept.sim.receivers import addresses_of
 from kept.sim.recording import Recording, ServerClock
-from kept.sim.runtime import EPOCH_MS, Clock, SimulatedRuntime
-from kept.sim.trace import Trace
-from kept.stores.memory.store import MemoryStore
+from kept.sim.runtime import EPOCH_MS, Clock, OnlookersRuntime, SimulatedRuntime
+from kept.sim.strikes import Strikes
+from kept.sim.trace import KEPT_EVENTS, Trace
+from kept.sim.witness import Witness
 
 # What one tick of the command line is.
 TICK_SECONDS: Final = 1.0
@@ -37,18 +46,14 @@ DOWN_SECONDS: Final = (0.2, 8.0)
 # A graceful stop takes no longer, and under faults it is cut short then.
 LONGEST_STOP_SECONDS: Final = 60.0
 TICKS_PER_COMPARISON: Final = 20
+# A run of so many ticks is as busy as clients can be.
+PACED_TICKS: Final = 200
+QUIET_CHECK_SECONDS: Final = 0.001
 # Once faults have stopped, everything pending settles within this, and a background step that is
 # enabled is taken within that.
 SETTLE_SECONDS: Final = 3_600
 OVERDUE_MS: Final = 60_000
 STEPS_PER_WHOLE_CHECK: Final = 5_000
-
-
-class Goal(NamedTuple):
-    """Started work that must come to one of its program's results."""
-
-    id: str
-    program: Program
 
 
 class Machine:
@@ -63,44 +68,60 @@ class Machine:
 
 
 class World:
-    """One seed's world. `play` runs it and raises what broke; afterwards it can be examined."""
+    """The world of a plan. `play` runs it and raises what broke; afterwards it can be examined.
+    `kept_events` is how much of its trace it keeps, None all."""
 
-    def __init__(self, seed: int, mix: Mix, loop: SimulatedLoop) -> None:
-        self.seed = seed
-        self.mix = mix
+    def __init__(
+        self, plan: Plan, loop: SimulatedLoop, kept_events: int | None = KEPT_EVENTS
+    ) -> None:
+        self.plan = plan
+        self.seed = plan.seed
+        self.mix = mix = plan.mix
         self.loop = loop
+        self.strikes = Strikes(plan.strikes)
+        # What clients did, by name.
+        self.actions: list[str] = []
         self.faulty = True
         self.busy = True
         self.restarting = True
-        self.trace = Trace(loop.time)
+        self.trace = Trace(loop.time, kept_events)
         self.ledger = Ledger(self.trace)
         self.boundary = Boundary(self.ledger)
-        self.monitor = Monitor(whole_every=STEPS_PER_WHOLE_CHECK)
-        self.goals: dict[str, Goal] = {}
-        # Those whose promise was not settled for good when somebody last asked.
-        self._open_goals: dict[str, Goal] = {}
+        self.guards = GuardOracle(self.ledger)
+        self.monitor = InspectingMonitor(whole_every=STEPS_PER_WHOLE_CHECK)
+        self.deliveries = Deliveries(mix, self.ledger, self.monitor.state)
+        self.goals = Goals(self.ledger, self.boundary, self.monitor.state)
         # What clients wait for now, and nobody may wait for ever.
         self._waiting: dict[Process, Counter[str]] = {}
         clock = Clock(loop)
-        keeper = SimulatedRuntime(loop, loop.kernel, clock, self.random("store"))
-        inner = MemoryStore(keeper)
+        onlooker = OnlookersRuntime(loop, loop.kernel, clock, self.random("store"))
         self.machines = self._machines()
         self.server_clock = ServerClock(
-            inner, [m.clock for m in self.machines.values() if m.role != "client"]
+            lambda: self.disk.medium.clock,
+            [m.clock for m in self.machines.values() if m.role != "client"],
         )
-        self.recording = Recording(loop, seed, self.server_clock)
-        self.network = Network(loop, self.random("network"), mix, self.trace, self.recording)
+        self.recording = Recording(loop, plan.seed, self.server_clock)
+        self.network = Network(
+            loop, self.random("network"), mix, self.trace, self.recording, self.strikes
+        )
         self.disk = Disk(
             loop,
             self.random("disk"),
             mix,
             self.trace,
-            inner,
+            onlooker,
             self.monitor,
             self.kill_next,
+            self.strikes,
             self.recording,
+            self.ledger.break_off,
         )
         self._births = self.random("births")
+        self._questions = self.random("questions")
+        self.inspector = Inspector(mix, self.ledger, self.milliseconds, self.reachable())
+        self.monitor.inspector = self.inspector
+        self.ledger.witness = Witness(mix, self.ledger, self.monitor.state, loop.time)
+        self.deliveries.on_unblock = self.inspector.unblocked
         loop.after_callback = self._after_callback
 
     def random(self, name: str) -> Random:
@@ -113,6 +134,7 @@ class World:
             "server": self.mix.servers,
             "worker": self.mix.workers,
             "client": self.mix.clients,
+            "receiver": self.mix.receivers,
         }
         random = self.random("clocks")
         for role, count in counts.items():
@@ -180,7 +202,7 @@ class World:
     async def stop_all(self) -> None:
         """Everybody stops in good order, workers first, and soon: there are no faults any more."""
         self.restarting = False
-        for role in ("worker", "server"):
+        for role in ("receiver", "worker", "server"):
             for process in self.alive(role):
                 process.told_to_stop.set()
             deadline = self.loop.time() + LONGEST_STOP_SECONDS
@@ -209,32 +231,28 @@ class World:
 
     # -- what clients do
 
-    def expect(self, id: str, program: Program) -> None:
-        """Work was started, and that was acknowledged."""
-        if id not in self.goals:
-            self.goals[id] = self._open_goals[id] = Goal(id, program)
+    @property
+    def pace(self) -> float:
+        """How many times longer than in a short run clients pause: a long one is not much busier in
+        sum, so that what it adds is time."""
+        return max(1.0, self.plan.horizon / PACED_TICKS)
+
+    def may_act(self, action: str) -> bool:
+        """Whether a client does what it has drawn, which is noted then."""
+        only = self.plan.actions
+        if only is not None and action not in only:
+            return False
+        self.actions.append(action)
+        return True
 
     def begin_waiting(self, process: Process, id: str) -> None:
         """Somebody in a process waits for an outcome."""
         self._waiting.setdefault(process, Counter())[id] += 1
 
-    def end_waiting(self, process: Process, id: str) -> None:
+    def end_waiting(self, process: Process, id: str, what: str = "outcome") -> None:
         """The outcome came."""
         self._waiting[process][id] -= 1
-        self.trace.counts["outcome"] += 1
-
-    def pending_goals(self) -> list[Goal]:
-        """Goals that have not been reached."""
-        promises = self.monitor.state().promises
-        pending = {
-            id: goal
-            for id, goal in self._open_goals.items()
-            if (promise := promises.get(id)) is None or promise.pending
-        }
-        # In the middle of a transaction a settlement may yet be undone.
-        if self.disk.quiet:
-            self._open_goals = pending
-        return list(pending.values())
+        self.trace.counts[what] += 1
 
     # -- looking on
 
@@ -255,9 +273,15 @@ class World:
         """Holds the store against the steps that were taken, and against what was acknowledged."""
         if not self.disk.quiet:
             return
-        dump = await self.disk.inner.dump(DEFAULT_TENANT)
+        store = await self.disk.medium.keeper()
+        dump = await store.dump(DEFAULT_TENANT)
         self.monitor.compare(dump)
         self.ledger.compare(dump)
+        self.guards.compare(dump)
+        clock = self.disk.medium.clock
+        await Scans(store, self.monitor.states, clock, self._questions).compare()
+        check_letters(self.ledger, dump)
+        check_counts(await store.counts(), dump)
 
     async def run(self, ticks: int) -> None:
         """So many ticks with faults."""
@@ -269,33 +293,64 @@ class World:
 
     async def settle(self) -> None:
         """Faults have stopped: everything pending settles, nobody waits, nothing stays enabled."""
-        deadline = self.loop.time() + SETTLE_SECONDS
+        seconds = self.plan.settle_seconds or SETTLE_SECONDS
+        deadline = self.loop.time() + seconds
         while unsettled := self._unsettled():
             if self.loop.time() > deadline:
-                raise Broken("liveness", f"{SETTLE_SECONDS} s after the last fault: {unsettled}")
+                raise Broken(LIVENESS, f"{seconds} s after the last fault: {unsettled}")
             await self.loop.pause(TICK_SECONDS)
             self.look()
         self.monitor.check_everything()
         await self.compare()
-        self.ledger_of_goals()
+        self.goals.check()
+        await self._audit()
+        if self.mix.calm:
+            check_calm(self)
         self.look()
 
     def _unsettled(self) -> str:
         """What is still pending, in words; nothing when all is well."""
         state = self.monitor.state()
-        for goal in self.pending_goals():
+        for goal in self.goals.pending():
             return f"{goal.id} is not settled; its task: {state.tasks.get(goal.id)}"
         for process, ids in self._waiting.items():
             for id, count in ids.items():
                 if count and process.alive:
                     return f"{process.name} waits for {id}"
-        overdue = enabled_steps(state, self.disk.inner.clock - OVERDUE_MS)
-        return f"{overdue[0].name} of {overdue[0].id} is overdue" if overdue else ""
+        if missing := self.deliveries.missing(self.reachable()):
+            return missing
+        overdue = enabled_steps(state, self.disk.medium.clock - OVERDUE_MS)
+        if overdue:
+            return f"{overdue[0].name} of {overdue[0].id} is overdue"
+        return overdue_entry(self)
 
-    def ledger_of_goals(self) -> None:
-        """Each goal's promise holds a result that is right, and its effects have happened."""
-        for goal in self.goals.values():
-            roles.check_goal(self, goal)
+    async def _quiet(self) -> None:
+        """Returns when nobody is in the middle of a transaction."""
+        while not self.disk.quiet:
+            await self.loop.pause(QUIET_CHECK_SECONDS)
+
+    async def _audit(self) -> None:
+        """Somebody walks all pages, while nothing else happens but time."""
+        runtime = SimulatedRuntime(
+            self.loop, self.loop.kernel, Clock(self.loop), self.random("audit")
+        )
+        servers = [m.name for m in self.machines.values() if m.role == "server"]
+        exchange = self.network.exchange(self.loop.kernel, servers)
+        connection = HttpConnection(roles.URL, runtime, exchange=exchange)
+        audit = Audit(connection, self.monitor.state, lambda: self.disk.medium.clock, self._quiet)
+        await audit.run()
+        await connection.close()
+        self.ledger.checked += audit.rows
+
+    def reachable(self) -> frozenset[str]:
+        """The addresses at which receivers are."""
+        machines = [m.name for m in self.machines.values() if m.role == "receiver"]
+        found = [addresses_of(name, int(name.rpartition("-")[2])) for name in machines]
+        return frozenset().union(*found)
+
+    def milliseconds(self) -> float:
+        """Virtual time."""
+        return self.loop.time() * 1_000
 
     @property
     def virtual_ms(self) -> int:

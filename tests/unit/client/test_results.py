@@ -13,8 +13,8 @@ from kept.client.results import (
 )
 from kept.protocol import responses as a
 from kept.protocol.codec import encode_response
+from kept.protocol.kinds import REQUEST_BY_KIND
 from kept.protocol.records import PromiseRecord, PromiseState, TaskRecord, TaskState, Value
-from kept.protocol.requests import REQUEST_BY_KIND
 from kept.protocol.responses import Response
 
 PROMISE = PromiseRecord(

@@ -13,6 +13,7 @@ from kept.machine.reads import plan
 from kept.machine.step import MachineConfig
 from kept.machine.working_set import WorkingSet
 from kept.protocol import requests as r
+from kept.protocol.entries import Entry, EntryKey
 from kept.protocol.limits import NEVER_MS
 from kept.protocol.records import (
     EMPTY,
@@ -117,9 +118,7 @@ class World:
         yield from (b.FireSchedule(m.id) for m in tables.instants.first(500, now))
         yield from (b.RetryTask(m.id) for m in tables.retries.first(500, now))
         yield from (b.ReadyTask(m.id) for m in tables.delayed.first(500, now))
-        for entry in list(tables.entries.values()):
-            if entry.due_at is not None and entry.due_at <= now:
-                yield b.LookAtEntry(entry.key)
+        yield from (b.LookAtEntry(m.key) for m in tables.due_entries.first(500, now))
 
     # -- looking at what is stored ---------------------------------------------------------------
 
@@ -136,6 +135,9 @@ class World:
 
     def task(self, id: str) -> Task:
         return self._tables.tasks[id]
+
+    def entry(self, key: EntryKey) -> Entry | None:
+        return self._tables.entries.get(key)
 
     def letter(self, id: str) -> DeadLetter:
         return self._tables.dead_letters[id]

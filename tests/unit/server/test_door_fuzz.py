@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from kept.errors import UnauthenticatedError
-from kept.protocol.requests import REQUEST_BY_KIND
+from kept.protocol.kinds import REQUEST_BY_KIND
 from kept.server.auth import AuthOptions, open_authenticator
 from kept.server.limits import Limits
 from tests.unit.server.support import (

@@ -16,8 +16,10 @@ from kept.contract.store_samples import NOW, births, fresh_batch, promise, read,
 from kept.errors import StoreBusyError, StoreError, StoreFailedError
 from kept.protocol.records import Value
 from kept.protocol.storage import Notice, Reads
+from kept.runtime import SystemRuntime
 from kept.stores.sqlite import SqliteStore, turns
 from kept.stores.sqlite import connection as connections
+from kept.stores.sqlite.surroundings import REAL
 from kept.stores.sqlite.transaction import SqliteTransaction
 from tests.unit.stores.support import sqlite_store
 
@@ -198,6 +200,58 @@ async def test_old_batch_ids_are_removed(tmp_path: Path, monkeypatch: pytest.Mon
         ).fetchone()
         assert old == 0
         assert all([await store.committed(id) for id in ids])
+
+
+@pytest.mark.parametrize("statement", ["PRAGMA data_version", "SELECT clock"])
+async def test_an_error_right_after_the_begin(tmp_path: Path, statement: str) -> None:
+    """A transaction that begins and fails before it is handed out holds nothing: the next one, here
+    and elsewhere, begins as if it had not been."""
+    failing = 0
+
+    class Connection(sqlite3.Connection):
+        def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
+            nonlocal failing
+            if failing and sql.startswith(statement):
+                failing -= 1
+                raise sqlite3.OperationalError("disk I/O error")
+            return super().execute(sql, parameters)  # type: ignore[arg-type]
+
+    path = tmp_path / "kept.db"
+    real = REAL._replace(connect=lambda path: connections.open_file(path, Connection))
+    store = SqliteStore(str(path), SystemRuntime(), real)
+    await store.open()
+    try:
+        failing = 1
+        with pytest.raises(StoreFailedError, match="disk I/O error"):
+            await write(store, births(promise("never")))
+        async with sqlite_store(path) as other:
+            await write(other, births(promise("p")))
+        await _goes_on(store, {"p"})
+    finally:
+        await store.close()
+
+
+async def test_no_connection_for_a_search(tmp_path: Path) -> None:
+    """Where the connection for searches cannot be opened, that is the store's error, and the next
+    search tries again."""
+    connected = 0
+
+    def connect(path: str) -> sqlite3.Connection:
+        nonlocal connected
+        connected += 1
+        # The first two are opened with the store.
+        if connected == 3:
+            raise sqlite3.OperationalError("unable to open database file")
+        return connections.open_file(path)
+
+    store = SqliteStore(str(tmp_path / "kept.db"), SystemRuntime(), REAL._replace(connect=connect))
+    await store.open()
+    try:
+        with pytest.raises(StoreFailedError, match="unable to open"):
+            await store.scan_promises("default", None, 1, {})
+        assert await store.scan_promises("default", None, 1, {}) == []
+    finally:
+        await store.close()
 
 
 async def test_an_error_after_an_error(tmp_path: Path) -> None:

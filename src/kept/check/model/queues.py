@@ -92,9 +92,7 @@ def expire_lease(state: State, id: str, now: int) -> None:
         return
     make_pending(task, now)
     if is_pulled(tags):
-        span = backoff(tags, task["failures"])
-        is_known = span.least == span.most
-        task["retryAt"] = (now if is_known else expired_at) + span.least
+        task["retryAt"] = expired_at + backoff(tags, task["failures"]).least
 
 
 def task_claim(state: State, data: JsonObject, now: int) -> JsonObject:

@@ -18,6 +18,9 @@ SETTABLE: Final = ("resolved", "rejected", "rejected_canceled")
 PROMISE_STATES: Final = ("pending", *SETTABLE, "rejected_timedout")
 TASK_STATES: Final = ("pending", "acquired", "suspended", "halted", "fulfilled")
 
+_BACKOFF: Final = re.compile(
+    r"fixed:[0-9]{1,16}|(linear|exponential|full_jitter|equal_jitter):[0-9]{1,16}:[0-9]{1,16}"
+)
 _ADDRESS: Final = re.compile(
     r"https?://[^\s/]\S*|poll://uni@[^/\s]+/\S+|poll://any@[^/\s]+(/\S+)?", re.ASCII
 )
@@ -81,6 +84,19 @@ def check_tags(tags: Any, field: str) -> None:
     demand(size <= MAX_TAGS_BYTES, f"{field}: too large")
     if "resonate:target" in tags:
         demand(is_target(tags["resonate:target"]), f"{field}: invalid target address")
+    _check_job_tags(tags, field)
+
+
+def _check_job_tags(tags: dict[str, str], field: str) -> None:
+    """The reserved tags of a job (B2)."""
+    for name, least, most in (("kept:priority", 0, 9), ("kept:attempts", 1, 1_000)):
+        if name in tags:
+            is_number = re.fullmatch("[0-9]{1,16}", tags[name]) is not None
+            demand(is_number and least <= int(tags[name]) <= most, f"{field}: {name}")
+    if "kept:exhausted" in tags:
+        demand(tags["kept:exhausted"] in ("reject", "halt"), f"{field}: kept:exhausted")
+    if "kept:backoff" in tags:
+        demand(_BACKOFF.fullmatch(tags["kept:backoff"]) is not None, f"{field}: kept:backoff")
 
 
 def check_promise_create(data: JsonObject) -> None:

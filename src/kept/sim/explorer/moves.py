@@ -158,6 +158,7 @@ class Moves:
                     | b.DeliveredMessage
                     | b.FailedMessage
                     | b.LookAtEntry
+                    | b.LeaveLine
                     | b.BulkPart,
                 )
                 move = self.attempt = Move(_STEP_NAMES[type(step)], step.id)

@@ -13,6 +13,7 @@ _SENTENCES: Final[dict[str, str]] = {
     "listen": "the client listens to {id}",
     "halt": "an operator halts {id}",
     "continue": "an operator lets {id} go on",
+    "limit": "an operator limits the queue",
     "timeout": "the deadline of {id} is stored",
     "expire": "the lease on {id} expires",
     "dispatch": "the engine offers {id} to its target",

@@ -23,8 +23,10 @@ from kept.check.properties import (
 from kept.check.state import Delta, State
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
-from kept.protocol.records import PromiseRecord, Task, TaskState
+from kept.protocol.limits import NEVER_MS
+from kept.protocol.records import PromiseRecord, PromiseState, Task, TaskState
 from kept.protocol.responses import (
+    OK,
     AcquiredTask,
     ClaimResult,
     FenceResult,
@@ -32,7 +34,7 @@ from kept.protocol.responses import (
     PromiseResult,
     Response,
 )
-from kept.protocol.storage import Changes
+from kept.protocol.storage import Changes, Edge
 from kept.sim.explorer.programs import NOW_MS
 
 FENCED: Final = "a stale holder changes nothing"
@@ -42,6 +44,8 @@ ONE_HOLDER: Final = "one holder per task and version"
 SAME_ANSWER: Final = "a request that took effect is answered again under its id"
 ATTEMPTS: Final = "a job has no more attempts than it may"
 GIVEN: Final = "a lease that is answered is held, and brings all children"
+AWAITED: Final = "who is told that it is suspended waits for all that it named"
+COUNTED: Final = "an expired lease is a failure, and the last one ends the work"
 DRAINED: Final = "who waits for a settlement is told of it in its commit"
 NOT_EARLY: Final = "a background step that is not due does nothing"
 SOUND: Final = "the machine does not fail"
@@ -55,6 +59,8 @@ RULES: Final = (
     SAME_ANSWER,
     ATTEMPTS,
     GIVEN,
+    AWAITED,
+    COUNTED,
     DRAINED,
     NOT_EARLY,
     SOUND,
@@ -109,6 +115,8 @@ class Watch:
         for id, task in delta.tasks.items():
             if task is not None and is_extended(task, state.tasks[id]):
                 self.extended.append(id)
+            if task is not None and name == "lease.expire":
+                _check_failure(task, state)
         step_scope = StepScope(now, name, state, delta, internal=internal)
         _evaluate(_ON_INTERNAL_STEP if internal else _ON_STEP, step_scope, self._reached)
         check_state(state, self._reached)
@@ -121,6 +129,18 @@ class Watch:
         """All steps since `mark` did not happen."""
         while len(self._deltas) > mark:
             self._state.undo(self._deltas.pop())
+
+
+def _check_failure(before: Task, state: State) -> None:
+    """Raises `Broken` where the end of a lease is not counted, or ends the work too early."""
+    after, promise = state.tasks[before.id], state.promises[before.id]
+    if promise.state is PromiseState.REJECTED_TIMEDOUT or promise.settled_at == promise.timeout_at:
+        return
+    if after.failures != before.failures + 1:
+        raise Broken(COUNTED, f"{before.id} had {before.failures} failures, has {after.failures}")
+    is_over = after.state is not TaskState.PENDING
+    if is_over and after.failures < int(promise.tags.get(tag.ATTEMPTS, NEVER_MS)):
+        raise Broken(COUNTED, f"{before.id} is given up after {after.failures} failures")
 
 
 def is_extended(before: Task, after: Task) -> bool:
@@ -148,6 +168,12 @@ def check_request(
         held = {ref.id for ref in request.tasks if _holds(before, ref.id, ref.version, request.pid)}
         if not held.issuperset(watch.extended):
             raise Broken(FENCED, f"{request.pid}, who does not hold it, extended a lease")
+    if isinstance(request, r.TaskClaim):
+        _check_claim(before, request, request_id, response)
+    if isinstance(request, r.TaskAcquire) and response.ok:
+        acquired = before.tasks[request.id]
+        if acquired.version != request.version and acquired.last_request != request_id:
+            raise Broken(FENCED, f"{request.pid} acquires {acquired.id} at a version that is over")
     if not isinstance(request, _UNDER_LEASE):
         return
     task = before.tasks.get(request.id)
@@ -156,6 +182,16 @@ def check_request(
             raise Broken(SAME_ANSWER, f"{request.kind} of {request.id}: {response.status}")
     elif watch.changed and response.ok and not _holds(before, request.id, request.version):
         raise Broken(FENCED, f"{request.kind} took effect without a lease on {request.id}")
+
+
+def _check_claim(before: State, request: r.TaskClaim, request_id: str, response: Response) -> None:
+    """A claim that took effect is answered with what it took, as long as that is held."""
+    given = {lease.task.id for lease in _leases(response.data)}
+    for task in before.tasks.values():
+        if task.last_request != request_id or task.id in given:
+            continue
+        if _holds(before, task.id, task.version, request.pid):
+            raise Broken(SAME_ANSWER, f"the claim that took {task.id} is not answered with it")
 
 
 def _holds(state: State, id: str, version: int, pid: str | None = None) -> bool:
@@ -177,6 +213,8 @@ def check_answer(state: State, request: r.Request, response: Response) -> None:
         stored = state.promises.get(shown.id)
         if stored is None or stored.record() != shown:
             raise Broken(TRUE_ANSWERS, f"shown {shown}, stored {stored}")
+    if isinstance(request, r.TaskSuspend) and response.status == OK:
+        _check_awaited(state, request)
     for lease in _leases(response.data):
         task = state.tasks.get(lease.task.id)
         # A child whose deadline the preload found past wakes its awaiter in a step after this one.
@@ -189,6 +227,15 @@ def check_answer(state: State, request: r.Request, response: Response) -> None:
         children = {id for id, promise in state.promises.items() if promise.parent == task.id}
         if {child.id for child in lease.preload} != children:
             raise Broken(GIVEN, f"the children of {task.id} are {sorted(children)}")
+
+
+def _check_awaited(state: State, request: r.TaskSuspend) -> None:
+    if state.tasks[request.id].state is not TaskState.SUSPENDED:
+        return
+    for action in request.actions:
+        edge = Edge(action.data.awaited, request.id)
+        if edge not in state.callbacks:
+            raise Broken(AWAITED, f"{request.id} has no callback on {edge.of}")
 
 
 def check_commit(state: State) -> None:

@@ -276,3 +276,14 @@ WORLDS: Final = (
 )
 
 BY_NAME: Final = {world.name: world for world in WORLDS}
+
+# The smallest worlds, explored to their ends in no time: one promise, and one or two workers.
+ONE: Final = World(
+    "one",
+    "a promise and a worker",
+    (Create(pushed("root")),),
+    {"root": (Fulfil(),)},
+    workers=1,
+    hangs=0,
+)
+TWO: Final = ONE._replace(name="two", about="a promise and two workers", workers=2)

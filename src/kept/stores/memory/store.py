@@ -12,7 +12,15 @@ from typing import Any, Final
 
 from kept.errors import StoreFailedError
 from kept.protocol.entries import Entry, EntryKind
-from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task, TaskState
+from kept.protocol.records import (
+    DeadLetter,
+    Delivery,
+    OutboxEntry,
+    Promise,
+    ScheduleRecord,
+    Task,
+    TaskState,
+)
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import (
     Changes,
@@ -50,7 +58,7 @@ class MemoryStore:
         self.tables: dict[str, Tables] = {}
         self.clock = 0
         self._runtime = runtime
-        self._batches: dict[str, int] = {}
+        self.batches: dict[str, int] = {}
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
@@ -69,7 +77,7 @@ class MemoryStore:
                 transaction.end()
 
     async def committed(self, batch_id: str) -> bool:
-        return batch_id in self._batches
+        return batch_id in self.batches
 
     async def ping(self) -> None:
         """Always there."""
@@ -78,10 +86,10 @@ class MemoryStore:
         """Notes a commit, and forgets those of more than an hour ago."""
         self.clock = max(self.clock, now)
         wall = self._runtime.now_ms()
-        if len(self._batches) % COMMITS_PER_PRUNING == COMMITS_PER_PRUNING - 1:
+        if len(self.batches) % COMMITS_PER_PRUNING == COMMITS_PER_PRUNING - 1:
             old = wall - BATCHES_KEPT_MS
-            self._batches = {id: at for id, at in self._batches.items() if at >= old}
-        self._batches[batch_id] = wall
+            self.batches = {id: at for id, at in self.batches.items() if at >= old}
+        self.batches[batch_id] = wall
 
     # -- scans -----------------------------------------------------------------------------------
 
@@ -198,7 +206,9 @@ class MemoryStore:
         counts = Counter(dict.fromkeys(_COUNTED, 0))
         for tables in self.tables.values():
             counts["promises"] += len(tables.promises)
-            states = Counter(task.state for task in tables.tasks.values())
+            # A timer's task waits for nobody.
+            tasks = (t for t in tables.tasks.values() if t.delivery is not Delivery.NEVER)
+            states = Counter(task.state for task in tasks)
             counts["tasks_acquired"] += states[TaskState.ACQUIRED]
             counts["tasks_pending"] += states[TaskState.PENDING]
             counts["schedules"] += len(tables.schedules)

@@ -37,16 +37,22 @@ NETWORK_FILE_SYSTEMS: Final = frozenset(
 )
 
 
-def connect(path: str, *settings: str, cache_kib: int = READER_CACHE_KIB) -> sqlite3.Connection:
-    """A connection that never waits by itself, because a wait would stop the loop; `settings` are
-    PRAGMAs for it."""
-    connection = sqlite3.connect(
+def open_file(path: str, kind: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
+    """A connection that never waits by itself, because a wait would stop the loop."""
+    return sqlite3.connect(
         path,
         timeout=0,
         isolation_level=None,
         check_same_thread=False,
         cached_statements=CACHED_STATEMENTS,
+        factory=kind,
     )
+
+
+def _set(
+    connection: sqlite3.Connection, *settings: str, cache_kib: int = READER_CACHE_KIB
+) -> sqlite3.Connection:
+    """Runs PRAGMAs on a new connection."""
     try:
         for setting in (f"cache_size = -{cache_kib}", "temp_store = MEMORY", *settings):
             connection.execute(f"PRAGMA {setting}")
@@ -57,15 +63,15 @@ def connect(path: str, *settings: str, cache_kib: int = READER_CACHE_KIB) -> sql
     return connection
 
 
-def connect_reader(path: str) -> sqlite3.Connection:
-    """A connection that cannot write."""
-    return connect(path, "query_only = ON", f"busy_timeout = {READER_WAIT_MS}")
+def as_reader(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """Sets a new connection so that it cannot write."""
+    return _set(connection, "query_only = ON", f"busy_timeout = {READER_WAIT_MS}")
 
 
-def connect_writer(path: str) -> sqlite3.Connection:
-    """The connection that writes: each commit is on the disk before it returns."""
-    return connect(
-        path,
+def as_writer(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """Sets a new connection so that each commit is on the disk before it returns."""
+    return _set(
+        connection,
         "synchronous = FULL",
         "foreign_keys = OFF",
         f"wal_autocheckpoint = {CHECKPOINT_PAGES}",

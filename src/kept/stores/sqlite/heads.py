@@ -12,6 +12,9 @@ import msgspec
 
 from kept.protocol.storage import Head, LaneWindow, Slots
 
+# So many functions are looked for one by one, whether they have tasks or not.
+FEW_FUNCTIONS: Final = 4
+
 _IS_READY: Final = "state = 'pending' AND delivery = 'pull' AND ready = 1"
 _IS_DELAYED: Final = "state = 'pending' AND delivery = 'pull' AND ready = 0"
 # Every function that has ready tasks in the queue, found in steps: one seek each.
@@ -20,7 +23,7 @@ _READY_FUNCTIONS: Final = (
     f"SELECT min(function) FROM tasks WHERE tenant = ?1 AND queue = ?2 AND {_IS_READY} "
     f"AND function > '' UNION ALL SELECT (SELECT min(function) FROM tasks WHERE tenant = ?1 "
     f"AND queue = ?2 AND {_IS_READY} AND function > name) FROM names WHERE name IS NOT NULL) "
-    "SELECT name FROM names WHERE name IS NOT NULL"
+    "SELECT name FROM names WHERE name IS NOT NULL LIMIT ?3"
 )
 _OF_FUNCTION: Final = f"tenant = ?1 AND queue = ?2 AND function IS ?3 AND {_IS_READY}"
 _ENDS: Final = (
@@ -106,10 +109,19 @@ class Fronts:
         return count
 
     def _functions(self, head: Head) -> list[str | None]:
-        if head.functions is not None:
-            return list(dict.fromkeys(head.functions))
-        rows = self._connection.execute(_READY_FUNCTIONS, (self._tenant, head.queue))
-        return [None, "", *(name for (name,) in rows)]
+        """The functions to look for: those that are wanted, or, where these are many, those of them
+        that have ready tasks. A worker knows a hundred functions, and few of them wait."""
+        key = (self._tenant, head.queue)
+        if head.functions is None:
+            rows = self._connection.execute(_READY_FUNCTIONS, (*key, -1))
+            return [None, "", *(name for (name,) in rows)]
+        wanted = dict.fromkeys(head.functions)
+        if len(wanted) > FEW_FUNCTIONS:
+            rows = self._connection.execute(_READY_FUNCTIONS, (*key, len(wanted)))
+            ready = [name for (name,) in rows]
+            if len(ready) < len(wanted):
+                return [name for name in ("", *ready) if name in wanted]
+        return list(wanted)
 
     def _ends(self, head: Head, function: str | None) -> set[str]:
         """The first and the last lane that has ready tasks of a function."""

@@ -2,7 +2,7 @@
 
 Each open store has a datagram socket in a directory beside the database; whoever commits sends a
 notice to all the others. Nothing depends on it: what gets lost is found by the store's slow check.
-This is the only place of the stores that touches sockets, so a simulation leaves it out.
+This is the only place of the stores that touches sockets, so a simulation has its own instead.
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ def merged(notices: list[Notice]) -> Notice:
     first, *rest = notices
     for notice in rest:
         first.queues |= notice.queues
+        first.freed |= notice.freed
         first.settled |= notice.settled
+        first.turns |= notice.turns
         if notice.due_at is not None:
             first.due_at = min(notice.due_at, first.due_at or notice.due_at)
         first.messages |= notice.messages

@@ -94,6 +94,8 @@ _NEXT_MESSAGE: Final = (
 
 _OF_QUEUE: Final = "FROM tasks x WHERE x.tenant = :tenant AND x.queue = :queue"
 _IS_READY: Final = "x.state = 'pending' AND x.delivery = 'pull' AND x.ready = 1"
+# As the index says it: the planner compares conditions, not meanings.
+_IS_PARKED: Final = "x.state IN ('suspended', 'halted') AND x.queue IS NOT NULL"
 # What is due and not marked as ready yet counts as due. The oldest is the first by rank, because
 # that can be told by the index alone.
 _QUEUE_COUNTS: Final = (
@@ -101,8 +103,8 @@ _QUEUE_COUNTS: Final = (
     f"(SELECT count(*) {_OF_QUEUE} AND {_IS_DELAYED} AND x.retry_at <= :now), "
     f"(SELECT count(*) {_OF_QUEUE} AND {_IS_DELAYED} AND x.retry_at > :now), "
     f"(SELECT count(*) {_OF_QUEUE} AND x.state = 'acquired' AND x.queue IS NOT NULL), "
-    f"(SELECT count(*) {_OF_QUEUE} AND x.state = 'suspended' AND x.queue IS NOT NULL), "
-    f"(SELECT count(*) {_OF_QUEUE} AND x.state = 'halted' AND x.queue IS NOT NULL), "
+    f"(SELECT count(*) {_OF_QUEUE} AND {_IS_PARKED} AND x.state = 'suspended'), "
+    f"(SELECT count(*) {_OF_QUEUE} AND {_IS_PARKED} AND x.state = 'halted'), "
     "(SELECT count(*) FROM dead_letters WHERE tenant = :tenant AND queue = :queue), "
     "(SELECT min(at) FROM (SELECT retry_at AS at FROM tasks WHERE seq = "
     f"(SELECT seq FROM (SELECT x.seq AS seq, min(x.rank) {_OF_QUEUE} AND {_IS_READY})) "

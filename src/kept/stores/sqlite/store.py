@@ -19,10 +19,9 @@ from kept.stores.sqlite import connection as connections
 from kept.stores.sqlite import scan
 from kept.stores.sqlite.faults import translated
 from kept.stores.sqlite.identity import Identity
-from kept.stores.sqlite.neighbours import Neighbours
 from kept.stores.sqlite.schema import check_version, migrate, migrations
+from kept.stores.sqlite.surroundings import REAL, NeighboursLike, Surroundings, TurnsLike
 from kept.stores.sqlite.transaction import SqliteTransaction
-from kept.stores.sqlite.turns import Turns, turns_for
 
 # How often a store looks whether others committed what it was not told of.
 CHECK_PERIOD_S: Final = 1.0
@@ -33,26 +32,16 @@ T = TypeVar("T")
 class SqliteStore:
     """Keeps records in the file at `path`, which is created where it is missing.
 
-    Loads and saves run on the loop's thread, the commit's fsync in another, unless `inline_commit`
-    says that it too is to run on the loop: a simulation wants no threads. `neighbours` tells other
-    processes on the file what was committed.
+    Loads and saves run on the loop's thread, the commit's fsync in another.
     """
 
-    def __init__(
-        self,
-        path: str,
-        runtime: Runtime,
-        *,
-        inline_commit: bool = False,
-        neighbours: bool = True,
-    ) -> None:
+    def __init__(self, path: str, runtime: Runtime, surroundings: Surroundings = REAL) -> None:
         self.on_notice: Callable[[Notice], None] | None = None
         self.path = os.path.realpath(path)
         self._runtime = runtime
-        self._inline_commit = inline_commit
-        self._wants_neighbours = neighbours
-        self._neighbours: Neighbours | None = None
-        self._turns: Turns | None = None
+        self._surroundings = surroundings
+        self._neighbours: NeighboursLike | None = None
+        self._turns: TurnsLike | None = None
         self._writer: sqlite3.Connection | None = None
         # For short reads on the loop, and for scans in a thread.
         self._reader: sqlite3.Connection | None = None
@@ -68,14 +57,12 @@ class SqliteStore:
     async def open(self) -> None:
         if self._turns is not None:
             return
-        connections.check_place(self.path)
-        directory = f"{self.path}-run"
         try:
-            os.makedirs(directory, exist_ok=True)
-            turns = turns_for(directory, self._runtime)
+            directory = self._surroundings.make_place(self.path)
+            turns = self._surroundings.turns(directory, self._runtime)
         except OSError as error:
             raise StoreFailedError(
-                f"opening {self.path}: {directory}: {error.strerror}; the directory and its disk must "
+                f"opening {self.path}: {self.path}-run: {error.strerror}; the directory and its disk must "
                 "be writable, and have room"
             ) from error
         await turns.take()
@@ -88,15 +75,16 @@ class SqliteStore:
         finally:
             turns.give_back()
         self._turns = turns
-        if self._wants_neighbours:
-            self._neighbours = Neighbours(directory, self._runtime, self._tell_engine)
+        if self._surroundings.neighbours is not None:
+            tell = self._tell_engine
+            self._neighbours = self._surroundings.neighbours(directory, self._runtime, tell)
             self._neighbours.open()
         self._checking = self._runtime.spawn(self._check_now_and_then(), "kept-store-check")
 
     async def _prepare(self) -> None:
         """Opens the connections and brings the file to the newest schema, before others see it."""
         scripts = migrations()
-        writer = self._writer = connections.connect_writer(self.path)
+        writer = self._writer = connections.as_writer(self._connect())
         connections.check_ours(writer, self.path)
         version = check_version(writer, self.path, len(scripts))
         await connections.patiently(writer, "PRAGMA journal_mode = WAL", self.path, self._runtime)
@@ -109,8 +97,8 @@ class SqliteStore:
             writer.execute("UPDATE meta SET clock = clock")
             writer.execute("ROLLBACK")
         self._data_version = _data_version(writer)
-        self._identity = Identity(self.path)
-        self._reader = connections.connect_reader(self.path)
+        self._identity = Identity(self.path, self._surroundings.identity)
+        self._reader = connections.as_reader(self._connect())
 
     async def close(self) -> None:
         turns, self._turns = self._turns, None
@@ -144,11 +132,8 @@ class SqliteStore:
                 yield transaction
             finally:
                 transaction.end()
-                if transaction.failed and self._writer is not None:
-                    # Nobody knows what state an error left it in: the next one begins afresh.
-                    self._writer.close()
-                    self._writer = None
-                    self._identified().log_closed()
+                if transaction.failed:
+                    self._drop_writer()
         finally:
             turns.give_back()
 
@@ -156,25 +141,40 @@ class SqliteStore:
         self._identified().check()
         is_new = self._writer is None
         if self._writer is None:
-            self._writer = connections.connect_writer(self.path)
+            self._writer = connections.as_writer(self._connect())
             self._data_version = -1
         await connections.begin(self._writer, self.path, self._runtime)
-        if is_new:
-            self._identified().log_opened()
-        self._notice_others(self._writer)
-        return SqliteTransaction(
-            self._writer,
-            self.path,
-            self._runtime,
-            inline_commit=self._inline_commit,
-            on_committed=self._tell_others,
-        )
+        try:
+            if is_new:
+                self._identified().log_opened()
+            self._notice_others(self._writer)
+            return SqliteTransaction(
+                self._writer,
+                self.path,
+                self._runtime,
+                connect=self._surroundings.connect,
+                on_committed=self._tell_others,
+            )
+        except sqlite3.Error:
+            # It has begun, and nobody else would end it.
+            self._drop_writer()
+            raise
+
+    def _drop_writer(self) -> None:
+        """Nobody knows what state an error left it in: the next transaction begins afresh."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+            self._identified().log_closed()
+
+    def _connect(self) -> sqlite3.Connection:
+        return self._surroundings.connect(self.path)
 
     def _identified(self) -> Identity:
         assert self._identity is not None
         return self._identity
 
-    def _opened(self) -> Turns:
+    def _opened(self) -> TurnsLike:
         if self._turns is None:
             raise StoreFailedError(f"{self.path} is not open")
         return self._turns
@@ -222,15 +222,13 @@ class SqliteStore:
 
     async def _scan(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """A read that may be long, in a thread; one at a time."""
-        if self._inline_commit:
-            return await self._read(work)
         self._opened()
         async with self._scanning:
             self._opened()
-            if self._scanner is None:
-                self._scanner = connections.connect_reader(self.path)
-            scanner = self._scanner
             with translated("reading", self.path):
+                if self._scanner is None:
+                    self._scanner = connections.as_reader(self._connect())
+                scanner = self._scanner
                 return await self._runtime.run_blocking(lambda: work(scanner))
 
     async def committed(self, batch_id: str) -> bool:

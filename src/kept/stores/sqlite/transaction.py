@@ -10,11 +10,12 @@ from typing import Final
 from kept.errors import CommitUnknownError, StoreError, StoreFailedError
 from kept.protocol.storage import Changes, Loaded, Notice, Reads
 from kept.runtime import Runtime
-from kept.stores.sqlite.connection import connect_reader
+from kept.stores.sqlite.connection import as_reader
 from kept.stores.sqlite.faults import store_error
 from kept.stores.sqlite.load import Loader
 from kept.stores.sqlite.rows import Objects
 from kept.stores.sqlite.save import Saver
+from kept.stores.sqlite.surroundings import Connect
 
 BATCHES_KEPT_MS: Final = 3_600_000
 # Every so many commits, at most as many old batch ids are removed: their number stays bounded.
@@ -45,13 +46,13 @@ class SqliteTransaction:
         path: str,
         runtime: Runtime,
         *,
-        inline_commit: bool,
+        connect: Connect,
         on_committed: Callable[[Notice], None],
     ) -> None:
         self._connection = connection
         self._path = path
         self._runtime = runtime
-        self._inline_commit = inline_commit
+        self._connect = connect
         self._on_committed = on_committed
         self._tenants: dict[str, tuple[Loader, Saver]] = {}
         self._usable = True
@@ -131,10 +132,7 @@ class SqliteTransaction:
 
     async def _commit(self, batch_id: str) -> None:
         try:
-            if self._inline_commit:
-                self._sync()
-            else:
-                await self._in_thread(self._sync)
+            await self._in_thread(self._sync)
         except sqlite3.Error as error:
             failure = self._fail(error, "committing to")
             self.end()
@@ -165,7 +163,7 @@ class SqliteTransaction:
         """Whether a commit that reported an error happened all the same, by a look at the file."""
         for _ in range(OUTCOME_LOOKUPS):
             try:
-                connection = connect_reader(self._path)
+                connection = as_reader(self._connect(self._path))
                 try:
                     return connection.execute(_FIND_BATCH, (batch_id,)).fetchone() is not None
                 finally:

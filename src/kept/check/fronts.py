@@ -1,0 +1,63 @@
+"""What a store loads of the fronts of queues, held against the records that the steps wrote."""
+
+from __future__ import annotations
+
+from kept.check.answers import check_first, same
+from kept.check.state import State
+from kept.protocol.records import Delivery, Task, TaskState
+from kept.protocol.storage import Head, LaneFront, LaneWindow, Loaded, Reads
+
+
+def _in_line(state: State, head: Head) -> list[Task]:
+    return [
+        task
+        for task in state.tasks.values()
+        if task.state is TaskState.PENDING
+        and task.delivery is Delivery.PULL
+        and task.queue == head.queue
+        and (head.functions is None or task.function in head.functions)
+    ]
+
+
+def check_heads(state: State, reads: Reads, loaded: Loaded, now: int) -> None:
+    """The fronts of queues, as a claim sees them."""
+    for head, count in reads.heads.items():
+        tasks = _in_line(state, head)
+        lanes = {task.lane for task in tasks if task.ready}
+        same(f"{head} has several lanes", len(lanes) > 1, head in loaded.laned)
+        found = loaded.heads[head]
+        if len(lanes) > 1:
+            same(f"{head}: of several lanes", [], found)
+            continue
+        ready = {task.id: task.rank for task in tasks if task.ready}
+        delayed = {
+            task.id: task.retry_at for task in tasks if not task.ready and task.retry_at is not None
+        }
+        split = min(count, len(ready))
+        latest = max(ready.values(), default=0)
+        check_first(f"{head}: ready", ready, latest, count, found[:split])
+        check_first(f"{head}: delayed", delayed, now, count - split, found[split:])
+    for head, window in reads.lanes.items():
+        _check_lanes(state, head, window, loaded.lanes[head])
+    for slots, held in loaded.slots.items():
+        acquired = sum(
+            task.state is TaskState.ACQUIRED
+            and task.queue == slots.queue
+            and slots.lane in (None, task.lane)
+            for task in state.tasks.values()
+        )
+        same(f"acquired of {slots}", acquired, held)
+    for queue, depth in loaded.depths.items():
+        same(f"waiting in {queue}", len(_in_line(state, Head(queue))), depth)
+
+
+def _check_lanes(state: State, head: Head, window: LaneWindow, found: list[LaneFront]) -> None:
+    ranks: dict[str, dict[str, int]] = {}
+    for task in _in_line(state, head):
+        if task.ready and task.lane is not None:
+            ranks.setdefault(task.lane, {})[task.id] = task.rank
+    names = sorted(ranks, key=lambda name: (name < window.start, name))
+    same(f"lanes of {head}, {window}", names[: window.lanes], [front.lane for front in found])
+    for lane, ids in found:
+        latest = max(ranks[lane].values())
+        check_first(f"{head}: lane {lane}", ranks[lane], latest, window.tasks, ids)

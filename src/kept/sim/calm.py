@@ -1,0 +1,83 @@
+"""What is true of a world in which nothing goes wrong: no step twice, no failed request, nothing late."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from kept.client.connection import Connection
+from kept.protocol import requests as r
+from kept.protocol.records import PromiseState
+from kept.protocol.responses import SHED, PromiseResult, Response
+from kept.sim.breakage import Broken
+from kept.sim.inspector import LATE_MS
+from kept.sim.ledger import Ledger
+from kept.sim.mix import Mix
+from kept.sim.programs.failing import STEP_ATTEMPTS
+from kept.sim.programs.jobs import DOOMED_ATTEMPTS
+
+if TYPE_CHECKING:
+    from kept.sim.inspector import Inspector
+    from kept.sim.world import World
+
+# How often what fails on purpose is tried, by what its key contains.
+_TRIES: Final = {
+    "third/": DOOMED_ATTEMPTS,
+    "doomed/": DOOMED_ATTEMPTS,
+    "/tries/exhausted/": STEP_ATTEMPTS,
+    "/tries/given_up/": 1,
+    "/recovers": 2,
+}
+
+
+def check_calm(world: World) -> None:
+    """Holds a world without faults against what must then be true. Raises `Broken`."""
+    disturbed = tuple(world.goals.disturbed())
+    for key, count in world.boundary.tries.items():
+        if count != 1 and not key.startswith(disturbed):
+            raise Broken("in a calm world no step runs twice", f"{key}: {count} times")
+    for key, count in world.boundary.attempts.items():
+        for part, expected in _TRIES.items():
+            if part in key and count != expected:
+                why = f"{key}: {count} times, not {expected}"
+                raise Broken("tries are counted", why)
+    for (kind, status), count in world.ledger.answers.items():
+        if status >= SHED:
+            raise Broken("in a calm world requests succeed", f"{kind}: {status}, {count} times")
+
+
+class TimedConnection:
+    """A `Connection` whose waits are timed, where nothing may come late."""
+
+    def __init__(
+        self,
+        inner: Connection,
+        ledger: Ledger,
+        inspector: Inspector,
+        mix: Mix,
+        now: Callable[[], float],
+    ) -> None:
+        self._inner = inner
+        self._ledger = ledger
+        self._inspector = inspector
+        self._mix = mix
+        self._now = now
+
+    async def send(self, request: r.Request, *, request_id: str | None = None) -> Response:
+        asked = self._now()
+        response = await self._inner.send(request, request_id=request_id)
+        if self._mix.prompt and isinstance(request, r.PromiseWait):
+            self._waited(request, asked, response)
+        return response
+
+    def _waited(self, request: r.PromiseWait, asked: float, response: Response) -> None:
+        if not isinstance(response.data, PromiseResult):
+            return
+        if response.data.promise.state is not PromiseState.PENDING:
+            self._inspector.waited(request.id, asked)
+        elif self._now() - asked < request.timeout - LATE_MS:
+            why = f"{request.id}: {self._now() - asked:.0f} of {request.timeout} ms"
+            self._ledger.break_off("waits are as long as asked", why)
+
+    async def close(self) -> None:
+        await self._inner.close()

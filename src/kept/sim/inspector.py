@@ -1,0 +1,308 @@
+"""What each step must not do, judged without the machine's own rules, and how soon it must do it.
+
+The named properties (`check/properties`) say what any implementation must keep. Here is what they
+leave open and clients rely on: the order of a queue, counts of failures, waits between tries, the
+instants of schedules; and in prompt worlds, where nothing goes wrong and messages are fast, that
+nothing waits for a scan that repairs what a lost wake-up left behind.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from kept.check.monitor import Monitor
+from kept.check.state import State
+from kept.protocol import tags as tag
+from kept.protocol.limits import NEVER_MS
+from kept.protocol.records import (
+    Delivery,
+    MessageKey,
+    OutboxEntry,
+    Promise,
+    ScheduleRecord,
+    Task,
+    TaskState,
+)
+from kept.protocol.storage import Changes
+from kept.sim.ledger import Ledger
+from kept.sim.mix import Mix
+from kept.transports.poll import KEEP_ALIVE_SECONDS
+
+AGING_MS: Final = 60_000
+# Schedules of the simulation, by their period in milliseconds.
+PERIOD_MS: Final = {"*/30 * * * * *": 30_000, "*/4 * * * * *": 4_000, "* * * * *": 60_000}
+# A queue on which no claim asks for some functions only, besides the workers' own.
+ORDERED_QUEUES: Final = frozenset({"default", "ordered"})
+LATE_MS: Final = 1_000
+# A receiver may be between two streams.
+LATE_DELIVERY_MS: Final = 2_500
+HEARTBEATING: Final = ("worker-", "receiver-")
+_COUNTING: Final = ("task.nack", "lease.expire")
+_RESETTING: Final = ("task.suspend", "dead.replay")
+
+
+class Inspector:
+    """Looks at every step. `instant` gives virtual milliseconds."""
+
+    def __init__(
+        self, mix: Mix, ledger: Ledger, instant: Callable[[], float], reachable: frozenset[str]
+    ) -> None:
+        self._mix = mix
+        self._ledger = ledger
+        self._instant = instant
+        self._reachable = reachable
+        self.inspected = 0
+        # When each promise was settled. A step that is undone leaves its mark, and the next one
+        # of its kind replaces it.
+        self.settled_at: dict[str, float] = {}
+        # When each version of a message was last taken out to be sent.
+        self._taken_at: dict[tuple[MessageKey, int], int] = {}
+        self._pending_since: dict[str, int] = {}
+        # Ids that may be claimable, by queue; those that are not drop out when looked at.
+        self._claimable: dict[str, dict[str, None]] = {}
+
+    def saw(self, now: int, name: str, before: Before, state: State, changes: Changes) -> None:
+        """A step was taken at `now` (ms): what its records were, and what they are."""
+        self.inspected += 1
+        for id, promise in changes.promises.items():
+            if not promise.pending:
+                self._settled(now, before.promises.get(id), promise)
+        if name == "task.claim":
+            self._claimed(now, before, state, changes)
+        for id, task in changes.tasks.items():
+            self._moved(now, name, before.tasks.get(id), task, state)
+        for key, entry in changes.outbox.items():
+            self._sent(now, name, key, before.outbox.get(key), entry)
+        for id, schedule in changes.schedules.items():
+            if schedule is not None:
+                self._scheduled(now, before.schedules.get(id), schedule, state)
+
+    def unblocked(self, id: str) -> None:
+        """A listener was told of a promise."""
+        self._in_time("a listener is told in time", id, LATE_DELIVERY_MS)
+
+    def waited(self, id: str, asked_at: float) -> None:
+        """Somebody who waits for a promise, since `asked_at`, was told that it is settled."""
+        self._in_time("a waiter is told in time", id, LATE_MS, asked_at)
+
+    def _in_time(self, oracle: str, id: str, limit: float, since: float = 0.0) -> None:
+        settled = self.settled_at.get(id)
+        if settled is None or not self._mix.prompt:
+            return
+        late = self._instant() - max(settled, since)
+        if late > limit:
+            self._ledger.break_off(oracle, f"{id}: after {late:.0f} ms")
+
+    # -- promises
+
+    def _settled(self, now: int, before: Promise | None, promise: Promise) -> None:
+        if before is None or not before.pending:
+            return
+        self.settled_at[promise.id] = self._instant()
+        late = now - promise.timeout_at
+        armed = promise.is_external and promise.timeout_at != NEVER_MS
+        struck = armed and promise.settled_at == promise.timeout_at
+        if self._mix.prompt and struck and late > LATE_MS:
+            self._ledger.break_off("timers fire in time", f"{promise.id}: {late} ms late")
+
+    # -- tasks
+
+    def _moved(self, now: int, name: str, before: Task | None, task: Task, state: State) -> None:
+        promise = state.promises[task.id]
+        if task.state is TaskState.PENDING:
+            if task.queue is not None:
+                self._claimable.setdefault(task.queue, {})[task.id] = None
+            if before is None:
+                self._born(now, task, promise)
+            if before is None or before.state is not TaskState.PENDING:
+                self._pending_since[task.id] = max(now, task.retry_at or 0)
+        if before is None:
+            return
+        if before.state is TaskState.PENDING and task.state is TaskState.ACQUIRED:
+            self._acquired(now, name, before, task, promise)
+        self._count_failures(now, name, before, task, promise)
+        if name == "lease.expire" and task.state is not TaskState.ACQUIRED:
+            self._expired(now, before, task, promise)
+        offered = name == "task.retry" and task.state is TaskState.PENDING
+        if offered and (before.retry_at or 0) > now:
+            self._ledger.break_off("nothing is dispatched early", f"{task.id} at {now}")
+
+    def _born(self, now: int, task: Task, promise: Promise) -> None:
+        due = max(promise.created_at, int(promise.tags.get(tag.DELAY, "0")))
+        if task.retry_at != due:
+            why = f"{task.id} is due at {task.retry_at} instead of {due}, born at {now}"
+            self._ledger.break_off("delays are kept", why)
+
+    def _acquired(self, now: int, name: str, before: Task, task: Task, promise: Promise) -> None:
+        if name == "task.claim" and (before.retry_at or 0) > now:
+            self._ledger.break_off("nothing is claimed early", f"{task.id} at {now}")
+        if not self._mix.prompt or not (task.pid or "").startswith(HEARTBEATING):
+            return
+        pushed = task.delivery is Delivery.PUSH
+        if pushed and promise.target not in self._reachable:
+            return
+        late = now - max(self._pending_since.get(task.id, now), 0)
+        if late > (LATE_DELIVERY_MS if pushed else LATE_MS):
+            why = f"{task.id}: due for {late} ms when {task.pid} got it"
+            self._ledger.break_off("work begins in time", why)
+
+    def _count_failures(
+        self, now: int, name: str, before: Task, task: Task, promise: Promise
+    ) -> None:
+        change = task.failures - before.failures
+        if change and not (
+            (name in _COUNTING and change == 1) or (name in _RESETTING and not task.failures)
+        ):
+            why = f"{task.id} had {before.failures}, has {task.failures} after {name}"
+            self._ledger.break_off("failures are counted", why)
+        if name == "task.suspend" and task.state is TaskState.SUSPENDED and task.failures:
+            self._ledger.break_off("progress forgives failures", f"{task.id}: {task.failures}")
+        attempts = promise.tags.get(tag.ATTEMPTS)
+        if name in _COUNTING and change == 1 and attempts is not None:
+            over = task.failures >= int(attempts)
+            if over and task.state is TaskState.PENDING:
+                why = f"{task.id} goes on after {task.failures} failures of {attempts}"
+                self._ledger.break_off("attempts are limited", why)
+            if name == "lease.expire" and not over and task.state is not TaskState.PENDING:
+                why = f"{task.id} ends after {task.failures} failures of {attempts}"
+                self._ledger.break_off("attempts are granted", why)
+
+    def _expired(self, now: int, before: Task, task: Task, promise: Promise) -> None:
+        if not promise.pending and promise.settled_at == promise.timeout_at:
+            # Its promise's deadline came first.
+            return
+        if before.state is not TaskState.ACQUIRED or (before.expires_at or 0) > now:
+            self._ledger.break_off("leases last", f"{before} expired at {now}")
+        if task.failures != before.failures + 1:
+            self._ledger.break_off("failures are counted", f"{task} after its lease expired")
+        if self._mix.calm and (before.pid or "").startswith(HEARTBEATING):
+            self._ledger.break_off("heartbeats keep leases", f"{before} expired at {now}")
+        if task.state is not TaskState.PENDING:
+            return
+        low, high = 0, 0
+        if task.delivery is Delivery.PULL:
+            low, high = backoff_range(promise.tags.get(tag.BACKOFF), task.failures)
+        wait = (task.retry_at or 0) - now
+        if not low <= wait <= high:
+            why = f"{task.id} waits {wait} ms, not {low} to {high}, after {task.failures} failures"
+            self._ledger.break_off("waits are in their range", why)
+
+    def _claimed(self, now: int, before: Before, state: State, changes: Changes) -> None:
+        """Of the due tasks of a queue's lane those of the lowest rank were taken."""
+        taken: dict[tuple[str, str | None], int] = {}
+        for id, task in changes.tasks.items():
+            former = before.tasks.get(id)
+            if former is None or task.state is not TaskState.ACQUIRED or task.queue is None:
+                continue
+            rank = _rank(former, state.promises[id])
+            lane = task.queue, task.lane
+            taken[lane] = max(rank, taken.get(lane, rank))
+        for queue in dict.fromkeys(queue for queue, _ in taken if queue in ORDERED_QUEUES):
+            for id in list(self._claimable.get(queue, ())):
+                left, promise = state.tasks.get(id), state.promises.get(id)
+                if left is None or promise is None or left.state is not TaskState.PENDING:
+                    del self._claimable[queue][id]
+                    continue
+                last = taken.get((queue, left.lane))
+                is_due = left.ready and promise.timeout_at > now
+                if is_due and last is not None and _rank(left, promise) < last:
+                    why = f"{id} waits at {_rank(left, promise)}, taken was {last}"
+                    self._ledger.break_off("queues are in order", why)
+
+    # -- messages
+
+    def _sent(
+        self,
+        now: int,
+        name: str,
+        key: MessageKey,
+        before: OutboxEntry | None,
+        entry: OutboxEntry | None,
+    ) -> None:
+        """On a stream, a message counts as delivered one keep-alive after it was written (A6)."""
+        if name == "outbox.taken" and entry is not None:
+            self._taken_at[key, entry.version] = now
+        if name != "outbox.delivered" or before is None or entry is not None:
+            return
+        taken_at = self._taken_at.get((key, before.version))
+        if taken_at is None:
+            self._ledger.break_off("messages leave when delivered", f"{before} was never sent")
+            return
+        soon = now - taken_at < KEEP_ALIVE_SECONDS * 1_000 - LATE_MS
+        if self._mix.prompt and before.address.startswith("poll:") and soon:
+            why = f"{before} left {now - taken_at} ms after it was sent"
+            self._ledger.break_off("messages leave when delivered", why)
+
+    # -- schedules
+
+    def _scheduled(
+        self, now: int, before: ScheduleRecord | None, schedule: ScheduleRecord, state: State
+    ) -> None:
+        period = PERIOD_MS.get(schedule.cron)
+        if period is None:
+            return
+        if before is None:
+            first = now - now % period + period
+            if schedule.next_run_at != first:
+                why = f"{schedule} was made at {now}: it fires first at {first}"
+                self._ledger.break_off("schedules fire at each instant", why)
+            return
+        last = schedule.last_run_at or 0
+        if not before.next_run_at <= last <= now or schedule.next_run_at != last + period:
+            why = f"{before} became {schedule} at {now}"
+            self._ledger.break_off("schedules fire at each instant", why)
+        fired = Counter(
+            promise.created_at
+            for promise in state.promises.values()
+            if promise.tags.get(tag.SCHEDULE) == schedule.id
+        )
+        for instant in range(before.next_run_at, last + 1, period):
+            if f"{schedule.id}-{instant}" not in state.promises or fired[instant] > 1:
+                why = f"{schedule.id} fired {fired[instant]} times at {instant}"
+                self._ledger.break_off("schedules fire at each instant", why)
+        if self._mix.prompt and now - before.next_run_at > LATE_MS:
+            why = f"{schedule.id}: {now - before.next_run_at} ms late"
+            self._ledger.break_off("schedules fire in time", why)
+
+
+class Before:
+    """What a step's records were before it."""
+
+    def __init__(self, state: State, changes: Changes) -> None:
+        self.promises = {id: p for id in changes.promises if (p := state.promises.get(id))}
+        self.tasks = {id: t for id in changes.tasks if (t := state.tasks.get(id))}
+        self.outbox = {key: e for key in changes.outbox if (e := state.outbox.get(key))}
+        self.schedules = {id: s for id in changes.schedules if (s := state.schedules.get(id))}
+
+
+class InspectingMonitor(Monitor):
+    """A monitor whose steps an inspector sees too."""
+
+    inspector: Inspector | None = None
+
+    def step(self, tenant: str, now: int, name: str, internal: bool, changes: Changes) -> None:  # noqa: FBT001
+        before = Before(self.state(tenant), changes)
+        super().step(tenant, now, name, internal, changes)
+        if self.inspector is not None:
+            self.inspector.saw(now, name, before, self.state(tenant), changes)
+
+
+def _rank(task: Task, promise: Promise) -> int:
+    """When it was due, earlier by a fixed time for each step of its priority (B2)."""
+    return (task.retry_at or 0) - int(promise.tags.get(tag.PRIORITY, "0")) * AGING_MS
+
+
+def backoff_range(policy: str | None, failures: int) -> tuple[int, int]:
+    """The shortest and the longest wait (ms) that a policy allows after so many failures."""
+    name, *numbers = (policy or "full_jitter:1000:900000").split(":")
+    base, limit = int(numbers[0]), int(numbers[-1])
+    if name == "fixed":
+        return base, base
+    if name == "linear":
+        wait = min(base * failures, limit)
+        return wait, wait
+    full = limit if failures > 60 else min(base * 2 ** (failures - 1), limit)
+    low = {"exponential": full, "equal_jitter": full // 2, "full_jitter": 0}[name]
+    return low, full

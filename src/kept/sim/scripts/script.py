@@ -1,0 +1,151 @@
+"""A script: requests on records that nobody else touches, so that each answer is known beforehand.
+
+The expected answers are written down from the protocol's text. A request whose outcome stays unknown
+ends a script, and nothing is said of what would have followed.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any, Final, NoReturn, TypeVar
+
+from kept.client.connection import Connection
+from kept.client.retry import REFUSED_FOR_NOW
+from kept.errors import ConnectionFailedError
+from kept.protocol import requests as r
+from kept.protocol import tags as tag
+from kept.protocol.records import PromiseRecord, Value
+from kept.protocol.responses import (
+    INTERNAL,
+    OK,
+    AcquiredTask,
+    ClaimResult,
+    PromiseResult,
+    Response,
+    TaskResult,
+)
+from kept.runtime import Runtime
+from kept.sim.breakage import Broken
+
+DataT = TypeVar("DataT")
+
+LIFETIME_MS: Final = 86_400_000
+LEASE_MS: Final = 3_600_000
+_UUID_BYTES: Final = 16
+ASK_AGAIN_SECONDS: Final = 0.5
+# What an engine says of a commit about which it could not find out.
+UNKNOWN_OUTCOME: Final = "may have been applied"
+
+
+class Script:
+    """One play of a script. `key` is of nobody else: ids, queue and holder are made of it."""
+
+    def __init__(
+        self,
+        key: str,
+        connection: Connection,
+        runtime: Runtime,
+        random: Random,
+        *,
+        exact: bool,
+        prompt: bool,
+    ) -> None:
+        self.key = key
+        self.queue = f"queue-{key}"
+        self.pid = f"holder-{key}"
+        self.runtime = runtime
+        self.random = random
+        # Whether all clocks agree, so that times can be judged.
+        self.exact = exact
+        # Whether nothing may come late.
+        self.prompt = prompt
+        self._connection = connection
+
+    # -- asking
+
+    async def ask(
+        self, request: r.Request, status: int = OK, *, request_id: str | None = None
+    ) -> Response:
+        """An answer that must have this status; asked again where nothing was applied. Raises
+        `ConnectionFailedError` where nobody knows what was: then the rest cannot be foreseen."""
+        response = await self._connection.send(request, request_id=request_id)
+        while response.status in REFUSED_FOR_NOW and response.status != status:
+            await self.runtime.sleep(ASK_AGAIN_SECONDS)
+            response = await self._connection.send(request, request_id=request_id)
+        if response.status == INTERNAL and UNKNOWN_OUTCOME in str(response.data):
+            raise ConnectionFailedError(f"{request.kind}: {response.data}")
+        if response.status != status:
+            self.fail(f"{request}: {response.status} {response.data}, not {status}")
+        return response
+
+    async def data(self, request: r.Request, kind: type[DataT], status: int = OK) -> DataT:
+        """The data of a good answer."""
+        response = await self.ask(request, status)
+        if not isinstance(response.data, kind):
+            self.fail(f"{request}: {response.data} is no {kind.__name__}")
+        return response.data
+
+    async def twice(self, request: r.Request, status: int = OK) -> Response:
+        """The same request twice under one id: its answer must be the same."""
+        request_id = self.runtime.entropy(_UUID_BYTES).hex()
+        first = await self.ask(request, status, request_id=request_id)
+        again = await self.ask(request, status, request_id=request_id)
+        self.same(f"{request} again", _in_order(again), _in_order(first))
+        return first
+
+    def same(self, what: str, found: Any, expected: Any) -> None:
+        """Requires that something is as expected."""
+        if found != expected:
+            self.fail(f"{what}: it is {found}, not {expected}")
+
+    def fail(self, why: str) -> NoReturn:
+        """The system answers what it must not."""
+        raise Broken("scripts go as written", f"{self.key}: {why}")
+
+    # -- what scripts are made of
+
+    def id(self, name: str) -> str:
+        return f"{name}-{self.key}"
+
+    def deadline(self) -> int:
+        return self.runtime.now_ms() + LIFETIME_MS
+
+    def job(self, name: str, **tags: str) -> r.PromiseCreate:
+        """A job on the script's own queue; tags by their names without the prefix."""
+        named = {f"kept:{key}": text for key, text in tags.items()}
+        param = Value(headers={"x-name": name}, data=f"param of {name}")
+        all_tags = {tag.TARGET: f"queue://{self.queue}", **named}
+        return r.PromiseCreate(self.id(name), self.deadline(), param, all_tags)
+
+    def external(self, name: str) -> r.PromiseCreate:
+        """A promise that somebody settles."""
+        return r.PromiseCreate(self.id(name), self.deadline(), tags={tag.EXTERNAL: "true"})
+
+    def claim(self, limit: int = 1, wait: int = 0, **fields: Any) -> r.TaskClaim:
+        return r.TaskClaim([self.queue], self.pid, LEASE_MS, limit, wait, **fields)
+
+    async def promise(self, id: str) -> PromiseRecord:
+        return (await self.data(r.PromiseGet(id), PromiseResult)).promise
+
+    async def task_is(self, id: str, **expected: Any) -> None:
+        """Requires that fields of a task are as expected."""
+        task = (await self.data(r.TaskGet(id), TaskResult)).task
+        for name, value in expected.items():
+            self.same(f"{id}.{name}", getattr(task, name), value)
+
+    async def claimed(self, id: str, **fields: Any) -> AcquiredTask:
+        """Claims one task, which must be this one."""
+        result = await self.data(self.claim(**fields), ClaimResult)
+        self.same(f"claimed from {self.queue}", [t.task.id for t in result.tasks], [id])
+        return result.tasks[0]
+
+    async def nothing_to_claim(self) -> None:
+        result = await self.data(self.claim(10), ClaimResult)
+        self.same(f"claimed from {self.queue}", [t.task.id for t in result.tasks], [])
+
+
+def _in_order(response: Response) -> Any:
+    """An answer's data. What a claim took has no order when it is answered again."""
+    if isinstance(response.data, ClaimResult):
+        return sorted(response.data.tasks, key=lambda taken: taken.task.id)
+    return response.data

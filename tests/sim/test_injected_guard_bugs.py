@@ -1,0 +1,96 @@
+"""Bugs put into locks, slots, buckets and guards are found by the oracle of those who contend."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from kept.machine import buckets, guards, line, locks
+from kept.machine.step import Step
+from kept.protocol import guard_requests as g
+from kept.protocol.entries import Bucket, Entry, Guard, Lock
+from kept.protocol.responses import OK, GuardAdvanceResult, Response
+from kept.sim import guards as contention
+from kept.sim import world
+from tests.sim.test_injected_bugs import broken_by
+
+TICKS = 30
+# Waiting for what never comes need not take longer to be noticed.
+SETTLE_SECONDS = 120
+
+
+@pytest.fixture(autouse=True)
+def _busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "SETTLE_SECONDS", SETTLE_SECONDS)
+    monkeypatch.setattr(contention, "PAUSE_SECONDS", 0.2)
+
+
+def test_a_fence_that_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that forgets its fence with its holder is caught by the grants alone."""
+    free = locks._free
+
+    def forgetful(lock: Lock) -> Lock:
+        return replace(free(lock), fence=0)
+
+    monkeypatch.setattr(locks, "_free", forgetful)
+    monkeypatch.setattr(locks, "max", lambda a, b: a, raising=False)
+    assert "fence" in broken_by(ticks=TICKS)
+
+
+def test_a_stale_holder_that_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A heartbeat that does not look at the fence is caught."""
+
+    def careless(step: Step, request: g.LockHeartbeat | g.LockRelease) -> Response:
+        return Response(OK, locks.Nothing())
+
+    monkeypatch.setitem(locks_handlers(), g.LockRelease, careless)
+    assert "stale lock holders are refused" in broken_by(ticks=TICKS)
+
+
+def locks_handlers() -> dict[type, object]:
+    from kept.machine.dispatch import HANDLERS
+
+    return HANDLERS  # type: ignore[return-value]
+
+
+def test_a_lock_that_stays_with_a_dead_holder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lapse that frees nothing leaves everybody waiting for ever."""
+
+    def eternal(lock: Lock, now: int) -> Lock:
+        return replace(lock, waiters=line.called(lock.waiters, int(lock.holder is not None), now))
+
+    monkeypatch.setattr(locks, "_at", eternal)
+    assert "liveness" in broken_by(ticks=TICKS)
+
+
+def test_one_slot_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A semaphore that counts wrongly by one is caught."""
+    monkeypatch.setattr(
+        line, "may_take", lambda waiters, holder, occupied, limit: occupied <= limit
+    )
+    assert "slots keep their limit" in broken_by(ticks=TICKS)
+
+
+def test_a_bucket_that_fills_too_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the rate is more than was promised."""
+    filled = buckets._filled
+
+    def generous(bucket: Bucket, now: int) -> Bucket:
+        return filled(filled(replace(bucket, at=2 * bucket.at - now), now), now)
+
+    monkeypatch.setattr(buckets, "_filled", generous)
+    monkeypatch.setattr(contention, "PAUSE_SECONDS", 0.05)
+    assert "buckets keep their rate" in broken_by(ticks=TICKS)
+
+
+def test_a_late_event_that_overwrites(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guard that takes whatever comes is caught."""
+
+    def lenient(step: Step, request: g.GuardAdvance) -> Response:
+        data = Guard(request.revision, step.now + 10**9)
+        step.records.put_entry(Entry(guards.guard_key(request.key), data, data.expires_at))
+        return Response(OK, GuardAdvanceResult(request.revision))
+
+    monkeypatch.setitem(locks_handlers(), g.GuardAdvance, lenient)
+    broken = broken_by(ticks=TICKS)
+    assert "late events are refused" in broken or "revisions end at the highest" in broken
