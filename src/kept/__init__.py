@@ -51,6 +51,8 @@ from kept.errors import (
 if typing.TYPE_CHECKING:
     from kept.sdk.app import App as App
     from kept.sdk.context import Context as Context
+    from kept.sdk.duplicates import Debounce as Debounce
+    from kept.sdk.duplicates import Singleton as Singleton
     from kept.sdk.functions import Function as Function
     from kept.sdk.handle import Handle as Handle
     from kept.sdk.handle import WorkState as WorkState
@@ -67,6 +69,7 @@ _FROM_SDK = {
     "App": "kept.sdk.app",
     "Constant": "kept.sdk.retry",
     "Context": "kept.sdk.context",
+    "Debounce": "kept.sdk.duplicates",
     "Exponential": "kept.sdk.retry",
     "Function": "kept.sdk.functions",
     "Handle": "kept.sdk.handle",
@@ -74,6 +77,7 @@ _FROM_SDK = {
     "Never": "kept.sdk.retry",
     "Retry": "kept.sdk.retry",
     "WorkState": "kept.sdk.handle",
+    "Singleton": "kept.sdk.duplicates",
 }
 
 __all__ = [
@@ -85,6 +89,7 @@ __all__ = [
     "ConnectionFailedError",
     "Constant",
     "Context",
+    "Debounce",
     "Exponential",
     "ForbiddenError",
     "Function",
@@ -109,6 +114,7 @@ __all__ = [
     "RequestError",
     "Retry",
     "ShedError",
+    "Singleton",
     "StaleRevisionError",
     "StoreBusyError",
     "StoreError",

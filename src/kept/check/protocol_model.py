@@ -19,7 +19,8 @@ Own extensions. `promise.wait` answers like a get. A claim is an acquire of what
 asked again under the same `kept:request` gets its answer again (B1). What a search shows was stored
 at some instant between its invocation and its return. Of cancellations, a forced one of one promise
 alone is a settlement. A component that uses more (duplicates by key, requests to stop work, and
-cancellations that spread) is not judged, and its verdict says so.
+cancellations that spread) is not judged, and its verdict says so. An operation on the dead letters of
+a filter may touch any record, so a history that has one is not judged at all.
 """
 
 from __future__ import annotations
@@ -73,6 +74,14 @@ WITHOUT_LEASE: Final = frozenset(
     }
 )
 
+
+def _is_bulk(operation: Operation) -> bool:
+    is_one = (
+        operation.kind in ("dead.replay", "dead.purge") and operation.data.get("filter") is not None
+    )
+    return is_one and not operation.data.get("dryRun")
+
+
 BackgroundStep = Callable[[State], None]
 
 
@@ -83,9 +92,12 @@ class ProtocolModel:
         # For each promise, the instants that anybody was told: the background has no other witness.
         self._shown: dict[str, set[int]] = {}
         self._leases = Leases()
+        # Operations on all dead letters of a filter.
+        self._bulks = 0
 
     def parts(self, operations: Sequence[Operation], skew_ms: float | None) -> Iterable[Part]:
         self._shown = shown_instants(operations)
+        self._bulks = sum(_is_bulk(operation) for operation in operations)
         parts = parts_of(operations, skew_ms)
         self._leases = Leases(parts)
         return parts
@@ -96,10 +108,14 @@ class ProtocolModel:
         for part in setting.parts:
             if _asks_or_spreads(part):
                 unknown["promise.cancel by request or recursive"] += 1
+            if part.data.get("dryRun"):
+                unknown["dryRun"] += 1
             unknown.update(name for name in _tags_of(part.data) if name in BEYOND)
             if part.kind == "task.nack" and part.data.get("reason") == "unregistered":
                 # What became of it depends on who announced what.
                 unknown["task.nack unregistered"] += 1
+        if self._bulks:
+            unknown["dead letters by filter"] = self._bulks
         if not unknown:
             return None
         names = ", ".join(f"{name} ({count})" for name, count in sorted(unknown.items()))

@@ -352,6 +352,8 @@ def _keys(kind: str, data: JsonObject, answer: Answer | None) -> Iterator[str]:
     yield from _named(data)
     if kind == "signal.send" and answer is not None and isinstance(answer.data, dict):
         yield f"{_mailbox(data)}{answer.data.get('number')}"
+    if kind == "dead.purge":
+        yield from (id for id in _list(data.get("ids")) if isinstance(id, str))
     for inner in (data.get("action"), *_list(data.get("actions"))):
         if isinstance(inner, dict) and isinstance(inner.get("data"), dict):
             yield from _named(inner["data"])
@@ -386,8 +388,20 @@ def _named(record: JsonObject) -> Iterator[str]:
     for name in ("resonate:parent", "resonate:branch", "kept:replay-of"):
         if isinstance(tags.get(name), str):
             yield tags[name]
+    # Creates under one key may be answered by, or settle, each other's promises.
+    for name in ("kept:dedupe", "kept:debounce", "kept:singleton-key"):
+        if isinstance(tags.get(name), str):
+            yield f"{name} {tags.get('resonate:target', '')} {tags[name]}"
+    if isinstance(tags.get("kept:singleton"), str) and "kept:singleton-key" not in tags:
+        yield f"kept:singleton-key {tags.get('resonate:target', '')} {_bare(tags)}"
     if isinstance(tags.get("resonate:schedule"), str):
         yield schedule_key(tags["resonate:schedule"])
+
+
+def _bare(tags: JsonObject) -> str:
+    """The function's name without its version, for which a singleton is one."""
+    name = str(tags.get("kept:function", ""))
+    return name.rpartition("@")[0] or name
 
 
 def _list(value: Any) -> list[Any]:

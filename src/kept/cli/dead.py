@@ -1,29 +1,43 @@
 """Dead letters: work that was given up on, kept until someone looks.
 
 kept dead list --queue mail --since 1d
-kept dead get job-17
+kept dead show job-17
 kept dead replay job-17 job-18
+kept dead replay --queue mail --reason exhausted --dry-run
+kept dead purge --until 30d --yes
+kept dead export --format csv > dead.csv
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from kept.cli.durations import duration
+from kept.cli.dead_bulk import add_bulk, purge_all, replay_all
+from kept.cli.durations import duration, timestamp
 from kept.cli.failure import EXIT_OK, EXIT_REFUSED
 from kept.cli.output import Row
 from kept.cli.payload import add_payload, payload, readable
-from kept.cli.session import Session, add_listing, in_session
-from kept.protocol.limits import MAX_REPLAYS_PER_REQUEST
+from kept.cli.session import Session, add_listing, every_page, in_session
+from kept.protocol.limits import MAX_REPLAYS_PER_REQUEST, MAX_SEARCH_ROWS
 from kept.protocol.records import DeadLetter
-from kept.protocol.requests import DeadGet, DeadList, DeadReplay
+from kept.protocol.requests import DeadGet, DeadList, DeadPurge, DeadReplay
 from kept.protocol.responses import (
     BAD_REQUEST,
     DeadLetterPage,
     DeadLetterResult,
+    Purge,
+    PurgeResult,
+    Replay,
     ReplayResult,
+)
+
+CSV_COLUMNS: Final = (
+    *("id", "queue", "function", "reason", "failures", "created", "died", "halted", "replays"),
+    *("error", "param", "tags"),
 )
 
 
@@ -31,41 +45,58 @@ def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.Argument
     """The verbs of `kept dead`."""
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     listing = verbs.add_parser("list", help="list dead letters by id", parents=[everywhere])
-    listing.add_argument("--queue", metavar="NAME")
-    listing.add_argument("--function", metavar="NAME@VERSION")
-    listing.add_argument("--reason", metavar="REASON", help="for instance exhausted, lease_expired")
-    listing.add_argument(
-        "--since", type=duration, metavar="DURATION", help="died at most so long ago"
-    )
-    listing.add_argument(
-        "--until", type=duration, metavar="DURATION", help="died at least so long ago"
-    )
+    _add_filter(listing)
     add_listing(listing)
     listing.set_defaults(run=in_session(_list))
-    get = verbs.add_parser("get", help="show a dead letter", parents=[everywhere])
-    get.add_argument("id", metavar="ID")
-    get.set_defaults(run=in_session(_get))
+    for name in ("show", "get"):
+        show = verbs.add_parser(name, help="show a dead letter", parents=[everywhere])
+        show.add_argument("id", metavar="ID")
+        show.set_defaults(run=in_session(_get))
     replay = verbs.add_parser("replay", help="do the work again", parents=[everywhere])
-    replay.add_argument("ids", nargs="+", metavar="ID")
     add_payload(replay, "param")
     replay.set_defaults(run=in_session(_replay))
+    purge = verbs.add_parser("purge", help="forget dead letters", parents=[everywhere])
+    purge.set_defaults(run=in_session(_purge))
+    for verb in (replay, purge):
+        verb.add_argument("ids", nargs="*", metavar="ID")
+        _add_filter(verb)
+        verb.add_argument("--prefix", metavar="TEXT", help="whose ids begin with TEXT")
+        add_bulk(verb)
+    export = verbs.add_parser("export", help="all fields of all of them", parents=[everywhere])
+    _add_filter(export)
+    export.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")
+    export.set_defaults(run=in_session(_export))
+
+
+def _add_filter(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--queue", metavar="NAME")
+    parser.add_argument("--function", metavar="NAME@VERSION")
+    parser.add_argument("--reason", metavar="REASON", help="for instance exhausted, lease_expired")
+    parser.add_argument(
+        "--since", type=duration, metavar="DURATION", help="died at most so long ago"
+    )
+    parser.add_argument(
+        "--until", type=duration, metavar="DURATION", help="died at least so long ago"
+    )
+
+
+def _request(
+    session: Session, arguments: argparse.Namespace, rows: int, cursor: str | None
+) -> DeadList:
+    return DeadList(
+        arguments.queue,
+        arguments.function,
+        arguments.reason,
+        session.ago(arguments.since),
+        session.ago(arguments.until),
+        rows,
+        cursor,
+    )
 
 
 async def _list(session: Session, arguments: argparse.Namespace) -> None:
-    def ago(length_ms: int | None) -> int | None:
-        return None if length_ms is None else max(0, session.now_ms - length_ms)
-
     async def page(rows: int, cursor: str | None) -> tuple[Sequence[Any], str | None]:
-        request = DeadList(
-            arguments.queue,
-            arguments.function,
-            arguments.reason,
-            ago(arguments.since),
-            ago(arguments.until),
-            rows,
-            cursor,
-        )
-        found = await session.ask(request, DeadLetterPage)
+        found = await session.ask(_request(session, arguments, rows, cursor), DeadLetterPage)
         return found.letters, found.cursor
 
     def row(letter: DeadLetter) -> Row:
@@ -80,6 +111,46 @@ async def _list(session: Session, arguments: argparse.Namespace) -> None:
 
     header = ("ID", "REASON", "FAILURES", "DIED", "QUEUE", "FUNCTION")
     await session.listing(arguments, page, header, row)
+
+
+async def _export(session: Session, arguments: argparse.Namespace) -> None:
+    """JSON lines, or CSV with a header, whatever else was asked for."""
+
+    async def page(cursor: str | None) -> tuple[Sequence[Any], str | None]:
+        request = _request(session, arguments, MAX_SEARCH_ROWS, cursor)
+        found = await session.ask(request, DeadLetterPage)
+        return found.letters, found.cursor
+
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    if arguments.format == "csv":
+        table.writerow(CSV_COLUMNS)
+    async for letter in every_page(page):
+        if arguments.format == "csv":
+            table.writerow([_cell(text) for text in _columns(letter)])
+        else:
+            session.output.document(letter)
+
+
+def _columns(letter: DeadLetter) -> tuple[str, ...]:
+    return (
+        letter.id,
+        letter.queue or "",
+        letter.function or "",
+        letter.reason,
+        str(letter.failures),
+        timestamp(letter.created_at),
+        timestamp(letter.died_at),
+        "yes" if letter.halted else "no",
+        str(letter.replays),
+        readable(letter.error),
+        readable(letter.param),
+        " ".join(f"{name}={text}" for name, text in sorted(letter.tags.items())),
+    )
+
+
+def _cell(text: str) -> str:
+    """A spreadsheet must not take a payload for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 async def _get(session: Session, arguments: argparse.Namespace) -> None:
@@ -103,15 +174,41 @@ async def _get(session: Session, arguments: argparse.Namespace) -> None:
 
 async def _replay(session: Session, arguments: argparse.Namespace) -> int:
     param = None if arguments.param is None else payload(arguments.param, raw=arguments.raw)
+    if not arguments.ids:
+        return await replay_all(session, arguments, param)
+    verb = "would run" if arguments.dry_run else "runs"
     refused = False
-    for start in range(0, len(arguments.ids), MAX_REPLAYS_PER_REQUEST):
-        ids = arguments.ids[start : start + MAX_REPLAYS_PER_REQUEST]
-        for replay in (await session.ask(DeadReplay(ids, param), ReplayResult)).replays:
-            if replay.status >= BAD_REQUEST:
-                refused = True
-                session.output.note(f"kept: {replay.id}: {replay.error or replay.status}")
-                if session.output.json:
-                    session.output.document(replay)
-            else:
-                session.done(f"{replay.id} runs again as {replay.replayed_as or replay.id}", replay)
+    for ids in _parts(arguments.ids):
+        request = DeadReplay(ids, param, dry_run=arguments.dry_run)
+        for replay in (await session.ask(request, ReplayResult)).replays:
+            text = f"{replay.id} {verb} again as {replay.replayed_as or replay.id}"
+            refused = _tell(session, replay, text) or refused
     return EXIT_REFUSED if refused else EXIT_OK
+
+
+async def _purge(session: Session, arguments: argparse.Namespace) -> int:
+    if not arguments.ids:
+        return await purge_all(session, arguments)
+    verb = "would be purged" if arguments.dry_run else "purged"
+    refused = False
+    for ids in _parts(arguments.ids):
+        request = DeadPurge(ids, dry_run=arguments.dry_run)
+        for purge in (await session.ask(request, PurgeResult)).purges:
+            refused = _tell(session, purge, f"{purge.id} {verb}") or refused
+    return EXIT_REFUSED if refused else EXIT_OK
+
+
+def _parts(ids: list[str]) -> list[list[str]]:
+    size = MAX_REPLAYS_PER_REQUEST
+    return [ids[start : start + size] for start in range(0, len(ids), size)]
+
+
+def _tell(session: Session, outcome: Replay | Purge, text: str) -> bool:
+    """Says what became of one letter; answers whether it was refused."""
+    if outcome.status < BAD_REQUEST:
+        session.done(text, outcome)
+        return False
+    session.output.note(f"kept: {outcome.id}: {outcome.error or outcome.status}")
+    if session.output.json:
+        session.output.document(outcome)
+    return True

@@ -34,7 +34,7 @@ NOUNS: Final = {
     "queue": "settings and numbers of queues: limits, pause, resume, stats",
     "schedule": "put, get, list, pause, trigger, delete schedules",
     "cancel": "ask work to stop, or stop it, with what it started",
-    "dead": "list, get, replay dead letters: work that was given up on",
+    "dead": "list, show, replay, purge, export dead letters: work that was given up on",
     "function": "list, show functions that workers announce, and who runs them",
     "signal": "send a message to running work: kept signal ID NAME",
     "lock": "list, show, release locks",

@@ -38,6 +38,10 @@ class Session:
     def now_ms(self) -> int:
         return self.output.now_ms
 
+    def ago(self, length_ms: int | None) -> int | None:
+        """The instant (ms) so long ago."""
+        return None if length_ms is None else max(0, self.now_ms - length_ms)
+
     async def ask(self, request: Request, result: type[R]) -> R:
         """The answer as a `result`; raises the matching `RequestError` where the engine refused."""
         data = (await call(self.connection, request)).data

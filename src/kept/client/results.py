@@ -58,6 +58,8 @@ RESULT_BY_KIND: Final[dict[str, type[a.Result]]] = {
     r.DeadList.kind: a.DeadLetterPage,
     r.DeadGet.kind: a.DeadLetterResult,
     r.DeadReplay.kind: a.ReplayResult,
+    r.DeadPurge.kind: a.PurgeResult,
+    r.DeadBulk.kind: a.BulkResult,
     r.DebugStart.kind: a.Nothing,
     r.DebugStop.kind: a.Nothing,
     r.DebugReset.kind: a.Nothing,

@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from kept.engine.alarm import Alarm
+from kept.engine.bulk import with_parts
 from kept.engine.committer import Committer, Item
 from kept.engine.config import MAX_DUE_ITEMS, EngineConfig
 from kept.engine.statistics import Statistics
@@ -94,7 +95,7 @@ class Background:
             self._due_at = None
             now = self._committer.now_ms()
             due = await self._store.due(now, MAX_DUE_ITEMS)
-            items = items_of(due)
+            items = await with_parts(self._store, items_of(due))
             if not items or self._stopping or self.paused:
                 break
             self._statistics.background_steps += len(items)

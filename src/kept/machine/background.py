@@ -91,6 +91,16 @@ class LookAtEntry(msgspec.Struct, frozen=True):
     key: EntryKey
 
 
+class BulkPart(msgspec.Struct, frozen=True):
+    """The next dead letters of a bulk operation: `ids` beyond `after`, up to `cursor`; None: these
+    are the last (`machine/bulk.py`)."""
+
+    key: EntryKey
+    after: str | None
+    ids: list[str]
+    cursor: str | None
+
+
 class LeaveLine(msgspec.Struct, frozen=True):
     """One that waited for a lock or a slot is gone (B5)."""
 
@@ -109,6 +119,7 @@ InternalStep: TypeAlias = (
     | DeliveredMessage
     | FailedMessage
     | LookAtEntry
+    | BulkPart
     | LeaveLine
 )
 

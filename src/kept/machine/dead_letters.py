@@ -1,4 +1,4 @@
-"""Dead letters: reading one, and replaying (protocol B4)."""
+"""Dead letters, one by one: reading, replaying, forgetting (protocol B4)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from kept.protocol.responses import (
     NOT_FOUND,
     OK,
     DeadLetterResult,
+    Purge,
     Replay,
-    ReplayResult,
     Response,
 )
 from kept.protocol.storage import Reads
@@ -32,13 +32,7 @@ def dead_get(step: Step, request: r.DeadGet) -> Response:
     return Response(OK, DeadLetterResult(letter))
 
 
-def dead_replay(step: Step, request: r.DeadReplay) -> Response:
-    """Each of the ids by itself: one that cannot be replayed says why and stops no other."""
-    _require_replays(step, request.ids)
-    return Response(OK, ReplayResult([_replay(step, id, request.param) for id in request.ids]))
-
-
-def _require_replays(step: Step, ids: list[str]) -> None:
+def require_replays(step: Step, ids: list[str]) -> None:
     """Asks for all ids of replays at once: one by one, each would undo those before it."""
     letters = [letter for id in ids if (letter := step.records.dead_letter(id)) is not None]
     following = {f"{letter.id}~{letter.replays + 1}" for letter in letters}
@@ -49,27 +43,41 @@ def _require_replays(step: Step, ids: list[str]) -> None:
         raise NotLoaded(Reads(objects=missing, entries=counted))
 
 
-def _replay(step: Step, id: str, param: Value | None) -> Replay:
+def purge(step: Step, id: str, *, dry_run: bool) -> Purge:
+    """Forgets one dead letter, or tells whether it would."""
+    if step.records.dead_letter(id) is None:
+        return Purge(id, NOT_FOUND, f"dead letter {id} does not exist")
+    if not dry_run:
+        step.records.remove_dead_letter(id)
+    return Purge(id, OK)
+
+
+def replay(step: Step, id: str, param: Value | None, *, dry_run: bool) -> Replay:
+    """Does the work of one dead letter again, or tells how it would."""
     letter = step.records.dead_letter(id)
     if letter is None:
         return Replay(id, NOT_FOUND, error=f"dead letter {id} does not exist")
     promise = read_promise(step, id)
     if letter.halted and promise is not None and promise.pending and param is None:
-        return _continue(step, letter, promise)
-    return _again_under_new_id(step, letter, param)
+        return _continue(step, letter, promise, dry_run=dry_run)
+    return _again_under_new_id(step, letter, param, dry_run=dry_run)
 
 
-def _continue(step: Step, letter: DeadLetter, promise: Promise) -> Replay:
+def _continue(step: Step, letter: DeadLetter, promise: Promise, *, dry_run: bool) -> Replay:
     """Halted work goes on from where it stood."""
     task = step.records.task(letter.id)
     if task is None or task.state is not TaskState.HALTED:
         return Replay(letter.id, CONFLICT, error=f"task {letter.id} is not halted any more")
+    if dry_run:
+        return Replay(letter.id, OK, letter.id)
     put_pending(step, task, promise, step.now, failures=0)
     step.records.put_dead_letter(replace(letter, replays=letter.replays + 1))
     return Replay(letter.id, OK, letter.id)
 
 
-def _again_under_new_id(step: Step, letter: DeadLetter, param: Value | None) -> Replay:
+def _again_under_new_id(
+    step: Step, letter: DeadLetter, param: Value | None, *, dry_run: bool
+) -> Replay:
     """Rejected work is created once more: a settled promise never changes."""
     number = letter.replays + 1
     while step.records.promise(f"{letter.id}~{number}") is not None:
@@ -77,6 +85,8 @@ def _again_under_new_id(step: Step, letter: DeadLetter, param: Value | None) -> 
     id = f"{letter.id}~{number}"
     if problem := id_problem(id):
         return Replay(letter.id, CONFLICT, error=problem)
+    if dry_run:
+        return Replay(letter.id, OK, id)
     original = step.records.promise(letter.id)
     timeout_at = NEVER_MS
     if original is not None and original.timeout_at != NEVER_MS:

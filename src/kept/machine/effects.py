@@ -14,6 +14,8 @@ from kept.machine.schedule_line import go_on, line_behind
 from kept.machine.step import Step
 from kept.protocol import tags as tag
 from kept.protocol.addresses import queue_of
+from kept.protocol.entries import Dedupe, KeyHolder
+from kept.protocol.keys import has_keys, keys_of
 from kept.protocol.limits import DEFAULT_AGING_MS
 from kept.protocol.records import (
     EMPTY,
@@ -56,6 +58,8 @@ def settle(
     # Known before anything is written, so that a request never has to be undone half way.
     records.require_edges(promise.id)
     schedule_id = line_behind(step, promise)
+    if has_keys(promise.tags):
+        _let_go(step, promise)
     settled = replace(promise, state=state, value=value.normal(), settled_at=settled_at)
     records.put_promise(settled)
     task = records.task(promise.id)
@@ -65,6 +69,17 @@ def settle(
         go_on(step, schedule_id)
     records.settled.append(promise.id)
     return settled
+
+
+def _let_go(step: Step, promise: Promise) -> None:
+    """A settled promise holds its keys no longer, but for a dedupe key whose window lasts (B4)."""
+    for key in keys_of(promise.tags).values():
+        entry = step.records.entry(key)
+        if entry is None or not isinstance(entry.data, KeyHolder):
+            continue
+        lasts = isinstance(entry.data, Dedupe) and entry.data.until > step.now
+        if entry.data.promise == promise.id and not lasts:
+            step.records.remove_entry(key)
 
 
 def put_fulfilled(step: Step, task: Task) -> None:
@@ -164,17 +179,18 @@ def new_promise(create: PromiseCreate, now: int) -> Promise:
     return born.project(now)
 
 
-def put_new_promise(step: Step, create: PromiseCreate) -> Promise:
-    """Stores a promise that does not exist yet, and its task if it has a target."""
+def put_new_promise(step: Step, create: PromiseCreate, latest: int | None = None) -> Promise:
+    """Stores a promise that does not exist yet, and its task if it has a target: due at its delay,
+    but at `latest` (ms) at the latest."""
     promise = new_promise(create, step.now)
     step.records.put_promise(promise)
     if promise.target is not None:
-        step.records.put_task(new_task(step, promise))
+        step.records.put_task(new_task(step, promise, latest))
     return promise
 
 
-def new_task(step: Step, promise: Promise) -> Task:
-    """The task of a promise with a target: due now, or at its delay."""
+def new_task(step: Step, promise: Promise, latest: int | None = None) -> Task:
+    """The task of a promise with a target: due now, or at its delay, no later than `latest` (ms)."""
     tags = promise.tags
     queue = None
     if promise.is_timer:
@@ -192,7 +208,8 @@ def new_task(step: Step, promise: Promise) -> Task:
             lane=lane,
             function=promise.function,
         )
-    retry_at = max(step.now, int(tags.get(tag.DELAY, 0)))
+    delayed = int(tags.get(tag.DELAY, 0))
+    retry_at = max(step.now, delayed if latest is None else min(delayed, latest))
     return Task(
         promise.id,
         TaskState.PENDING,

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from msgspec.structs import replace
+
 from kept.machine.background import LeaveLine, LookAtEntry
 from kept.machine.buckets import look_at_bucket
+from kept.machine.bulk import forget_finished
 from kept.machine.cancellation import look_at_cancellation
+from kept.machine.effects import read_promise
 from kept.machine.locks import leave_lock, look_at_lock
 from kept.machine.mailboxes import look_at_mailbox
 from kept.machine.schedules import look_at_line
 from kept.machine.slots import leave_slots, look_at_slots
 from kept.machine.step import Step
-from kept.protocol.entries import Entry, EntryKey, EntryKind
+from kept.protocol.entries import Dedupe, Entry, EntryKey, EntryKind
 
 # Stops what was asked to stop in vain, and goes on to descendants (B3).
 CANCEL_SPREAD: Final = "promise.cancel.spread"
@@ -42,9 +46,21 @@ def _forget(step: Step, entry: Entry) -> None:
     step.records.remove_entry(entry.key)
 
 
+def _forget_settled(step: Step, entry: Entry) -> None:
+    """The window of a dedupe key is over. Where its promise is unsettled, settling lets it go."""
+    assert isinstance(entry.data, Dedupe)
+    promise = read_promise(step, entry.data.promise)
+    if promise is not None and promise.pending:
+        step.records.put_entry(replace(entry, due_at=None))
+    else:
+        step.records.remove_entry(entry.key)
+
+
 _WHEN_DUE: Final[dict[EntryKind, Callable[[Step, Entry], None]]] = {
     EntryKind.CANCEL: look_at_cancellation,
     EntryKind.MAILBOX: look_at_mailbox,
+    EntryKind.DEDUPE: _forget_settled,
+    EntryKind.BULK: forget_finished,
     EntryKind.LOCK: look_at_lock,
     EntryKind.SLOTS: look_at_slots,
     EntryKind.BUCKET: look_at_bucket,

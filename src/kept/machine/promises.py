@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from kept.machine.effects import put_new_promise, read_promise, settle
+from kept.machine.duplicates import Admission, consider, create
+from kept.machine.effects import read_promise, settle
 from kept.machine.limits import is_full
 from kept.machine.step import Step
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.addresses import queue_of
+from kept.protocol.records import Promise
 from kept.protocol.responses import (
     NOT_FOUND,
     OK,
@@ -32,22 +34,34 @@ def promise_get(step: Step, request: r.PromiseGet | r.PromiseWait) -> Response:
 def promise_create(step: Step, request: r.PromiseCreate) -> Response:
     """As `create_promise`; but a queue that is full takes no new work, only what belongs to work
     that is under way (B2)."""
-    target = request.tags.get(tag.TARGET)
-    queue = queue_of(target) if target is not None else None
     is_root = request.tags.get(tag.PARENT, request.id) == request.id
-    if queue is None or not is_root or not is_full(step, queue):
-        return create_promise(step, request)
-    if read_promise(step, request.id) is not None:
-        return create_promise(step, request)
-    return Response(SHED, f"queue {queue} is full; ask again later")
+    return create_promise(step, request, may_be_shed=is_root)
 
 
-def create_promise(step: Step, request: r.PromiseCreate) -> Response:
-    """Idempotent by id: the second create answers with the stored record."""
+def create_promise(step: Step, request: r.PromiseCreate, *, may_be_shed: bool = False) -> Response:
+    """Idempotent by id: the second create answers with the stored record. A key may answer for it
+    too, or let it take another's place (B4)."""
     promise = read_promise(step, request.id)
     if promise is None:
-        promise = put_new_promise(step, request)
+        admitted = consider(step, request)
+        if isinstance(admitted, Response):
+            return admitted
+        if isinstance(admitted, Promise):
+            promise = admitted
+        elif may_be_shed and (full := _full_queue(step, request, admitted)):
+            return Response(SHED, f"queue {full} is full; ask again later")
+        else:
+            promise = create(step, request, admitted)
     return Response(OK, PromiseResult(promise.record()))
+
+
+def _full_queue(step: Step, request: r.PromiseCreate, admitted: Admission) -> str | None:
+    """The queue that has no room for a new promise, unless that takes the place of one."""
+    target = request.tags.get(tag.TARGET)
+    queue = queue_of(target) if target is not None else None
+    if queue is None or not is_full(step, queue) or admitted.makes_room(step, queue):
+        return None
+    return queue
 
 
 def promise_settle(step: Step, request: r.PromiseSettle) -> Response:

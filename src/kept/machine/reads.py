@@ -28,7 +28,8 @@ from kept.protocol import tags as tag
 from kept.protocol import worker_requests as w
 from kept.protocol.addresses import queue_of
 from kept.protocol.attributes import attributes_key
-from kept.protocol.entries import EntryKind
+from kept.protocol.entries import EntryKey, EntryKind
+from kept.protocol.keys import has_keys, keys_of
 from kept.protocol.storage import ChildPage, Reads
 
 
@@ -49,7 +50,10 @@ def _promise_create(request: r.PromiseCreate, reads: Reads) -> None:
 
 
 def _add_queue_of(tags: dict[str, str], reads: Reads) -> None:
-    """Into a queue: what is said of it decides whether there is room, and what a priority is worth."""
+    """Into a queue: what is said of it decides whether there is room, and what a priority is worth.
+    Keys: who holds them decides whether there is anything to create."""
+    if has_keys(tags):
+        reads.entries.update(keys_of(tags).values())
     target = tags.get(tag.TARGET)
     queue = queue_of(target) if target is not None else None
     if queue is not None:
@@ -174,6 +178,24 @@ def _dead_get(request: r.DeadGet, reads: Reads) -> None:
 def _dead_replay(request: r.DeadReplay, reads: Reads) -> None:
     reads.dead_letters.update(request.ids)
     reads.objects.update(request.ids)
+    if request.bulk is not None:
+        reads.entries.add(EntryKey(EntryKind.BULK, request.bulk))
+
+
+def _dead_purge(request: r.DeadPurge, reads: Reads) -> None:
+    reads.dead_letters.update(request.ids)
+    if request.bulk is not None:
+        reads.entries.add(EntryKey(EntryKind.BULK, request.bulk))
+
+
+def _dead_bulk(request: r.DeadBulk, reads: Reads) -> None:
+    reads.entries.add(EntryKey(EntryKind.BULK, request.id))
+
+
+def _bulk_part(part: b.BulkPart, reads: Reads) -> None:
+    reads.entries.add(part.key)
+    reads.dead_letters.update(part.ids)
+    reads.objects.update(part.ids)
 
 
 def _message(request: Any, reads: Reads) -> None:
@@ -242,6 +264,8 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     r.SignalSend: _signal_send,
     r.DeadGet: _dead_get,
     r.DeadReplay: _dead_replay,
+    r.DeadPurge: _dead_purge,
+    r.DeadBulk: _dead_bulk,
     g.LockAcquire: _lock,
     g.LockHeartbeat: _lock,
     g.LockRelease: _lock,
@@ -264,5 +288,6 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     b.DeliveredMessage: _message,
     b.FailedMessage: _message,
     b.LookAtEntry: _entry,
+    b.BulkPart: _bulk_part,
     b.LeaveLine: _entry,
 }

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from kept.machine import cancellation
 from kept.machine.announcements import renew
+from kept.machine.duplicates import Admission, consider, make_way, take_keys
 from kept.machine.effects import (
     clear_resumes,
     new_promise,
@@ -68,9 +69,14 @@ def task_create(step: Step, request: r.TaskCreate) -> Response:
     create = request.action.data
     promise = read_promise(step, create.id)
     if promise is None:
+        admitted = consider(step, create)
+        if isinstance(admitted, Response):
+            return admitted
+        if isinstance(admitted, Promise):
+            return _stands_for_it(step, admitted)
         born = new_promise(create, step.now)
         refused = not_now(step, new_task(step, born)) if born.pending else None
-        return refused or _task_created(step, request, born)
+        return refused or _task_created(step, request, born, admitted)
     task = step.records.task(create.id)
     if task is None:
         return Response(UNPROCESSABLE, f"promise {create.id} exists without a target")
@@ -94,9 +100,24 @@ def not_now(step: Step, task: Task) -> Response | None:
     return Response(SHED, f"queue {task.queue} is at its {refusal.reason} limit; ask again later")
 
 
-def _task_created(step: Step, request: r.TaskCreate, promise: Promise) -> Response:
+def _stands_for_it(step: Step, holder: Promise) -> Response:
+    """The key is held under another id (B4): as for an id of its own, what is settled is answered,
+    and what is not is a conflict. Nobody gets a lease of work that it did not name."""
+    if holder.pending:
+        return Response(CONFLICT, f"promise {holder.id} holds the key and is under way")
+    task = step.records.task(holder.id)
+    if task is None:
+        return Response(UNPROCESSABLE, f"promise {holder.id} holds the key, without a target")
+    return _acquired_response(step, task, holder, 0)
+
+
+def _task_created(
+    step: Step, request: r.TaskCreate, promise: Promise, admitted: Admission
+) -> Response:
     """Born acquired; or, past its deadline, fulfilled at version 0."""
+    make_way(step, admitted)
     step.records.put_promise(promise)
+    take_keys(step, promise, admitted)
     task = new_task(step, promise)
     if promise.pending:
         task = replace(

@@ -14,7 +14,8 @@ from kept.machine.heads import Heads
 from kept.machine.moves import Moves
 from kept.machine.not_loaded import NotLoaded
 from kept.machine.transitions import PROMISE_EDGES, TASK_EDGES
-from kept.protocol.entries import Entry, EntryKey
+from kept.protocol.entries import Entry, EntryKey, KeyHolder
+from kept.protocol.keys import has_keys, keys_of
 from kept.protocol.records import (
     DeadLetter,
     Delivery,
@@ -142,13 +143,22 @@ class WorkingSet:
         self._more_edges |= loaded.more_edges
 
     def _follow(self, loaded: Loaded, now: int) -> Reads:
-        """Late promises are settled by whoever looks, which drains edges, which wakes awaiters."""
+        """Late promises are settled by whoever looks, which drains edges, which wakes awaiters. Who
+        settles lets keys go, and who looks at a key looks at its holder."""
         reads = Reads()
         for id, promise in loaded.promises.items():
-            if promise is None or promise.timeout_at > now or not promise.pending:
+            if promise is None or not promise.pending:
                 continue
-            if id not in self._edges_known:
+            if has_keys(promise.tags):
+                reads.entries.update(
+                    key for key in keys_of(promise.tags).values() if key not in self._entries
+                )
+            if promise.timeout_at <= now and id not in self._edges_known:
                 reads.edges.add(id)
+        for entry in loaded.entries.values():
+            holder = entry.data.promise if entry and isinstance(entry.data, KeyHolder) else None
+            if holder is not None and holder not in self._promises:
+                reads.objects.add(holder)
         for awaiters in loaded.callbacks.values():
             reads.objects.update(id for id in awaiters if id not in self._promises)
         if self._head_children:
@@ -358,6 +368,9 @@ class WorkingSet:
 
     def put_dead_letter(self, letter: DeadLetter) -> None:
         self._set("dead_letters", self._dead_letters, letter.id, letter)
+
+    def remove_dead_letter(self, id: str) -> None:
+        self._set("dead_letters", self._dead_letters, id, None)
 
     def put_entry(self, entry: Entry) -> None:
         self._set("entries", self._entries, entry.key, entry)

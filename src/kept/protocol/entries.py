@@ -12,6 +12,8 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from kept.protocol.records import Value
+
 
 class EntryKind(StrEnum):
     """What an entry is. The value is stored, so it never changes."""
@@ -29,6 +31,10 @@ class EntryKind(StrEnum):
     ATTRIBUTES = "attributes"
     ATTRIBUTE = "attribute"
     MESSAGE_KEY = "message_key"
+    DEDUPE = "dedupe"
+    DEBOUNCE = "debounce"
+    SINGLETON = "singleton"
+    BULK = "bulk"
     SLOTS = "slots"
     BUCKET = "bucket"
     GUARD = "guard"
@@ -252,6 +258,78 @@ class Backfill(EntryData, frozen=True):
     spans: tuple[Span, ...]
 
 
+class KeyHolder(EntryData, frozen=True):
+    """What every holder of a key says (B4): the id of the promise that has it."""
+
+    promise: str
+
+
+class Dedupe(KeyHolder, frozen=True):
+    """Who holds a dedupe key: as long as its promise is unsettled, and until `until` (ms)."""
+
+    fingerprint: str
+    until: int
+
+
+class Debounce(KeyHolder, frozen=True):
+    """Whose start later creates put off, to `latest` (ms) at the latest where there is one. `first`
+    (ms): when the first of them came."""
+
+    first: int
+    latest: int | None = None
+
+
+class Singleton(KeyHolder, frozen=True):
+    """The only unsettled promise of a singleton key."""
+
+
+class LetterFilter(EntryData, frozen=True):
+    """Which dead letters: those for which all that is given holds. `since` (ms) is the first
+    instant of their death, `until` past the last; `prefix` begins their ids."""
+
+    queue: str | None = None
+    function: str | None = None
+    reason: str | None = None
+    since: int | None = None
+    until: int | None = None
+    prefix: str | None = None
+
+    def wants(
+        self, id: str, queue: str | None, function: str | None, reason: str, died_at: int
+    ) -> bool:
+        """Whether a dead letter is among them."""
+        return (
+            self.queue in (None, queue)
+            and self.function in (None, function)
+            and self.reason in (None, reason)
+            and (self.since is None or died_at >= self.since)
+            and (self.until is None or died_at < self.until)
+            and (self.prefix is None or id.startswith(self.prefix))
+        )
+
+
+class BulkAction(StrEnum):
+    """What is done with many dead letters."""
+
+    REPLAY = "replay"
+    PURGE = "purge"
+
+
+class Bulk(EntryData, frozen=True):
+    """An operation on the dead letters of a filter that had died when it began (B4). `cursor` is the
+    last id that was looked at. With `dry_run` it counts, and does nothing."""
+
+    action: BulkAction
+    filter: LetterFilter
+    started_at: int
+    param: Value | None = None
+    dry_run: bool = False
+    cursor: str | None = None
+    done: int = 0
+    failed: int = 0
+    finished_at: int | None = None
+
+
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """A stored entry. At `due_at` (ms) the background looks at it; None: never."""
 
@@ -274,6 +352,10 @@ DATA_TYPES: Final[dict[EntryKind, type[EntryData]]] = {
     EntryKind.ATTRIBUTES: Attributes,
     EntryKind.ATTRIBUTE: Indexed,
     EntryKind.MESSAGE_KEY: MessageKey,
+    EntryKind.DEDUPE: Dedupe,
+    EntryKind.DEBOUNCE: Debounce,
+    EntryKind.SINGLETON: Singleton,
+    EntryKind.BULK: Bulk,
     EntryKind.SLOTS: Slots,
     EntryKind.BUCKET: Bucket,
     EntryKind.GUARD: Guard,

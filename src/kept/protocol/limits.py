@@ -67,6 +67,9 @@ MAX_BACKFILL_SPANS: Final = 16
 # An instant that is looked at so late counts as missed where nothing missed is fired.
 MISSED_AFTER_MS: Final = 60_000
 MAX_REPLAYS_PER_REQUEST: Final = 1_000
+# Dead letters that one commit of a bulk operation handles, and how long a finished one can be read.
+MAX_BULK_LETTERS: Final = 500
+BULK_KEPT_MS: Final = 7 * 86_400_000
 
 # What a cancellation reaches in one commit, and how many children it looks at for those (B3).
 MAX_CANCELED_PER_COMMIT: Final = 500

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from kept.protocol.entries import CancelMode, LaneLimits, RateLimit
+from kept.protocol.entries import CancelMode, LaneLimits, LetterFilter, RateLimit
 from kept.protocol.limits import (
     MAX_CLAIM_QUEUES,
     MAX_CLAIM_TASKS,
@@ -375,9 +375,32 @@ class DeadGet(Request):
 
 
 class DeadReplay(Request):
+    """Does work again: that of `ids`, or in the background that of a `filter` (B4). `bulk` is the
+    id of the operation that a filter begins; `dry_run` tells what would be done."""
+
     kind: ClassVar[str] = "dead.replay"
-    ids: list[Id]
+    ids: list[Id] = []
     param: Value | None = None
+    filter: LetterFilter | None = None
+    dry_run: bool = False
+    bulk: Id | None = None
+
+
+class DeadPurge(Request):
+    """Forgets dead letters, by `ids` or in the background by `filter` (B4)."""
+
+    kind: ClassVar[str] = "dead.purge"
+    ids: list[Id] = []
+    filter: LetterFilter | None = None
+    dry_run: bool = False
+    bulk: Id | None = None
+
+
+class DeadBulk(Request):
+    """How far a bulk operation is (B4)."""
+
+    kind: ClassVar[str] = "dead.bulk"
+    id: Id
 
 
 class DebugStart(Request):
@@ -451,6 +474,8 @@ CORE_REQUESTS: tuple[type[Request], ...] = (
     DeadList,
     DeadGet,
     DeadReplay,
+    DeadPurge,
+    DeadBulk,
     DebugStart,
     DebugStop,
     DebugReset,

@@ -13,6 +13,7 @@ from kept.protocol.entries import (
     AnnouncedFunction,
     CancelMode,
     LaneLimits,
+    LetterFilter,
     QueueSettings,
     RateLimit,
 )
@@ -284,8 +285,44 @@ class Replay(Result, frozen=True):
     error: str | None = None
 
 
+class BulkRecord(Result, frozen=True):
+    """A bulk operation on dead letters. `done` and `failed` count letters; of a `dryRun`, those
+    that would be. It is over when it has a `finishedAt`."""
+
+    id: str
+    action: str
+    filter: LetterFilter
+    started_at: int
+    dry_run: bool = False
+    done: int = 0
+    failed: int = 0
+    finished_at: int | None = None
+
+
 class ReplayResult(Result, frozen=True):
+    """What became of each id, or the operation that a filter began."""
+
     replays: list[Replay]
+    bulk: BulkRecord | None = None
+
+
+class Purge(Result, frozen=True):
+    """One dead letter: `status` 200 where it is gone, or why not."""
+
+    id: str
+    status: int
+    error: str | None = None
+
+
+class PurgeResult(Result, frozen=True):
+    """What became of each id, or the operation that a filter began."""
+
+    purges: list[Purge]
+    bulk: BulkRecord | None = None
+
+
+class BulkResult(Result, frozen=True):
+    bulk: BulkRecord
 
 
 class LockGrant(Result, frozen=True):

@@ -27,6 +27,15 @@ DETACHED: Final = "kept:detached"
 COMPENSATION: Final = "kept:compensation"
 # A header of a canceled promise's value: why.
 CANCEL_REASON_HEADER: Final = "kept-cancel-reason"
+DEDUPE: Final = "kept:dedupe"
+DEDUPE_WINDOW: Final = "kept:dedupe-window"
+DEDUPE_MISMATCH: Final = "kept:dedupe-mismatch"
+FINGERPRINT: Final = "kept:fingerprint"
+DEBOUNCE: Final = "kept:debounce"
+DEBOUNCE_MODE: Final = "kept:debounce-mode"
+DEBOUNCE_MAX: Final = "kept:debounce-max"
+SINGLETON: Final = "kept:singleton"
+SINGLETON_KEY: Final = "kept:singleton-key"
 # Tags that a replay under a new id leaves behind (B4): duplicates, delay and lineage.
 NOT_REPLAYED: Final = (
     DELAY,
@@ -34,11 +43,13 @@ NOT_REPLAYED: Final = (
     BRANCH,
     PARENT,
     SCHEDULE,
-    "kept:dedupe",
-    "kept:dedupe-window",
-    "kept:dedupe-mismatch",
-    "kept:fingerprint",
-    "kept:debounce",
-    "kept:debounce-mode",
-    "kept:singleton",
+    DEDUPE,
+    DEDUPE_WINDOW,
+    DEDUPE_MISMATCH,
+    FINGERPRINT,
+    DEBOUNCE,
+    DEBOUNCE_MODE,
+    DEBOUNCE_MAX,
+    SINGLETON,
+    SINGLETON_KEY,
 )

@@ -15,6 +15,7 @@ from kept.protocol.addresses import is_deliverable, is_target
 from kept.protocol.attributes import attribute_problem
 from kept.protocol.entries import LaneLimits, RateLimit
 from kept.protocol.guard_checks import GUARD_CHECKS
+from kept.protocol.keys import keys_problem, no_keys_problem
 from kept.protocol.limits import (
     MAX_ATTEMPTS,
     MAX_ATTRIBUTES,
@@ -111,7 +112,11 @@ def _tags_problem(tags: dict[str, str], timeout_at: int, schemes: Schemes) -> st
     target = tags.get(tag.TARGET)
     if target is not None and not is_target(target, schemes):
         return f"tags: {tag.TARGET} is not an address that can be served: {target[:200]}"
-    return _delay_problem(tags, timeout_at) or _job_tags_problem(tags)
+    return (
+        _delay_problem(tags, timeout_at)
+        or _job_tags_problem(tags)
+        or keys_problem(tags, id_problem, whole_number)
+    )
 
 
 def _delay_problem(tags: dict[str, str], timeout_at: int) -> str | None:
@@ -210,6 +215,8 @@ def _task_create(request: r.TaskCreate, schemes: Schemes) -> str | None:
     create = request.action.data
     if problem := id_problem(request.pid, "pid") or create_problem(create, schemes):
         return problem
+    if tag.DEBOUNCE in create.tags:
+        return f"tags: {tag.DEBOUNCE} puts work off, and task.create starts it"
     return None if tag.TARGET in create.tags else f"action: needs the tag {tag.TARGET}"
 
 
@@ -250,6 +257,7 @@ def _task_record(request: r.TaskRecordStep, schemes: Schemes) -> str | None:
     return (
         id_problem(request.id)
         or create_problem(request.step, schemes)
+        or no_keys_problem(request.step.tags, "mean nothing for a finished step")
         or settable_problem(request.state)
         or value_problem(request.value, "value")
         or _ids_problem(request.released, "released")
@@ -350,6 +358,7 @@ def _schedule(request: r.ScheduleCreate | s.SchedulePut, schemes: Schemes) -> st
         or id_problem(request.promise_id, "promiseId")
         or value_problem(request.promise_param, "promiseParam")
         or _tags_problem(request.promise_tags, MAX_INTEGER + 1, schemes)
+        or no_keys_problem(request.promise_tags, "do not go with a schedule: each instant is one")
     )
 
 
@@ -376,12 +385,23 @@ def _schedule_backfill(request: s.ScheduleBackfill, _: Schemes) -> str | None:
 
 
 def _dead_replay(request: r.DeadReplay, _: Schemes) -> str | None:
-    if not 1 <= len(request.ids) <= MAX_REPLAYS_PER_REQUEST:
-        return f"ids: name 1 to {MAX_REPLAYS_PER_REQUEST} dead letters"
-    if len(set(request.ids)) != len(request.ids):
-        return "ids: one is named twice"
     if request.param is not None and (problem := value_problem(request.param, "param")):
         return problem
+    return _dead_purge(request, _)
+
+
+def _dead_purge(request: r.DeadReplay | r.DeadPurge, _: Schemes) -> str | None:
+    if request.bulk is not None and (problem := id_problem(request.bulk, "bulk")):
+        return problem
+    if request.filter is not None:
+        wanted = request.filter
+        texts = (wanted.queue, wanted.function, wanted.reason, wanted.prefix)
+        given = _ids_problem((text for text in texts if text is not None), "filter")
+        return given or ("ids: name them, or a filter, not both" if request.ids else None)
+    if not 1 <= len(request.ids) <= MAX_REPLAYS_PER_REQUEST:
+        return f"ids: name 1 to {MAX_REPLAYS_PER_REQUEST} dead letters, or a filter"
+    if len(set(request.ids)) != len(request.ids):
+        return "ids: one is named twice"
     return _ids_problem(request.ids, "ids")
 
 
@@ -449,6 +469,8 @@ _CHECKS: Final[dict[type[r.Request], Callable[[Any, Schemes], str | None]]] = {
     r.DeadList: _dead_list,
     r.DeadGet: _id_only,
     r.DeadReplay: _dead_replay,
+    r.DeadPurge: _dead_purge,
+    r.DeadBulk: _id_only,
     **GUARD_CHECKS,
     **WORKER_CHECKS,
 }

@@ -20,6 +20,8 @@ from kept.protocol.responses import PromiseResult
 from kept.runtime import Runtime, SystemRuntime
 from kept.sdk import payload
 from kept.sdk.context import Context
+from kept.sdk.dead import DeadLetters
+from kept.sdk.duplicates import Debounce, Duplicates, Singleton, SingletonMode
 from kept.sdk.functions import Function, Registry
 from kept.sdk.guarded import Guarded
 from kept.sdk.handle import Handle, WorkState, send_message, state_of
@@ -103,6 +105,7 @@ class App(Guarded, Scheduled):
         version: int = 1,
         retry: Retry | None = None,
         queue: str | None = None,
+        singleton: SingletonMode | Singleton | None = None,
     ) -> Callable[[Callable[..., Any]], Function[..., Any]]: ...
     def function(
         self,
@@ -113,6 +116,7 @@ class App(Guarded, Scheduled):
         version: int = 1,
         retry: Retry | None = None,
         queue: str | None = None,
+        singleton: SingletonMode | Singleton | None = None,
     ) -> Any:
         """Registers a function: `@app.function`, or with options `@app.function(retry=…)`.
 
@@ -120,11 +124,17 @@ class App(Guarded, Scheduled):
         (default: the function's) and `version` are what it is known by to other processes; work
         that was started under a version is finished by that version. `retry` says how often a
         failed step or job is tried. `queue` is where its work waits (default: the app's).
+        `singleton` says what a start of it comes to while another one is under way.
         """
 
         def register(function: Any) -> Function[..., Any]:
             registered: Function[..., Any] = Function(
-                function, name=name, version=version, retry=retry, queue=queue
+                function,
+                name=name,
+                version=version,
+                retry=retry,
+                queue=queue,
+                singleton=singleton,
             )
             self._registry.add(registered)
             return registered
@@ -201,6 +211,11 @@ class App(Guarded, Scheduled):
         return tuple(dict.fromkeys([self.queue, *named]))
 
     @property
+    def dead(self) -> DeadLetters:
+        """Work that was given up on. The app must be open."""
+        return DeadLetters(self._open_services)
+
+    @property
     def connection(self) -> Connection:
         """The connection, for requests of the protocol itself. The app must be open."""
         return self._open_services().connection
@@ -225,6 +240,10 @@ class App(Guarded, Scheduled):
         *args: Any,
         id: str | None = None,
         timeout: timedelta | float | None = None,
+        dedupe: str | None = None,
+        dedupe_window: timedelta | float | None = None,
+        debounce: Debounce | None = None,
+        singleton: SingletonMode | Singleton | None = None,
         **kwargs: Any,
     ) -> Handle[T]: ...
     @overload
@@ -235,6 +254,10 @@ class App(Guarded, Scheduled):
         *args: Any,
         id: str | None = None,
         timeout: timedelta | float | None = None,
+        dedupe: str | None = None,
+        dedupe_window: timedelta | float | None = None,
+        debounce: Debounce | None = None,
+        singleton: SingletonMode | Singleton | None = None,
         **kwargs: Any,
     ) -> Handle[T]: ...
     async def start(
@@ -244,13 +267,24 @@ class App(Guarded, Scheduled):
         *args: Any,
         id: str | None = None,
         timeout: timedelta | float | None = None,
+        dedupe: str | None = None,
+        dedupe_window: timedelta | float | None = None,
+        debounce: Debounce | None = None,
+        singleton: SingletonMode | Singleton | None = None,
         **kwargs: Any,
     ) -> Handle[Any]:
         """Starts a registered function once: the same `id` is the same work.
 
-        `timeout` (a timedelta or seconds) is the deadline of its promise; none by default. Raises
-        `InvalidArgumentsError` where the arguments do not fit, and `ConflictError` where the id
-        belongs to work of another function.
+        `timeout` (a timedelta or seconds) is the deadline of its promise; none by default.
+
+        Starts with an equal `dedupe` key are one: while the work is unsettled, or `dedupe_window`
+        (a timedelta or seconds) has not passed since its start. `debounce` makes one of many starts
+        that follow each other, `singleton` says what happens while another one is under way. All
+        hold within one queue; the handle is to the work that stands for this start.
+
+        Raises `InvalidArgumentsError` where the arguments do not fit, and `ConflictError` where the
+        id belongs to work of another function, where the work of the `dedupe` key was started with
+        other arguments, and where a singleton is skipped.
         """
         services = self._open_services()
         if not isinstance(function, Function):
@@ -260,7 +294,8 @@ class App(Guarded, Scheduled):
             )
         target = services.target_of(function)
         target.check(args, kwargs)
-        create = self._create(services, target, args, kwargs, id, timeout)
+        said = Duplicates(dedupe, dedupe_window, debounce, singleton)
+        create = self._create(services, target, args, kwargs, id, timeout, said)
         return await self._started(services, create, target)
 
     async def run(
@@ -270,10 +305,24 @@ class App(Guarded, Scheduled):
         *args: Any,
         id: str | None = None,
         timeout: timedelta | float | None = None,
+        dedupe: str | None = None,
+        dedupe_window: timedelta | float | None = None,
+        debounce: Debounce | None = None,
+        singleton: SingletonMode | Singleton | None = None,
         **kwargs: Any,
     ) -> Any:
         """Starts a function and gives its result: `await (await app.start(…))`."""
-        handle: Handle[Any] = await self.start(function, *args, id=id, timeout=timeout, **kwargs)
+        handle: Handle[Any] = await self.start(
+            function,
+            *args,
+            id=id,
+            timeout=timeout,
+            dedupe=dedupe,
+            dedupe_window=dedupe_window,
+            debounce=debounce,
+            singleton=singleton,
+            **kwargs,
+        )
         return await handle
 
     async def enqueue(
@@ -284,11 +333,16 @@ class App(Guarded, Scheduled):
         id: str | None = None,
         queue: str | None = None,
         timeout: timedelta | float | None = None,
+        dedupe: str | None = None,
+        dedupe_window: timedelta | float | None = None,
+        debounce: Debounce | None = None,
+        singleton: SingletonMode | Singleton | None = None,
     ) -> Handle[Any]:
         """Starts a function by its name (or `name@version`), without importing its code.
 
         One that is not registered here goes to `queue`, else to the queue that workers announce for
         it, else to the app's own. Protocol B9.
+        What it says of duplicates is as for `start`.
         """
         services = self._open_services()
         target = services.target_of(name)
@@ -298,7 +352,8 @@ class App(Guarded, Scheduled):
             target = target._replace(queue=queue)
         else:
             target = await services.routed(target)
-        create = self._create(services, target, (), kwargs, id, timeout)
+        said = Duplicates(dedupe, dedupe_window, debounce, singleton)
+        create = self._create(services, target, (), kwargs, id, timeout, said)
         return await self._started(services, create, target)
 
     async def start_many(
@@ -341,6 +396,7 @@ class App(Guarded, Scheduled):
         kwargs: dict[str, Any],
         id: str | None,
         timeout: timedelta | float | None,
+        said: Duplicates,
     ) -> r.PromiseCreate:
         if id is not None and not isinstance(id, str):
             raise InvalidArgumentsError(f"id: must be a str, not {type(id).__name__}")
@@ -348,11 +404,14 @@ class App(Guarded, Scheduled):
         if timeout is not None:
             span_ms = int(payload.as_seconds(timeout) * 1_000)
             deadline = min(self._runtime.now_ms() + span_ms, MAX_INTEGER - 1)
+        param = payload.encode_arguments(args, kwargs, services.root_headers)
+        if said.singleton is None and target.function is not None:
+            said = said._replace(singleton=target.function.singleton)
         return r.PromiseCreate(
             self._runtime.entropy(16).hex() if id is None else id,
             deadline,
-            payload.encode_arguments(args, kwargs, services.root_headers),
-            target.all_tags,
+            param,
+            {**target.all_tags, **said.tags(param, self._runtime.now_ms())},
         )
 
     async def _started(
@@ -360,14 +419,15 @@ class App(Guarded, Scheduled):
     ) -> Handle[Any]:
         response = await call(services.connection, create)
         assert isinstance(response.data, PromiseResult)
-        owner = response.data.promise.tags.get(tag.FUNCTION)
+        promise = response.data.promise
+        owner = promise.tags.get(tag.FUNCTION)
         # Another version of the function is the same work, begun before a deployment.
         if owner is None or _name_of(owner) != _name_of(target.reference):
             raise ConflictError(
-                f"{create.id} is the work of {owner or 'something else'} already; "
+                f"{promise.id} is the work of {owner or 'something else'} already; "
                 f"start {target.reference} under another id"
             )
-        return Handle(create.id, services.connection, self._runtime, target.returns)
+        return Handle(promise.id, services.connection, self._runtime, target.returns)
 
 
 def _name_of(reference: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar
 from kept.errors import ConfigurationError, InvalidArgumentsError, UnregisteredError
 from kept.sdk import payload
 from kept.sdk.context import Context
+from kept.sdk.duplicates import Singleton, SingletonMode, singleton_tags
 from kept.sdk.retry import Never, Retry
 
 P = ParamSpec("P")
@@ -34,6 +35,7 @@ class Function(Generic[P, T]):
         version: int = 1,
         retry: Retry | None = None,
         queue: str | None = None,
+        singleton: SingletonMode | Singleton | None = None,
     ) -> None:
         functools.update_wrapper(self, plain)
         self.plain = plain
@@ -45,6 +47,9 @@ class Function(Generic[P, T]):
         self.version = version
         self.retry: Retry = retry or NO_RETRY
         self.queue = queue
+        # Judged here, where the mistake is.
+        singleton_tags(singleton)
+        self.singleton = singleton
         self._hints = _hints_of(plain)
         signature = _signature_of(plain)
         parameters = list(signature.parameters.values())

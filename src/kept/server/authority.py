@@ -12,6 +12,7 @@ from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol import schedule_requests as s
 from kept.protocol import worker_requests as w
+from kept.protocol.keys import named_keys
 
 DEFAULT_TENANT: Final = "default"
 
@@ -107,6 +108,33 @@ def _of_schedule(request: r.ScheduleCreate | s.SchedulePut) -> Iterable[str]:
     return (request.id, request.promise_id.replace("{{.id}}", request.id))
 
 
+def _of_letters(request: r.DeadReplay | r.DeadPurge) -> Iterable[str]:
+    """By filter: only of ids that begin with what the token allows. The operation's own id too."""
+    yield from request.ids
+    if request.filter is not None:
+        yield request.filter.prefix or ""
+        yield request.bulk or ""
+
+
+def _create(request: r.PromiseCreate) -> Iterable[str]:
+    """Keys too: who holds one is answered to whoever names it (B4)."""
+    yield request.id
+    yield from named_keys(request.tags).values()
+
+
+def _task_create(request: r.TaskCreate) -> Iterable[str]:
+    return _create(request.action.data)
+
+
+def _of_fence(request: r.TaskFence) -> Iterable[str]:
+    yield from _own_and_released(request)
+    action = request.action
+    if isinstance(action, r.CreateAction):
+        yield from _create(action.data)
+    else:
+        yield action.data.id
+
+
 def _queue(request: Any) -> Iterable[str]:
     return (request.name,)
 
@@ -119,7 +147,7 @@ def _none(request: Any) -> Iterable[str]:
 # A kind that is not here is for admins only: the debug kinds, and whatever was forgotten.
 NAMED_IDS: Final[dict[type[r.Request], Callable[[Any], Iterable[str]]]] = {
     r.PromiseGet: _own,
-    r.PromiseCreate: _own,
+    r.PromiseCreate: _create,
     r.PromiseSettle: _own,
     r.PromiseRegisterCallback: lambda request: (request.awaited, request.awaiter),
     r.PromiseRegisterListener: lambda request: (request.awaited,),
@@ -128,12 +156,12 @@ NAMED_IDS: Final[dict[type[r.Request], Callable[[Any], Iterable[str]]]] = {
     r.PromiseChildren: _own,
     r.PromiseCancel: _own,
     r.TaskGet: _own,
-    r.TaskCreate: lambda request: (request.action.data.id,),
+    r.TaskCreate: _task_create,
     r.TaskAcquire: _own,
     r.TaskRelease: _own,
     r.TaskFulfill: _own_action_and_released,
     r.TaskSuspend: _of_suspend,
-    r.TaskFence: _own_action_and_released,
+    r.TaskFence: _of_fence,
     r.TaskRecordStep: lambda request: (request.id, request.step.id, *request.released),
     r.TaskHeartbeat: lambda request: (task.id for task in request.tasks),
     r.TaskHalt: _own,
@@ -161,7 +189,9 @@ NAMED_IDS: Final[dict[type[r.Request], Callable[[Any], Iterable[str]]]] = {
     s.ScheduleBackfill: _own,
     r.DeadList: _none,
     r.DeadGet: _own,
-    r.DeadReplay: lambda request: request.ids,
+    r.DeadReplay: _of_letters,
+    r.DeadPurge: _of_letters,
+    r.DeadBulk: _own,
     g.LockAcquire: _resource,
     g.LockHeartbeat: _resource,
     g.LockRelease: _resource,

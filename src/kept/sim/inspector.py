@@ -131,7 +131,9 @@ class Inspector:
 
     def _born(self, now: int, task: Task, promise: Promise) -> None:
         due = max(promise.created_at, int(promise.tags.get(tag.DELAY, "0")))
-        if task.retry_at != due:
+        # The first create of a debounce key may have promised an earlier instant.
+        is_capped = tag.DEBOUNCE_MAX in promise.tags and promise.created_at <= (task.retry_at or 0)
+        if task.retry_at != due and not (is_capped and (task.retry_at or 0) < due):
             why = f"{task.id} is due at {task.retry_at} instead of {due}, born at {now}"
             self._ledger.break_off("delays are kept", why)
 

@@ -21,6 +21,7 @@ from kept.protocol.responses import (
 )
 from kept.protocol.storage import Dump
 from kept.sim.breakage import Broken
+from kept.sim.drawn_keys import overlapping
 from kept.sim.process import Process, current_owner
 from kept.sim.trace import BROKEN, Trace
 
@@ -151,7 +152,9 @@ class Ledger:
             self._trace.note(BROKEN, owner.name if owner else "world", str(self.broken))
 
     def compare(self, dump: Dump) -> None:
-        """Everything acknowledged is in the store."""
+        """Everything acknowledged is in the store, and no two promises had one key at one time."""
+        for why in overlapping(dump.promises.values()):
+            self.break_off("one promise for a key", why)
         for id in self._created:
             if id not in dump.promises:
                 self.break_off("nothing acknowledged is lost", f"{id} is gone")

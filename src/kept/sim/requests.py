@@ -30,6 +30,7 @@ from kept.protocol.responses import (
     TaskResult,
 )
 from kept.runtime import Runtime
+from kept.sim.drawn_keys import add_keys
 from kept.sim.drawn_tags import FUNCTIONS, add_tags
 
 # New ids come as time passes; requests name the latest of them.
@@ -51,6 +52,7 @@ MAX_LEASES: Final = 16
 MAX_SEEN: Final = 64
 SHARE_OF_RARE: Final = 0.15
 SHARE_OF_KNOWN: Final = 0.8
+SHARE_OF_KEYED: Final = 0.15
 SHARE_OF_TAGGED: Final = 0.5
 SHARE_OF_FOLLOWED: Final = 0.3
 
@@ -231,7 +233,13 @@ class RawClient:
         return r.PromiseGet(self._id())
 
     def promise_create(self) -> r.Request:
-        return self._create()
+        create = self._create()
+        if self._random.random() < SHARE_OF_KEYED:
+            add_keys(self._random, create.tags, self._runtime.now_ms())
+            # Far enough for any delay, and under an id that nobody else uses.
+            create.timeout_at = self._runtime.now_ms() + max(DEADLINE_MS)
+            create.id = f"{create.id}-{self.pid}-{self._number}"
+        return create
 
     def promise_settle(self) -> r.Request:
         return self._settle(self._id())

@@ -143,6 +143,11 @@ QUEUES = [
 
 CANCELLATION_STATE = ["consistent_cancel_request_is_seen_to"]
 CANCELLATION_STEP = ["preserved_cancel_request"]
+DUPLICATES = [
+    "consistent_one_live_promise_per_dedupe_key",
+    "consistent_one_live_promise_per_singleton_key",
+]
+KEYS = ["consistent_key_is_held_by_its_promise"]
 
 CONFIG = ["well_formed_config_retry_positive"]
 
@@ -158,14 +163,15 @@ def test_the_catalogue_has_its_45_and_50_and_2_and_4() -> None:
 def test_exactly_the_named_properties_are_registered() -> None:
     """Each property is registered under its own name and with its own kind, and no other is."""
     assert sorted(STATE_PROPERTIES) == sorted(
-        WELL_FORMED + CONSISTENT_STATE + OURS + CANCELLATION_STATE
+        WELL_FORMED + CONSISTENT_STATE + OURS + CANCELLATION_STATE + KEYS
     )
     assert sorted(STEP_PROPERTIES) == sorted(
-        CONSISTENT_STEP + PRESERVED + MONOTONE + QUEUES + CANCELLATION_STEP
+        CONSISTENT_STEP + PRESERVED + MONOTONE + QUEUES + CANCELLATION_STEP + DUPLICATES
     )
     assert sorted(INTERNAL_STEP_PROPERTIES) == sorted(INTERNAL)
     assert sorted(CONFIG_PROPERTIES) == sorted(CONFIG)
-    assert len(ALL_NAMES) == 101 + len(QUEUES + CANCELLATION_STATE + CANCELLATION_STEP)
+    ours = QUEUES + CANCELLATION_STATE + CANCELLATION_STEP + DUPLICATES + KEYS
+    assert len(ALL_NAMES) == 101 + len(ours)
 
 
 def test_every_property_is_a_function_of_its_name() -> None:

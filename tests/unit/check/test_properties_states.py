@@ -8,10 +8,11 @@ from kept.check.properties import STATE_PROPERTIES, StateScope, Violation
 from kept.check.state import Delta, State
 from tests.unit.check.cases.cancellation import CANCELLATION_STATES
 from tests.unit.check.cases.consistent_state import CONSISTENT_STATE, DEAD_AND_SUSPENDED
+from tests.unit.check.cases.duplicates import DUPLICATE_STATES
 from tests.unit.check.cases.records import NOW, StateCase
 from tests.unit.check.cases.well_formed import WELL_FORMED
 
-CASES = [*WELL_FORMED, *CONSISTENT_STATE, *CANCELLATION_STATES]
+CASES = [*WELL_FORMED, *CONSISTENT_STATE, *CANCELLATION_STATES, *DUPLICATE_STATES]
 
 
 def label(case: StateCase) -> str:

@@ -17,6 +17,7 @@ from kept.protocol.storage import Changes
 from tests.unit.check.cases.cancellation import CANCELLATION_STEPS
 from tests.unit.check.cases.consistent_step_promises import CONSISTENT_STEP_PROMISES
 from tests.unit.check.cases.consistent_step_tasks import ADMISSIBLE_EDGES, CONSISTENT_STEP_TASKS
+from tests.unit.check.cases.duplicates import DUPLICATE_STEPS
 from tests.unit.check.cases.monotone import INTERNAL, MONOTONE
 from tests.unit.check.cases.preserved import PRESERVED
 from tests.unit.check.cases.queues import QUEUES
@@ -31,6 +32,7 @@ CASES = [
     *INTERNAL,
     *QUEUES,
     *CANCELLATION_STEPS,
+    *DUPLICATE_STEPS,
 ]
 
 

@@ -34,9 +34,16 @@ Kept = Callable[..., Ran]
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kept:
+def store() -> MemoryStore:
+    """What the commands of a test work on."""
+    return MemoryStore(SystemRuntime())
+
+
+@pytest.fixture
+def kept(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Kept:
     """`kept("promise", "get", "x")` runs that command; all of a test's see the same records."""
-    store = MemoryStore(SystemRuntime())
 
     async def connect(
         url: str, runtime: Runtime, token: str | None, *, retry: RetryPolicy

@@ -188,6 +188,8 @@ _TAG_NAMES = {
     for name in (
         *("function", "priority", "lane", "attempts", "backoff", "exhausted"),
         *("detached", "compensation"),
+        *("dedupe", "dedupe-window", "dedupe-mismatch", "fingerprint"),
+        *("debounce", "debounce-mode", "debounce-max", "singleton", "singleton-key"),
     )
 }
 
@@ -198,7 +200,7 @@ def create(
     """A promise.create; `queue="q"` is short for the target `queue://q`."""
     if "queue" in tags:
         tags["target"] = f"queue://{tags.pop('queue')}"
-    named = {_TAG_NAMES[name]: text for name, text in tags.items()}
+    named = {_TAG_NAMES[name.replace("_", "-")]: text for name, text in tags.items()}
     return r.PromiseCreate(id, timeout_at, param, named)
 
 

@@ -12,6 +12,7 @@ from kept.check.properties import cancellation as cancellation
 from kept.check.properties import consistent_state as consistent_state
 from kept.check.properties import consistent_step_promises as consistent_step_promises
 from kept.check.properties import consistent_step_tasks as consistent_step_tasks
+from kept.check.properties import duplicates as duplicates
 from kept.check.properties import internal as internal
 from kept.check.properties import monotone as monotone
 from kept.check.properties import ours as ours

@@ -12,6 +12,8 @@ from kept.check.properties.scopes import StepScope, is_base_deliverable
 from kept.check.state import State
 from kept.protocol import tags as tag
 from kept.protocol.addresses import scheme_of
+from kept.protocol.entries import Debounce, EntryKind
+from kept.protocol.keys import keys_of
 from kept.protocol.limits import NEVER_MS
 from kept.protocol.records import (
     Delivery,
@@ -31,11 +33,12 @@ DELIVERED: Final = "outbox.delivered"
 TAKEN: Final = "outbox.taken"
 LEASE_EXPIRY: Final = "lease.expire"
 NACK: Final = "task.nack"
-CREATE: Final = "promise.create"
+CREATING: Final = ("promise.create", "task.fence")
+BULK: Final = "dead.bulk.part"
 SCHEDULE_PUT: Final = "schedule.put"
 # The request, and the background steps that spread it to descendants or end its grace.
+# The request, and the background steps that spread it to descendants or end its grace.
 CANCELLATION: Final = ("promise.cancel", "promise.cancel.spread")
-DEBOUNCE: Final = "kept:debounce"
 
 
 def only_waits(state: State, promise: Promise) -> bool:
@@ -102,16 +105,18 @@ def is_backoff(scope: StepScope, t: Task, u: Task) -> bool:
 
 
 def is_debounce(scope: StepScope, t: Task, u: Task) -> bool:
-    """A create with the same debounce key postpones the waiting task (B4)."""
+    """A create with the same debounce key postpones the waiting task (B4): the one that holds the
+    key, that never started, and not beyond the latest instant."""
     promise = scope.b.promises.get(u.id)
-    return (
-        scope.name == CREATE
-        and promise is not None
-        and DEBOUNCE in promise.tags
-        and t.retry_at is not None
-        and u.retry_at is not None
-        and t.retry_at < u.retry_at
-    )
+    if scope.name not in CREATING or promise is None or u.version or t.state is not u.state:
+        return False
+    key = keys_of(promise.tags).get(EntryKind.DEBOUNCE)
+    entry = scope.b.entries.get(key) if key is not None else None
+    if entry is None or not isinstance(entry.data, Debounce) or entry.data.promise != u.id:
+        return False
+    if t.retry_at is None or u.retry_at is None or t.retry_at >= u.retry_at:
+        return False
+    return entry.data.latest is None or u.retry_at <= entry.data.latest
 
 
 def is_cancellation(scope: StepScope) -> bool:
@@ -135,6 +140,17 @@ def is_exhausted_rejection(scope: StepScope, q: Promise) -> bool:
 def is_canceled(scope: StepScope, q: Promise) -> bool:
     """Cancellation spreads in the background and settles what is not running (B3)."""
     return is_cancellation(scope) and q.state is PromiseState.REJECTED_CANCELED
+
+
+def is_replayed(scope: StepScope, t: Task, u: Task) -> bool:
+    """A bulk replay, which works in the background, continues halted work with its failures reset
+    and counts that in its dead letter (B4)."""
+    if scope.name != BULK or t.state is not TaskState.HALTED or u.state is not TaskState.PENDING:
+        return False
+    letter, before = scope.dead_letter_filed(u.id), scope.delta.dead_letters.get(u.id)
+    if letter is None or before is None or u.failures:
+        return False
+    return letter.halted and letter.replays == before.replays + 1
 
 
 def is_changed_schedule(scope: StepScope, before: ScheduleRecord, after: ScheduleRecord) -> bool:

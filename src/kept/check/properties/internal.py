@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from kept.check.properties.departures import is_canceled, is_exhausted, is_exhausted_rejection
+from kept.check.properties.departures import (
+    is_canceled,
+    is_exhausted,
+    is_exhausted_rejection,
+    is_replayed,
+)
 from kept.check.properties.registry import Violation, on_internal_step
 from kept.check.properties.scopes import StepScope
 from kept.protocol.records import Promise, PromiseState, TaskState
@@ -24,7 +29,8 @@ def consistent_task_state_edge_internal_admissible(scope: StepScope) -> Iterator
     """The background makes tasks pending or fulfilled, never acquired, suspended or halted, and
     leaves halted ones alone until they are fulfilled.
 
-    Departure (B2): the expired lease of a last attempt may halt the task, with a dead letter.
+    Departures (B2, B4): the expired lease of a last attempt may halt the task, with a dead letter;
+    a bulk replay continues halted ones.
     """
     for id, t, u in scope.tasks:
         if t is None or u is None:
@@ -32,7 +38,8 @@ def consistent_task_state_edge_internal_admissible(scope: StepScope) -> Iterator
         scope.reached += 1
         if t.state is u.state or u.state in ADMISSIBLE_INTERNAL[t.state]:
             continue
-        if u.state is not TaskState.HALTED or not is_exhausted(scope, t):
+        is_given_up = u.state is TaskState.HALTED and is_exhausted(scope, t)
+        if not is_given_up and not is_replayed(scope, t, u):
             yield Violation((id,), f"{t.state.value} became {u.state.value}")
 
 

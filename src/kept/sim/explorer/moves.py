@@ -154,7 +154,8 @@ class Moves:
             found = self._fired.get(key)
             if found is None:
                 assert not isinstance(
-                    step, b.TakeMessage | b.DeliveredMessage | b.FailedMessage | b.LeaveLine
+                    step,
+                    b.TakeMessage | b.DeliveredMessage | b.FailedMessage | b.LeaveLine | b.BulkPart,
                 )
                 id = step.key.name if isinstance(step, b.LookAtEntry) else step.id
                 move = self.attempt = Move(_STEP_NAMES[type(step)], id)

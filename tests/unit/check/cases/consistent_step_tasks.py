@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from kept.protocol.records import Delivery, TaskState
+from kept.check.state import State
+from kept.protocol.entries import Debounce, Entry, EntryKind
+from kept.protocol.keys import keys_of
+from kept.protocol.records import Delivery, Task, TaskState
 from tests.unit.check.cases.records import (
     TARGETED,
     StepCase,
@@ -222,6 +225,16 @@ ACQUISITION: Final = [
 ]
 
 _POSTPONED: Final = state(DEBOUNCED, waiting(retry_at=200))
+
+
+def _debounced(task: Task, *, holder: str = "p", latest: int | None = None) -> State:
+    """A task of a promise with a debounce key, and who holds that."""
+    result = state(DEBOUNCED, task)
+    key = keys_of(DEBOUNCED.tags)[EntryKind.DEBOUNCE]
+    result.entries[key] = Entry(key, Debounce(holder, 10, latest))
+    return result
+
+
 RETRY: Final = [
     case("consistent_task_pending_entry_arms_retry", "due later",
          (state(acquired()), state(waiting(version=1, retry_at=101))),
@@ -248,11 +261,21 @@ RETRY: Final = [
          (state(waiting(retry_at=None)), state(waiting(retry_at=200))),
          (state(waiting()), state(waiting(retry_at=200)))),
     case("consistent_task_retry_rearm_only_when_due", "debounced forward",
-         (_POSTPONED, state(DEBOUNCED, waiting(retry_at=150)), "promise.create"),
-         (_POSTPONED, state(DEBOUNCED, waiting(retry_at=300)), "promise.create")),
+         (_POSTPONED, _debounced(waiting(retry_at=150)), "promise.create"),
+         (_POSTPONED, _debounced(waiting(retry_at=300)), "promise.create")),
     case("consistent_task_retry_rearm_only_when_due", "without a debounce key",
          (state(JOB, waiting(retry_at=200)), state(JOB, waiting(retry_at=300)), "promise.create"),
-         (_POSTPONED, state(DEBOUNCED, waiting(retry_at=300)), "promise.create")),
+         (_POSTPONED, _debounced(waiting(retry_at=300)), "promise.create")),
+    case("consistent_task_retry_rearm_only_when_due", "debounced beyond the longest delay",
+         (_POSTPONED, _debounced(waiting(retry_at=301), latest=300), "promise.create"),
+         (_POSTPONED, _debounced(waiting(retry_at=300), latest=300), "promise.create")),
+    case("consistent_task_retry_rearm_only_when_due", "debounced after its start",
+         (state(DEBOUNCED, waiting(retry_at=200, version=1)),
+          _debounced(waiting(retry_at=300, version=1)), "promise.create"),
+         (_POSTPONED, _debounced(waiting(retry_at=300)), "promise.create")),
+    case("consistent_task_retry_rearm_only_when_due", "debounced by who does not hold the key",
+         (_POSTPONED, _debounced(waiting(retry_at=300), holder="other"), "promise.create"),
+         (_POSTPONED, _debounced(waiting(retry_at=300)), "promise.create")),
 ]
 # fmt: on
 

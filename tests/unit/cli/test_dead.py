@@ -1,0 +1,82 @@
+"""`kept dead`: many at once, dry runs, confirmation, export."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+
+from kept.protocol import requests as r
+from kept.stores.memory import MemoryStore
+from tests.unit.cli.conftest import Kept
+from tests.unit.engine.rig import running
+from tests.unit.machine.world import create
+
+
+def bury(store: MemoryStore, *ids: str, queue: str = "q", final: str = "reject") -> None:
+    """Jobs that were given up on."""
+
+    async def run() -> None:
+        async with running(store, watched=False) as engine:
+            for id in ids:
+                action = r.CreateAction(create(id, queue=queue))
+                await engine.submit(r.TaskCreate("w", 60_000, action))
+                answer = await engine.submit(r.TaskNack(id, 1, final=final))
+                assert answer.status == 200, answer
+
+    asyncio.run(run())
+
+
+def numbered(count: int) -> list[str]:
+    return [f"q{number:02}" for number in range(count)]
+
+
+def test_replay_by_filter(kept: Kept, store: MemoryStore) -> None:
+    """A dry run says how many and does nothing; then it is done."""
+    bury(store, *numbered(3))
+    bury(store, "other00", queue="other")
+    assert kept("dead", "replay", "--queue", "q", "--dry-run").out == "would replay 3\n"
+    assert kept("promise", "get", "q00~1").code == 1
+    assert kept("dead", "replay", "--queue", "q").out == "replayed 3\n"
+    assert kept("promise", "get", "q02~1").code == 0
+    assert kept("promise", "get", "other00~1").code == 1
+
+
+def test_more_than_a_handful_needs_a_yes(kept: Kept, store: MemoryStore) -> None:
+    """Without a terminal to ask at, nothing is done."""
+    bury(store, *numbered(11))
+    refused = kept("dead", "purge", "--all")
+    assert refused.code == 1
+    assert "would purge 11" in refused.errors
+    assert "--yes" in refused.errors
+    assert len(kept("dead", "list", "-q").lines) == 11
+    assert kept("dead", "purge", "--all", "--yes").out == "purged 11\n"
+    assert kept("dead", "list", "-q").lines == []
+
+
+def test_purge_by_id(kept: Kept, store: MemoryStore) -> None:
+    """One that is not there is said, and exits with 1; a dry run leaves all."""
+    bury(store, *numbered(2))
+    assert kept("dead", "purge", "q00", "--dry-run").out == "q00 would be purged\n"
+    assert kept("dead", "purge", "q00").out == "q00 purged\n"
+    assert kept("dead", "purge", "q00").code == 1
+    assert kept("dead", "list", "-q").lines == ["q01"]
+    assert kept("dead", "replay", "q01", "--dry-run").out == "q01 would run again as q01~1\n"
+
+
+def test_what_is_meant_must_be_said(kept: Kept) -> None:
+    """Neither ids nor a filter is no way to mean everything."""
+    assert kept("dead", "purge").code == 2
+    assert kept("dead", "purge", "--all", "--queue", "q").code == 2
+
+
+def test_export_as_json_lines_and_as_csv(kept: Kept, store: MemoryStore) -> None:
+    """Every field; in CSV no text that a spreadsheet would run."""
+    bury(store, *numbered(2))
+    lines = [json.loads(line) for line in kept("dead", "export").lines]
+    assert [line["id"] for line in lines] == ["q00", "q01"]
+    bury(store, "=x", final="halt")
+    rows = list(csv.DictReader(kept("dead", "export", "--format", "csv").lines))
+    assert [row["id"] for row in rows] == ["'=x", "q00", "q01"]
+    assert [row["halted"] for row in rows] == ["yes", "no", "no"]
+    assert kept("dead", "show", "q00").code == 0
