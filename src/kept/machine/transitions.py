@@ -27,11 +27,11 @@ class TaskTransition(NamedTuple):
     causes: tuple[str, ...]
 
 
-_SETTLING: Final = ("promise.settle", "task.fulfill", "task.fence", "task.record", "signal.send")
+_SETTLING: Final = ("promise.settle", "task.fulfill", "task.fence", "task.record")
 _P, _T = PromiseState, TaskState
 
 PROMISE_TRANSITIONS: Final = (
-    PromiseTransition(_P.PENDING, _P.RESOLVED, (*_SETTLING, "deadline of a timer")),
+    PromiseTransition(_P.PENDING, _P.RESOLVED, (*_SETTLING, "signal.send", "deadline of a timer")),
     PromiseTransition(
         _P.PENDING,
         _P.REJECTED,

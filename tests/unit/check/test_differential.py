@@ -102,6 +102,7 @@ async def test_a_defect_is_found_and_made_short(defect: Defect, longest: int) ->
     assert str(outcome).startswith("seed 5: request ")
 
 
+@pytest.mark.timeout(240)
 async def test_every_pair_occurs() -> None:
     """The generator reaches every (kind, status) pair that the model can answer, and no other."""
     seen: Counter[tuple[str, int]] = Counter()

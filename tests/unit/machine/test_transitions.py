@@ -72,6 +72,7 @@ def _settle_by(cause: str) -> Callable[[World, PromiseState], None]:
         "task.record": by_record,
         "task.nack exhausted": by_nack,
         "lease expired for the last time": by_last_expiry,
+        "signal.send": lambda world, _: world.ask(r.SignalSend("t", "box")) and None,
         "promise.cancel": lambda world, _: world.ask(r.PromiseCancel("p")) and None,
         "deadline": by_deadline,
         "deadline of a timer": by_deadline,
@@ -79,6 +80,7 @@ def _settle_by(cause: str) -> Callable[[World, PromiseState], None]:
 
 
 OWN = {
+    "signal.send": "t!box.1",
     "task.fulfill": "mine",
     "task.nack exhausted": "mine",
     "lease expired for the last time": "mine",

@@ -63,6 +63,12 @@ def register(app: App, steps: Steps) -> list[Function[..., Any]]:
         await ctx.run(step, f"{ctx.id}/{answer}")
         return answer
 
+    return [sleeper, naps, approval, race, impatient, *_timed(app, step)]
+
+
+def _timed(app: App, step: Function[..., Any]) -> list[Function[..., Any]]:
+    """Functions that look at the time."""
+
     @app.function
     async def bounded(ctx: Context, seconds: float, limit: float) -> str:
         """A durable sleep under asyncio's timeout, and what that leaves to do."""
@@ -92,7 +98,7 @@ def register(app: App, steps: Steps) -> list[Function[..., Any]]:
         moved = clock() >= second + seconds > first
         return "in order" if moved and slept >= seconds - ROUNDING_SECONDS else f"{slept:.3f} s"
 
-    return [sleeper, naps, approval, race, impatient, bounded, clocked]
+    return [bounded, clocked]
 
 
 def _sleeper(random: Random) -> Program:
