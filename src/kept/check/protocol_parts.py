@@ -442,6 +442,9 @@ def _instants(
         return ()
     if answer is None or kind in SILENT:
         ids = set(_keys(kind, data, answer))
+        if kind == "dead.replay":
+            # Without an answer, what it made is only known by its name.
+            ids |= {id for id in shown if id.rpartition("~")[0] in ids}
         return tuple(sorted(set(_each_instant(shown[id] for id in ids if id in shown))))
     if not isinstance(answer.data, dict):
         return ()
