@@ -126,5 +126,7 @@ def test_the_history_is_recorded() -> None:
     assert answered == outcome.answers
     assert all(operation.clock_from is not None for operation in history.operations)
     marks = {fault.kind for fault in history.faults}
-    assert {"crash", "stopped", "partition", "clock_jump"} <= marks
+    lasting = {"crash", "stopped", "partition", "clock_jump", "stall"} & set(outcome.mix.faults)
+    assert marks
+    assert {name for name in lasting if outcome.faults.get(name)} <= marks
     assert parse(history.lines()) == history

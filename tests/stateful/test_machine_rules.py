@@ -194,6 +194,15 @@ class MachineRules(RuleBasedStateMachine):
     def claim(self, ttl: int, limit: int, request_id: str | None) -> None:
         self.ask(r.TaskClaim(["q"], "w", ttl, limit), request_id)
 
+    @rule(
+        concurrency=st.sampled_from([None, 1, 2]),
+        depth=st.sampled_from([None, 1, 50]),
+        state=st.sampled_from(["open", "open", "paused"]),
+    )
+    def limit(self, concurrency: int | None, depth: int | None, state: str) -> None:
+        paused = state == "paused"
+        self.ask(r.QueuePut("q", concurrency=concurrency, max_depth=depth, paused=paused))
+
     @rule(id=IDS, awaited=st.sets(IDS, min_size=1), stale=STALE, request_id=REQUEST_IDS)
     def suspend(self, id: str, awaited: set[str], stale: int, request_id: str | None) -> None:
         id = self._held(id)

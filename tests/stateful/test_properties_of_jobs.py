@@ -107,9 +107,19 @@ class Jobs:
             (1, lambda: r.TaskContinue(self.id())),
             (1, self.release),
             (1, lambda: r.DeadReplay([self.dead_id()])),
+            (1, self.put_queue),
         ]
         weights = [weight for weight, _ in choices]
         return self.random.choices([make for _, make in choices], weights)[0]()
+
+    def put_queue(self) -> r.Request:
+        """Limits that come and go."""
+        return r.QueuePut(
+            self.random.choice(QUEUES),
+            concurrency=self.random.choice([None, None, 3, 6]),
+            max_depth=self.random.choice([None, 20, 50]),
+            paused=self.random.random() < 0.05,
+        )
 
     def id(self) -> str:
         return self.random.choice(IDS)

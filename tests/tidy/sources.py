@@ -28,7 +28,12 @@ def label(path: Path) -> str:
 @functools.cache
 def parsed(path: Path) -> ast.Module:
     """The file's syntax tree."""
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    text = path.read_text(encoding="utf-8")
+    try:
+        return ast.parse(text, filename=str(path))
+    except SystemError:
+        # The parser of some versions of Python 3.11 loses count of its depth now and then.
+        return ast.parse(text, filename=str(path))
 
 
 def room(path: Path) -> str:

@@ -66,8 +66,10 @@ class Script:
     async def ask(
         self, request: r.Request, status: int = OK, *, request_id: str | None = None
     ) -> Response:
-        """An answer that must have this status; asked again where nothing was applied. Raises
+        """An answer that must have this status; asked again where it was refused for now, under the
+        same id, because an earlier try may have been applied and its answer lost. Raises
         `ConnectionFailedError` where nobody knows what was: then the rest cannot be foreseen."""
+        request_id = request_id or self.runtime.entropy(_UUID_BYTES).hex()
         response = await self._connection.send(request, request_id=request_id)
         while response.status in REFUSED_FOR_NOW and response.status != status:
             await self.runtime.sleep(ASK_AGAIN_SECONDS)
