@@ -127,6 +127,10 @@ NAMES: list[tuple[str, Callable[[str], dict[str, Any]]]] = [
     ("promise.wait", lambda id: {"id": id, "timeout": 0}),
     ("promise.children", lambda id: {"id": id}),
     ("promise.cancel", lambda id: {"id": id}),
+    ("signal.send", lambda id: {"id": id, "name": "box"}),
+    ("task.annotate", lambda id: {"id": id, "version": 1, "set": {}}),
+    ("dead.bulk", lambda id: {"id": id}),
+    ("dead.purge", lambda id: {"ids": [id]}),
     ("task.get", lambda id: {"id": id}),
     ("task.create", lambda id: {
         "pid": "w", "ttl": 1,

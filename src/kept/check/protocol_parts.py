@@ -465,6 +465,9 @@ def _instants(
         ids = set(_keys(kind, data, answer))
         if kind == "signal.send" and answer is None:
             ids.update(id for id in shown if id.startswith(_mailbox(data)))
+        if kind == "dead.replay":
+            # Without an answer, what it made is only known by its name.
+            ids |= {id for id in shown if id.rpartition("~")[0] in ids}
         return tuple(sorted(set(_each_instant(shown[id] for id in ids if id in shown))))
     if not isinstance(answer.data, dict):
         return ()

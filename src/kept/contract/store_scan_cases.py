@@ -16,6 +16,7 @@ from kept.contract.store_samples import (
     write,
 )
 from kept.protocol import tags as tag
+from kept.protocol.addresses import poll_channel
 from kept.protocol.records import Delivery, Task, TaskState
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import Changes, Dump, Edge, Head, Key, Reads
@@ -158,6 +159,7 @@ class ScanCases(Opens):
             due = await store.due(NOW, 9)
             assert due.ready == [Key("one", "late"), Key("two", "late")]
             assert due.schedules == [Key("one", "s"), Key("two", "s")]
-            found = await store.scan_outbox(NOW, 9, ["poll:g"])
+            channels = [poll_channel("g", None, tenant) for tenant in ("one", "two")]
+            found = await store.scan_outbox(NOW, 9, channels)
             assert [tenant for tenant, _, _ in found] == ["one", "two"]
-            assert len(await store.scan_outbox(NOW, 1, ["poll:g"])) == 1
+            assert len(await store.scan_outbox(NOW, 1, channels)) == 1

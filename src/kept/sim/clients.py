@@ -40,6 +40,7 @@ SHARE_OF_LISTENERS: Final = 0.4
 MAX_WAITING_HANDLES: Final = 10
 # Requests of one client that are under way at one time, besides those that wait for outcomes.
 MAX_DOING: Final = 8
+MAX_PLAYING: Final = 4
 AGAIN_SECONDS: Final = 0.5
 LONGEST_APPROVAL_SECONDS: Final = 6.0
 CANCEL_AFTER_SECONDS: Final = 2.0
@@ -65,6 +66,7 @@ class Client:
         ]
         self._waiting = 0
         self._doing = 0
+        self._playing = 0
         self._drawn = 0
 
     async def run(self) -> None:
@@ -100,7 +102,7 @@ class Client:
         random = self._world.random(f"client {self._process} {number}")
         try:
             if self._scripts and random.random() < SHARE_OF_SCRIPTS:
-                await self._play(number, random)
+                await self._play_beside(number, random)
             elif random.random() < SHARE_OF_STARTS and self._waiting < MAX_WAITING_HANDLES:
                 await self._start(number, random)
             else:
@@ -109,6 +111,19 @@ class Client:
             self._world.trace.note("failed", self._process.name, type(error).__name__)
         finally:
             self._doing -= 1
+
+    async def _play_beside(self, number: int, random: Random) -> None:
+        """A script takes long where much goes wrong: it takes no single request's place."""
+        if self._playing >= MAX_PLAYING:
+            await self._raw.ask(random)
+            return
+        self._playing += 1
+        self._doing -= 1
+        try:
+            await self._play(number, random)
+        finally:
+            self._playing -= 1
+            self._doing += 1
 
     async def _play(self, number: int, random: Random) -> None:
         """A script: the one that has been played least, or any."""

@@ -32,6 +32,8 @@ from kept.sim.world import Complaints, World
 
 # From so many ticks on, every kind must have succeeded and every fault must have struck.
 GATED_TICKS: Final = 300
+# Where the bounds are so small, or so much goes wrong, that fewer came, kinds are left out by chance.
+GATED_ANSWERS: Final = 1_500
 # There are many of them, and a single client that crashes again and again plays few.
 GATED_TICKS_OF_SCRIPTS: Final = 900
 SHOWN_LINES: Final = 40
@@ -135,7 +137,7 @@ def _require_all(world: World) -> None:
         return
     kinds = (*RAW_KINDS, *GUARD_KINDS)
     missing = [kind for kind in kinds if not world.ledger.succeeded[kind]]
-    if missing:
+    if missing and world.ledger.answers.total() >= GATED_ANSWERS:
         raise Broken(EMPTY_PASS, f"these kinds never succeeded: {', '.join(missing)}")
     struck = world.trace.counts
     unplayed = [name for name in playable(world.mix) if not struck[f"script {name}"]]

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from kept.check.state import State
 from kept.machine import background as b
+from kept.machine.announcements import worker_key
 from kept.machine.cancellation import cancel_key
 from kept.machine.dispatch import Machine
 from kept.machine.limits import depth_key, settings_key
@@ -48,6 +49,8 @@ from kept.sim.explorer.watch import (
 T = TypeVar("T")
 
 HEAD_TASKS = 64
+# Workers of a world.
+MAX_WORKERS = 9
 
 
 class Taken(NamedTuple):
@@ -73,6 +76,8 @@ class Databases:
             [key(queue) for key in (settings_key, depth_key, turn_key)] if queue is not None else []
         )
         self._entry_keys += [cancel_key(id) for id in self._ids]
+        # Nobody announces anything here.
+        self._entry_keys += [worker_key(f"w{number}") for number in range(1, MAX_WORKERS + 1)]
         # More than what is there fits into the first one.
         self._pages = [
             ChildPage(id, "", limit) for id in self._ids for limit in (1, MAX_CANCELED_PER_COMMIT)
