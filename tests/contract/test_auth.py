@@ -129,6 +129,7 @@ NAMES: list[tuple[str, Callable[[str], dict[str, Any]]]] = [
     ("promise.cancel", lambda id: {"id": id}),
     ("signal.send", lambda id: {"id": id, "name": "box"}),
     ("task.annotate", lambda id: {"id": id, "version": 1, "set": {}}),
+    ("worker.announce", lambda id: {"pid": "w", "queues": [id], "functions": [], "ttl": 1_000}),
     ("dead.bulk", lambda id: {"id": id}),
     ("dead.purge", lambda id: {"ids": [id]}),
     ("task.get", lambda id: {"id": id}),
@@ -222,6 +223,7 @@ def test_every_kind_is_known_to_the_table_or_for_admins_only() -> None:
         assert (request.kind in limited) == (not request.kind.startswith("debug."))
     searches = {"promise.search", "task.search", "schedule.search", "dead.list"}
     searches |= {"queue.list", "lock.search", "guard.search"}
+    searches |= {"worker.list", "function.list", "function.get"}
     assert {kind for kind, _ in NAMES} | searches == limited
 
 
