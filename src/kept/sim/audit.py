@@ -170,6 +170,9 @@ class Audit:
         state = self._state()
         promises = state.promises.values()
         children = {p.id for p in promises if id in (p.parent, p.branch) and p.id != id}
+        # Its own id among the released stands for its cancellation (B3).
+        canceled = {e.to for e in state.releases if e.of == e.to == id}
+        children |= canceled
         _require_same(f"promise.children of {id}", seen, children, children)
         numbers = {e.to: number for e, number in state.releases.items() if e.of == id}
         released = sorted((c for c in children if c in numbers), key=lambda c: numbers[c])
