@@ -15,6 +15,7 @@ import msgspec
 
 from kept.check.history import History
 from kept.check.incident import Breakage
+from kept.errors import KeptError
 from kept.sim.bounds import bounded
 from kept.sim.breakage import Broken, breakage_of
 from kept.sim.faults import Faults
@@ -114,7 +115,7 @@ def play_plan(plan: Plan, kept_events: int | None = KEPT_EVENTS) -> Played:
 def _play(world: World) -> Exception | None:
     try:
         world.loop.run_until_complete(_acts(world))
-    except (AssertionError, SimulationStuckError) as error:
+    except (AssertionError, SimulationStuckError, KeptError) as error:
         return error
     return None
 
