@@ -28,7 +28,7 @@ from kept.stores.sqlite.transaction import SqliteTransaction
 
 TICKS = 45
 SETTLE_SECONDS = 240
-MAX_SEEDS = 24
+MAX_SEEDS = 8
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 

@@ -424,7 +424,7 @@ def promises_in(data: JsonObject) -> Iterator[JsonObject]:
 
 
 def _instants_in(record: JsonObject) -> Iterator[int]:
-    for field in ("settledAt", "createdAt", "diedAt"):
+    for field in ("settledAt", "createdAt", "diedAt", "lastRunAt"):
         if isinstance(record.get(field), int):
             yield record[field]
 

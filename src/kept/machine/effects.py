@@ -113,8 +113,9 @@ def put_acquired(step: Step, task: Task, pid: str, ttl: int) -> Task:
         retry_at=None,
         ready=False,
         resumes=0,
-        last_request=step.request_id,
-        last_answer=None,
+        # Asked without an id, it leaves the last one that had one repeatable.
+        last_request=step.request_id or task.last_request,
+        last_answer=None if step.request_id else task.last_answer,
     )
     count_start(step, acquired)
     step.records.put_task(acquired)
