@@ -97,6 +97,19 @@ def test_an_answer_ends_with_its_meaning(kind: str) -> None:
         assert again.status == 409
 
 
+@pytest.mark.parametrize("kind", ["release", "nack"])
+def test_a_lease_without_an_id_leaves_the_last_one_with_one_repeatable(kind: str) -> None:
+    """Others that never repeat anything do not make a lost answer cost something."""
+    world = _world(kind)
+    first = world.ask(ASKED[kind], request_id="u")
+    world.pass_time(100_000)
+    world.settle_down()
+    assert world.ask(r.TaskAcquire("t", 1, "other", TTL)).ok
+    before = world.dump
+    assert world.ask(ASKED[kind], request_id="u") == first
+    assert world.dump == before
+
+
 def test_a_repeated_claim_gets_what_still_holds() -> None:
     """Of the leases it was given, those that were fulfilled since are left out."""
     world = _world("claim")
