@@ -183,7 +183,9 @@ def test_a_violation_breaks_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def lying(self: Committer, batch: list[Item]) -> None:
         for item in batch:
-            if isinstance(item.work, r.Request) and isinstance(item.outcome, Response):
+            # Scripts know each answer beforehand, and would find it first.
+            of_raw = getattr(item.work, "id", "").startswith("raw-")
+            if of_raw and isinstance(item.work, r.Request) and isinstance(item.outcome, Response):
                 item.outcome = wrong_status(item.work, item.outcome) or item.outcome
         answer_all(self, batch)
 
@@ -193,8 +195,7 @@ def test_a_violation_breaks_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     while not any("status: expected 404, got 409" in text for text in found):
         assert len(found) < MAX_SEEDS
         broken = run_seed(len(found) + 1, TICKS).broken
-        # Those who know each answer beforehand may be lied to first.
-        assert broken is None or "linearizable:" in broken or "scripts go as" in broken
+        assert broken is None or "linearizable:" in broken
         found.append(broken or "")
 
 

@@ -38,6 +38,7 @@ LIMITS: Final = (1, 2, 3, 10, 100)
 BEHIND_MS: Final = 60_000
 AHEAD_MS: Final = 3_600_000
 SHARE_OF_FIRST_PAGES: Final = 0.3
+SHARE_OF_WAITING: Final = 0.7
 
 
 class Scans:
@@ -147,10 +148,17 @@ class Scans:
 
     # -- inside of a transaction
 
+    def _some_task(self, state: State) -> Task:
+        """Any task; often one that waits: only these are at the front of a queue."""
+        waiting = [task for task in state.tasks.values() if task.ready]
+        if waiting and self._random.random() < SHARE_OF_WAITING:
+            return self._random.choice(waiting)
+        return self._random.choice(list(state.tasks.values()))
+
     async def _loads(self, tenant: str, state: State) -> None:
         if not state.tasks:
             return
-        now, some = self._instant(), state.tasks[self._random.choice(list(state.tasks))]
+        now, some = self._instant(), self._some_task(state)
         reads = Reads(edges={some.id, self._random.choice(list(state.promises))})
         if some.queue is not None:
             functions = self._random.choice((None, (some.function or "",)))
