@@ -169,6 +169,10 @@ class Network:
                 return fate
         return SENT
 
+    def listens(self, server: str) -> bool:
+        """Whether a server answers requests: it is up, and has begun to listen."""
+        return server in self._listeners
+
     def _deliver(self, flight: Flight, server: str, path: str, body: bytes, fate: str) -> None:
         if (flight.client.name, server) in self._cut:
             self._note("dropped", server, f"{flight.number}")

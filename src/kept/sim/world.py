@@ -310,6 +310,9 @@ class World:
 
     def _unsettled(self) -> str:
         """What is still pending, in words; nothing when all is well."""
+        for machine in self.machines.values():
+            if machine.role == "server" and not self.network.listens(machine.name):
+                return f"{machine.name} has not started again"
         state = self.monitor.state()
         for goal in self.goals.pending():
             return f"{goal.id} is not settled; its task: {state.tasks.get(goal.id)}"
