@@ -121,14 +121,18 @@ class MachineRules(RuleBasedStateMachine):
         live = {t.id for t in tasks if t.state is not TaskState.FULFILLED}
         return self._one_of(id, live)
 
+    def _delayed(self, delay: int | None) -> dict[str, str]:
+        return {} if delay is None else {"delay": str(self.world.now + delay)}
+
     def _deadline(self, ahead: int | None) -> int:
         return NEVER_MS if ahead is None else self.world.now + ahead
 
-    @initialize(tags=st.lists(TAGS, min_size=3, max_size=3))
-    def begin(self, tags: list[dict[str, str]]) -> None:
+    @initialize(tags=st.lists(TAGS, min_size=3, max_size=3), delay=DELAYS)
+    def begin(self, tags: list[dict[str, str]], delay: int | None) -> None:
         self.ask(create("p0", external="true"))
         for id, each in zip(POOL[1:], tags, strict=False):
             self.ask(create(id, **each))
+        self.ask(create(POOL[4], queue="q", **self._delayed(delay)))
 
     def _awaited(self, id: str) -> str:
         return self._one_of(id, {edge.of for edge in self.world.dump.callbacks} & set(POOL))
@@ -165,8 +169,7 @@ class MachineRules(RuleBasedStateMachine):
         parent: str,
         value: Value,
     ) -> None:
-        if delay is not None:
-            tags = {**tags, "delay": str(self.world.now + delay)}
+        tags = {**tags, **self._delayed(delay)}
         self.ask(create(id, timeout_at=self._deadline(ahead), param=value, parent=parent, **tags))
 
     @rule(id=IDS, tags=TAGS, ahead=DEADLINES, ttl=TTLS)
@@ -221,6 +224,15 @@ class MachineRules(RuleBasedStateMachine):
         id = self._held(id)
         version = self._version(id, stale)
         self.ask(fulfill(id, version, state, released=[released]), request_id)
+
+    @rule(id=IDS)
+    def finish(self, id: str) -> None:
+        """A whole life at once, and its last request a second time."""
+        id = self._targeted(id)
+        self.ask(r.TaskAcquire(id, self._version(id, 0), "w", 20))
+        version = self._version(id, 0)
+        for _ in range(2):
+            self.ask(fulfill(id, version), "u3")
 
     @rule(id=IDS, child=IDS, state=SETTLED, stale=STALE, request_id=REQUEST_IDS)
     def record(
