@@ -214,8 +214,11 @@ class Worker:
         self._room.set()
 
     async def _beat_always(self) -> None:
+        runtime, pause = self._services.runtime, self._ttl / HEARTBEATS_PER_TTL
+        rest = pause
         while True:
-            await self._services.runtime.sleep(self._ttl / HEARTBEATS_PER_TTL)
+            await runtime.sleep(rest)
+            started = runtime.monotonic()
             try:
                 await self._beat()
             except (ConnectionFailedError, RequestError) as error:
@@ -223,6 +226,8 @@ class Worker:
             except Exception:
                 # Without heartbeats, all work would be lost to other workers again and again.
                 log.exception("a heartbeat failed")
+            # From start to start: after a slow answer, a whole pause more could outlast the lease.
+            rest = max(0.0, pause - (runtime.monotonic() - started))
 
     async def _look_always(self) -> None:
         """Beside the heartbeats: one that is not answered may take much longer than a lease."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import kept
+from kept.client.connection import Connection
 from kept.protocol import requests as r
+from kept.protocol.responses import Response
 from tests.unit.sdk.site import DEADLINE_SECONDS, site
 
 
@@ -57,3 +59,45 @@ async def test_a_run_under_a_former_version_stops() -> None:
         await runs[0].wait()
         assert not runs[1].is_set()
         assert [lease.version for lease, _ in worker._held.values()] == [2]
+
+
+class SlowHeartbeats:
+    """A connection whose heartbeats are answered after some time."""
+
+    def __init__(self, inner: Connection, seconds: float, number: int) -> None:
+        self._inner = inner
+        self._seconds = seconds
+        self._left = number
+        self.answered = asyncio.Event()
+
+    async def send(self, request: r.Request, *, request_id: str | None = None) -> Response:
+        response = await self._inner.send(request, request_id=request_id)
+        if isinstance(request, r.TaskHeartbeat):
+            await asyncio.sleep(self._seconds)
+            self._left -= 1
+            if not self._left:
+                self.answered.set()
+        return response
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+async def test_slow_answers_to_heartbeats_lose_no_lease() -> None:
+    """They are sent from start to start: what an answer takes does not come on top of the pause."""
+    app = kept.App()
+    started = 0
+
+    @app.function
+    async def endless() -> None:
+        nonlocal started
+        started += 1
+        await asyncio.Event().wait()
+
+    async with site() as place, asyncio.timeout(DEADLINE_SECONDS):
+        connection = SlowHeartbeats(place.connection(), 0.4, 4)
+        worker = place.worker(app, connection, ttl=1.0)
+        await place.app(app).start(endless)
+        await connection.answered.wait()
+        assert [lease.version for lease, _ in worker._held.values()] == [1]
+        assert started == 1
