@@ -287,7 +287,10 @@ class Worker:
         except LeaseLostError as error:
             log.info("another worker may go on: %s", error)
         except ConnectionFailedError as error:
-            log.warning("%s: broken off, the lease will expire: %s", lease.id, error)
+            log.warning("%s: broken off: %s", lease.id, error)
+            # The server may be back: then nobody has to wait for the lease to expire.
+            lease.ending = True
+            await self._release([lease])
         except Exception as error:
             # A fault of ours, or of the engine: others get the task, each time after a longer wait.
             log.exception("%s: a fault of the worker", lease.id)

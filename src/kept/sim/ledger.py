@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kept.client.connection import Connection
+from kept.errors import ConnectionFailedError
 from kept.protocol import requests as r
 from kept.protocol.records import PromiseRecord, PromiseState, TaskState, Value
 from kept.protocol.responses import (
@@ -64,6 +65,8 @@ class Ledger:
         self._clock = 0
         self._created: dict[str, int] = {}
         self._settled: dict[str, tuple[Verdict, int]] = {}
+        # Leases whose holder wanted to hand them back and reached nobody.
+        self.unreleased: dict[tuple[str, int], None] = {}
         # Who got a task under a version, and the latest version of each, with when it was known.
         self._holders: dict[tuple[str, int], str] = {}
         self._versions: dict[str, list[tuple[int, int]]] = {}
@@ -182,7 +185,12 @@ class ObservedConnection:
         self._ledger.nacked(request)
         asked, witness = self._ledger.asked(), self._ledger.witness
         asked_at = witness.asked(request) if witness is not None else 0.0
-        response = await self._inner.send(request, request_id=request_id)
+        try:
+            response = await self._inner.send(request, request_id=request_id)
+        except ConnectionFailedError:
+            if isinstance(request, r.TaskRelease):
+                self._ledger.unreleased[request.id, request.version] = None
+            raise
         self._ledger.answered(asked, self._process, request, response)
         if witness is not None:
             witness.answered(self._process, request, response, asked_at)

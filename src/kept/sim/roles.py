@@ -121,7 +121,10 @@ async def _work(world: World, process: Process, runtime: Runtime) -> None:
     await process.told_to_stop.wait()
     pid, undisturbed = app.worker_pid, not world.restarting
     await app.close()
-    held = [id for id, task in world.monitor.state().tasks.items() if task.pid == pid]
+    tasks, unreleased = world.monitor.state().tasks, world.ledger.unreleased
+    held = [
+        id for id, task in tasks.items() if task.pid == pid and (id, task.version) not in unreleased
+    ]
     if undisturbed and held:
         world.ledger.break_off("who stops hands back", f"{process} left and holds {held}")
     world.left(process)

@@ -101,3 +101,40 @@ async def test_slow_answers_to_heartbeats_lose_no_lease() -> None:
         await connection.answered.wait()
         assert [lease.version for lease, _ in worker._held.values()] == [1]
         assert started == 1
+
+
+class FirstRecordFails:
+    """A connection over which the first record of a step finds no server."""
+
+    def __init__(self, inner: Connection) -> None:
+        self._inner = inner
+        self.failed = False
+
+    async def send(self, request: r.Request, *, request_id: str | None = None) -> Response:
+        if isinstance(request, r.TaskRecordStep) and not self.failed:
+            self.failed = True
+            raise kept.ConnectionFailedError("cannot reach the server")
+        return await self._inner.send(request, request_id=request_id)
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+async def test_work_that_was_broken_off_goes_back_at_once() -> None:
+    """Once the server is back, nobody waits for the lease to expire."""
+    app = kept.App()
+
+    @app.step
+    async def step() -> int:
+        return 7
+
+    @app.function
+    async def workflow() -> int:
+        return await step()
+
+    async with site() as place, asyncio.timeout(DEADLINE_SECONDS):
+        connection = FirstRecordFails(place.connection())
+        place.worker(app, connection, ttl=60.0)
+        handle = await place.app(app).start(workflow)
+        assert await handle.result() == 7
+        assert connection.failed
