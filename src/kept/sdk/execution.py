@@ -166,8 +166,10 @@ class Execution:
     async def close(self) -> None:
         """Stops what runs here and lets go; the work goes on later, from its records."""
         self._watch.stop()
-        await self._steps.close()
-        self._loop.close()
+        try:
+            await self._steps.close()
+        finally:
+            self._loop.close()
 
     def drop(self) -> None:
         """Lets go of a suspended run, which has nothing to stop."""

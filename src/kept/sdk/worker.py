@@ -275,6 +275,8 @@ class Worker:
         held = self._held.get(lease.id)
         if held is not None and held[0] is lease and not lease.ending:
             log.warning("%s: the lease is lost (%s), stopping", lease.id, reason)
+            # Once: a second cancellation would break into the stopping.
+            lease.ending = True
             held[1].cancel()
 
     # -- working ------------------------------------------------------------------------------------

@@ -124,13 +124,12 @@ async def test_work_that_was_broken_off_goes_back_at_once() -> None:
     """Once the server is back, nobody waits for the lease to expire."""
     app = kept.App()
 
-    @app.step
     async def step() -> int:
         return 7
 
     @app.function
-    async def workflow() -> int:
-        return await step()
+    async def workflow(ctx: kept.Context) -> int:
+        return await ctx.run(step)
 
     async with site() as place, asyncio.timeout(DEADLINE_SECONDS):
         connection = FirstRecordFails(place.connection())
@@ -138,3 +137,38 @@ async def test_work_that_was_broken_off_goes_back_at_once() -> None:
         handle = await place.app(app).start(workflow)
         assert await handle.result() == 7
         assert connection.failed
+
+
+async def test_a_lease_that_is_lost_twice_is_stopped_once() -> None:
+    """Heartbeats tell again of a lease that is lost while its work is being stopped."""
+    app = kept.App()
+    started, stopping, gate, ended = (asyncio.Event() for _ in range(4))
+
+    async def slow_to_stop() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopping.set()
+            await gate.wait()
+
+    @app.function
+    async def workflow(ctx: kept.Context) -> None:
+        try:
+            await ctx.run(slow_to_stop)
+        finally:
+            ended.set()
+
+    async with site() as place, asyncio.timeout(DEADLINE_SECONDS):
+        worker = place.worker(app, place.connection(), ttl=60.0)
+        await place.app(app).start(workflow)
+        await started.wait()
+        ((lease, work),) = worker._held.values()
+        worker._lose(lease, "once")
+        await stopping.wait()
+        worker._lose(lease, "twice")
+        await asyncio.wait([work], timeout=0.05)
+        gate.set()
+        await asyncio.wait([work])
+        assert ended.is_set()
+        assert not worker._held
