@@ -12,9 +12,10 @@ class Lease:
     """The right to work on a task: valid only for its version.
 
     `ending` says that its holder stops its work already, or is giving it up by a request that is
-    under way, so that a heartbeat which crosses it and finds the lease gone means nothing. `confirmed_at` is when, on
-    the monotonic clock in seconds, it was last known to hold. `cancel_requested_at` (ms) is since
-    when its work is asked to stop, as far as that was known when it was taken (B3).
+    under way, so that a heartbeat which crosses it and finds the lease gone means nothing.
+    `confirmed_at` is when, on the monotonic clock in seconds, it was last known to hold.
+    `cancel_requested_at` (ms) is since when its work is asked to stop, as far as that was known
+    when it was taken (B3).
     """
 
     __slots__ = (
