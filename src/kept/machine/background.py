@@ -189,9 +189,12 @@ def retry_task(step: Step, due: RetryTask) -> None:
     assert promise.target is not None
     retry_at = step.now + step.config.retry_timeout_ms
     step.records.put_task(replace(task, retry_at=retry_at))
-    step.records.put_message(
-        OutboxEntry(MessageKey.execute(task.id), promise.target, task.version, step.now)
-    )
+    key = MessageKey.execute(task.id)
+    waiting = step.records.message(key)
+    # An offer that waits is not put off: a server whose clock is behind, and which alone may reach
+    # the target, would never find it due.
+    due_at = step.now if waiting is None else min(step.now, waiting.due_at)
+    step.records.put_message(OutboxEntry(key, promise.target, task.version, due_at))
 
 
 def ready_task(step: Step, due: ReadyTask) -> None:

@@ -30,6 +30,7 @@ from kept.protocol.addresses import queue_of
 from kept.protocol.attributes import attributes_key
 from kept.protocol.entries import EntryKey, EntryKind
 from kept.protocol.keys import has_keys, keys_of
+from kept.protocol.records import MessageKey
 from kept.protocol.storage import ChildPage, Reads
 
 
@@ -198,6 +199,11 @@ def _bulk_part(part: b.BulkPart, reads: Reads) -> None:
     reads.objects.update(part.ids)
 
 
+def _retry_task(step: b.RetryTask, reads: Reads) -> None:
+    reads.objects.add(step.id)
+    reads.messages.add(MessageKey.execute(step.id))
+
+
 def _message(request: Any, reads: Reads) -> None:
     reads.messages.add(request.key)
     reads.objects.add(request.key.id)
@@ -281,7 +287,7 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     b.TimeoutPromise: _settled_object,
     b.DrainEdges: _settled_object,
     b.ExpireLease: _object,
-    b.RetryTask: _object,
+    b.RetryTask: _retry_task,
     b.ReadyTask: _object,
     b.FireSchedule: _schedule,
     b.TakeMessage: _message,

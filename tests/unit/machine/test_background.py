@@ -61,9 +61,25 @@ def test_retry_offers_a_pending_task_again_and_again() -> None:
         world.fire(b.RetryTask("t"))
         assert world.outbox == [OutboxEntry(EXECUTE, PUSHED, 0, world.now)]
         assert world.task("t").retry_at == world.now + 7
+        world.fire(b.TakeMessage(EXECUTE, world.now + 60_000))
         world.pass_time(7)
     with pytest.raises(AssertionError):
         MachineConfig(retry_timeout_ms=0)
+
+
+def test_an_offer_that_nobody_took_is_not_put_off() -> None:
+    """A server whose clock is behind by more than the retry timeout still finds it due some day."""
+    world = World(MachineConfig(retry_timeout_ms=7))
+    world.create("t", target=PUSHED)
+    first = world.now
+    world.fire(b.RetryTask("t"))
+    world.pass_time(7)
+    world.fire(b.RetryTask("t"))
+    assert world.outbox == [OutboxEntry(EXECUTE, PUSHED, 0, first)]
+    world.fire(b.TakeMessage(EXECUTE, world.now + 60_000))
+    world.pass_time(7)
+    world.fire(b.RetryTask("t"))
+    assert world.outbox == [OutboxEntry(EXECUTE, PUSHED, 0, world.now)]
 
 
 @pytest.mark.parametrize("tags", [{"queue": "q"}, {"target": PUSHED, "timer": "true"}])
