@@ -194,7 +194,8 @@ class _Node(Generic[StateT]):
         found: list[int] = []
         node: _Node[StateT] | None = self
         while node is not None and node.part is not None:
-            found.append(node.part.index)
+            if not node.part.is_witness:
+                found.append(node.part.index)
             node = node.above
         return found[::-1]
 

@@ -35,6 +35,7 @@ import msgspec
 from kept.check.compare import Reply, difference, level
 from kept.check.history import Operation
 from kept.check.model import letters, mailboxes, promises, queues, tasks
+from kept.check.model.cancellation import promise_cancel
 from kept.check.model.letters import letter_record
 from kept.check.model.model import HANDLERS, Handler
 from kept.check.model.schedules import fire, schedule_record
@@ -49,7 +50,9 @@ from kept.check.model.state import (
     task_record,
     task_state,
 )
+from kept.check.protocol_cancellations import WITNESSES, Cancellations
 from kept.check.protocol_leases import Leases
+from kept.check.protocol_names import cancels_in
 from kept.check.protocol_parts import SEEN, parts_of, shown_instants
 from kept.check.sequential import JsonObject, Part, Setting, Undecided
 from kept.check.snapshots import Snapshot, Workspace
@@ -92,6 +95,7 @@ class ProtocolModel:
         # For each promise, the instants that anybody was told: the background has no other witness.
         self._shown: dict[str, set[int]] = {}
         self._leases = Leases()
+        self._cancellations = Cancellations()
         # Operations on all dead letters of a filter.
         self._bulks = 0
 
@@ -100,14 +104,13 @@ class ProtocolModel:
         self._bulks = sum(_is_bulk(operation) for operation in operations)
         parts = parts_of(operations, skew_ms)
         self._leases = Leases(parts)
-        return parts
+        self._cancellations = Cancellations(parts)
+        return [*parts, *self._cancellations.witnesses()]
 
     def limitation(self, setting: Setting) -> str | None:
-        judged = APPLIED.keys() | SEEN
+        judged = APPLIED.keys() | SEEN | WITNESSES
         unknown = Counter(part.kind for part in setting.parts if part.kind not in judged)
         for part in setting.parts:
-            if _asks_or_spreads(part):
-                unknown["promise.cancel by request or recursive"] += 1
             if part.data.get("dryRun"):
                 unknown["dryRun"] += 1
             unknown.update(name for name in _tags_of(part.data) if name in BEYOND)
@@ -141,6 +144,9 @@ class ProtocolModel:
                 if _seen(before, part):
                     yield before
             return
+        if part.is_witness:
+            yield from self._witnessed(state, part)
+            return
         for time in _times(state, part):
             for before in self._with_background(state, part, time):
                 reply, after = _applied(before, part, time)
@@ -156,6 +162,12 @@ class ProtocolModel:
                         unlikely.append(after)
         yield from unlikely
 
+    def _witnessed(self, state: Snapshot, part: Part) -> Iterator[Snapshot]:
+        """The states in which it is so at the instant that was shown."""
+        if state.time <= part.data["at"]:
+            for before in self._with_background(state, part, part.data["at"]):
+                yield from self._cancellations.witnessed(before, part)
+
     def may_swap(
         self, states: tuple[Snapshot, Snapshot, Snapshot], first: Part, second: Part
     ) -> bool:
@@ -164,13 +176,14 @@ class ProtocolModel:
         before, between, after = states
         if not set(first.keys).isdisjoint(second.keys):
             return False
-        ours = before.touched(between).union(first.keys)
-        theirs = between.touched(after).union(second.keys)
+        ours = _with_causes(before.touched(between), between).union(first.keys)
+        theirs = _with_causes(between.touched(after), after).union(second.keys)
         if not ours.isdisjoint(theirs):
             return False
         if after.time == between.time:
             return True
-        if first.kind not in WITHOUT_LEASE or between.time in first.instants:
+        is_fixed = any(True for _ in cancels_in(first.kind, first.data))
+        if first.kind not in WITHOUT_LEASE or is_fixed or between.time in first.instants:
             return False
         deadlines = (
             state.promises[id]["timeoutAt"]
@@ -186,6 +199,8 @@ class ProtocolModel:
             span = f"{part.earliest} to {part.latest}"
             return f"its instant lies in {span}, but {state.time} has been reached before it"
         assert part.answer is not None
+        if part.is_witness:
+            return f"{part.data['id']} was canceled at {part.data['at']}, by nobody who may"
         if part.kind in SEEN:
             looked = Workspace(state).state
             record = _looked_up(looked, part.kind, part.data["id"], times[0])
@@ -203,7 +218,7 @@ class ProtocolModel:
     def _with_background(self, state: Snapshot, part: Part, time: int) -> Iterator[Snapshot]:
         """The state, and those that the background may have made of it by `time`."""
         yield state
-        if state.next_step > time:
+        if state.next_step > time and not state.spreads:
             return
         seen = {state}
         waiting = deque(seen)
@@ -237,6 +252,7 @@ class ProtocolModel:
         for id, schedule in state.schedules.items():
             if schedule["nextRunAt"] <= time:
                 yield partial(_fire_once, id=id)
+        yield from self._cancellations.due(state, named, time)
 
     def _instants_of_expiry(self, state: Snapshot, id: str, time: int) -> list[int]:
         """When a lease may have ended, as far as it matters: a last one leaves its instant, which
@@ -294,6 +310,16 @@ def _fire_once(state: State, *, id: str) -> None:
     fire(state, schedule, schedule["nextRunAt"])
 
 
+def _with_causes(touched: set[str], state: Snapshot) -> set[str]:
+    """With those from which a cancellation may have come."""
+    if not state.spreads:
+        return touched
+    parents = (
+        state.promises[id]["tags"].get("resonate:parent") for id in touched & state.promises.keys()
+    )
+    return touched.union(parent for parent in parents if parent is not None)
+
+
 def _noticed(state: Snapshot, part: Part) -> set[str]:
     """What the part names, and whoever those wait for, directly or not."""
     found = set(part.keys)
@@ -311,9 +337,11 @@ def _applied(state: Snapshot, part: Part, time: int) -> tuple[Reply, Snapshot]:
     """What the model answers at `time`, and the state that this leaves."""
     task = str(part.data.get("id", ""))
     is_repeatable = part.request_id is not None and part.kind in REPEATABLE
-    if is_repeatable and part.request_id and (again := _again(state, part, task, time)) is not None:
-        return again, state.at(time)
     workspace = Workspace(state)
+    if is_repeatable and part.request_id:
+        again = _again(state, workspace.state, part, task, time)
+        if again is not None:
+            return again, workspace.snapshot(time)
     try:
         answer = APPLIED[part.kind](workspace.state, part.data, time)
     except Refused as refusal:
@@ -327,12 +355,11 @@ def _applied(state: Snapshot, part: Part, time: int) -> tuple[Reply, Snapshot]:
     return Reply(status, data), after
 
 
-def _again(state: Snapshot, part: Part, task: str, time: int) -> Reply | None:
+def _again(state: Snapshot, looked: State, part: Part, task: str, time: int) -> Reply | None:
     """The answer to a request that was the task's last one already (B1)."""
     id, kind, told = state.requests.get(task, ("", "", ""))
     if id != part.request_id or kind != part.kind:
         return None
-    looked = Workspace(state).state
     match kind:
         case "task.acquire" | "task.claim":
             held = looked.tasks[task]
@@ -404,13 +431,6 @@ def _preload(data: Any) -> list[JsonObject]:
     return data.get("preload", []) if isinstance(data, dict) else []
 
 
-def _asks_or_spreads(part: Part) -> bool:
-    """Whether the part is a cancellation that does more than settle one promise."""
-    if part.kind == "promise.cancel":
-        return part.data.get("mode") != "force" or part.data.get("recursive") is not False
-    return (part.data.get("action") or {}).get("kind") == "promise.cancel"
-
-
 def _tags_of(data: JsonObject) -> JsonObject:
     for inner in (data, data.get("step"), (data.get("action") or {}).get("data")):
         if isinstance(inner, dict) and isinstance(inner.get("tags"), dict):
@@ -450,7 +470,7 @@ def _looked_up(state: State, kind: str, id: str, now: int) -> JsonObject | None:
 APPLIED: Final[dict[str, Handler]] = {
     **{kind: handler for kind, handler in HANDLERS.items() if not kind.endswith(".search")},
     "promise.wait": promises.promise_get,
-    "promise.cancel": promises.promise_cancel,
+    "promise.cancel": promise_cancel,
     "task.claim": queues.task_claim,
     "task.claim handed back": queues.hand_back,
     "task.nack": queues.task_nack,

@@ -13,8 +13,8 @@ What is judged, and how:
   nothing to take.
 - A claim of unknown outcome may have taken any task of its queues, each as a part of its own, and
   may have given it back, where nobody waited for the answer any more.
-- An answer is compared without what only cancelling reads, and a dead letter without the fields that
-  it does not have.
+- Of a cancellation, how far it has spread is not judged; a dead letter is compared without the fields
+  that it does not have.
 
 The server's instant of a step lies between invocation and return: on its own clock, where the
 recorder knew it, else on the recorder's, give or take the skew; where the skew is unknown too, only
@@ -34,6 +34,15 @@ import msgspec
 
 from kept.check.history import Answer, Operation
 from kept.check.occurrences import Occurrences
+from kept.check.protocol_names import (
+    cancels_in,
+    list_of,
+    mailbox_of,
+    names_in,
+    promises_in,
+    schedule_key,
+    tags_of,
+)
 from kept.check.sequential import FOREVER, JsonObject, Part
 
 REQUEST_ID: Final = "kept:request"
@@ -52,8 +61,8 @@ CLAIM: Final = "task.claim"
 HAND_BACK: Final = "task.claim handed back"
 NOTHING_APPLIED: Final = frozenset({401, 403, 413, 429, 503})
 FIRST_UNCLEAR: Final = 500
-# What our own extensions add to answers of the base protocol.
-ADDED_FIELDS: Final = ("cancel",)
+# What a cancellation says of itself while its promise is pending, but for how far it has spread.
+CANCEL_FIELDS: Final = ("mode", "requestedAt", "reason", "endsAt")
 # Kinds by which a promise is created or settled, so that its record may show their instant.
 TELLING: Final = frozenset(
     {
@@ -119,7 +128,7 @@ class _Cutting:
             id = request_id_of(operation)
             if id is not None and id in self._retry_at:
                 data = {**data, "retryAt": self._retry_at[id]}
-        keys = [*_keys(kind, data, answer)]
+        keys = [*names_in(kind, data, answer)]
         keys += [schedule_key(id) for id in self._occurrences.schedules_of(keys)]
         return Part(
             index=index,
@@ -152,7 +161,7 @@ class _Jobs:
     def within_reach(self, claim: Operation) -> Iterator[str]:
         """Those that a claim of unknown outcome may have taken so that anybody could tell."""
         over = FOREVER if claim.returned is None else claim.returned
-        names = _list(claim.data.get("queues"))
+        names = list_of(claim.data.get("queues"))
         for id in dict.fromkeys(_each(self._queued.get(str(name), ()) for name in names)):
             first, last = self._spans.get(id, (FOREVER, -1))
             if first < over and claim.invoked < last:
@@ -223,15 +232,15 @@ def _shares(
     if kind in SHOWING and not refused:
         yield from _looks(kind, answer)
     elif kind == "task.heartbeat" and not refused:
-        for named in _list(data.get("tasks")):
+        for named in list_of(data.get("tasks")):
             yield kind, {**data, "tasks": [named]}, _beat_of(named, answer)
     elif kind == "dead.replay" and not refused:
         yield from _replays(data, answer)
     elif kind == CLAIM and not refused:
         claimed = answer.data if answer is not None and isinstance(answer.data, dict) else {}
-        for lease in _list(claimed.get("tasks")):
+        for lease in list_of(claimed.get("tasks")):
             yield kind, {**data, "id": _claimed_id(lease)}, Answer(200, _without_added(lease))
-    elif kind != CLAIM and any(True for _ in _keys(kind, data, answer)):
+    elif kind != CLAIM and any(True for _ in names_in(kind, data, answer)):
         own = None if answer is None else Answer(answer.status, _without_added(answer.data))
         if kind == "task.nack" and own is not None and isinstance(own.data, dict):
             data = {**data, **{name: at for name, at in own.data.items() if name == "retryAt"}}
@@ -243,7 +252,7 @@ def _looks(kind: str, answer: Answer | None) -> Iterator[tuple[str, JsonObject, 
     seen, many, one = SHOWING[kind]
     if answer is None or not isinstance(answer.data, dict):
         return
-    for record in _list(answer.data.get(many)):
+    for record in list_of(answer.data.get(many)):
         if isinstance(record, dict):
             data = {"id": record.get("id", "")}
             yield seen, data, Answer(200, _without_added({one: record}))
@@ -259,6 +268,9 @@ def _beat_of(named: Any, answer: Answer | None) -> Answer | None:
         own = [each for each in data["lost"] if (each.get("id"), each.get("version")) == lease]
         # A task may be named twice.
         data = {**data, "lost": own[:1]}
+        if "cancel" in data:
+            asked = [id for id in list_of(data["cancel"]) if id == named.get("id") and not own]
+            data["cancel"] = asked[:1]
     return Answer(answer.status, data)
 
 
@@ -266,10 +278,10 @@ def _replays(
     data: JsonObject, answer: Answer | None
 ) -> Iterator[tuple[str, JsonObject, Answer | None]]:
     told = answer.data.get("replays") if answer and isinstance(answer.data, dict) else None
-    for number, id in enumerate(_list(data.get("ids"))):
+    for number, id in enumerate(list_of(data.get("ids"))):
         own = None
         if answer is not None:
-            known = _list(told)[number : number + 1]
+            known = list_of(told)[number : number + 1]
             replays = [{n: v for n, v in each.items() if n != "error"} for each in known]
             own = Answer(answer.status, {"replays": replays})
         yield "dead.replay", {**data, "ids": [id], "id": id}, own
@@ -294,11 +306,16 @@ def _without_added(data: Any) -> Any:
     if isinstance(data.get("letter"), dict):
         letter = {name: value for name, value in data["letter"].items() if value is not None}
         return {**data, "letter": letter}
-    kept = {name: value for name, value in data.items() if name not in ADDED_FIELDS}
+    kept = dict(data)
     match kept:
-        case {"task": {"state": "fulfilled"}, "attempt": _}:
-            # How often it had failed when it ended is of no use to anybody.
-            del kept["attempt"]
+        case {"task": {"state": "fulfilled"}}:
+            # How often it had failed when it ended, or that it was asked to, is of no use to anybody.
+            kept.pop("attempt", None)
+            kept.pop("cancelRequestedAt", None)
+        case {"promise": {"state": "pending"}, "cancel": dict(cancel)}:
+            kept["cancel"] = {name: cancel[name] for name in CANCEL_FIELDS if name in cancel}
+        case {"promise": _, "cancel": _}:
+            del kept["cancel"]
     if kept.get("released") == []:
         del kept["released"]
     return kept
@@ -320,7 +337,7 @@ def _queued(operations: Sequence[Operation]) -> dict[str, list[str]]:
     found: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for operation in operations:
         for record in (*_creates(operation), *_shown_promises(operation)):
-            target = _tags(record).get("resonate:target", "")
+            target = tags_of(record).get("resonate:target", "")
             if isinstance(target, str) and target.startswith(QUEUE):
                 found[target.removeprefix(QUEUE)][str(record.get("id", ""))] = None
     return {queue: list(ids) for queue, ids in found.items()}
@@ -332,92 +349,9 @@ def _shown_promises(operation: Operation) -> Iterator[JsonObject]:
         return
     yield from promises_in(operation.answer.data)
     for many in ("tasks", "promises"):
-        for each in _list(operation.answer.data.get(many)):
+        for each in list_of(operation.answer.data.get(many)):
             if isinstance(each, dict):
                 yield from promises_in(each if many == "tasks" else {"promise": each})
-
-
-def _tags(record: JsonObject) -> JsonObject:
-    tags = record.get("tags")
-    return tags if isinstance(tags, dict) else {}
-
-
-# -- what a part names -------------------------------------------------------------------------------
-
-
-def _keys(kind: str, data: JsonObject, answer: Answer | None) -> Iterator[str]:
-    if kind.startswith("schedule."):
-        yield schedule_key(str(data.get("id", "")))
-        return
-    yield from _named(data)
-    if kind == "signal.send" and answer is not None and isinstance(answer.data, dict):
-        yield f"{_mailbox(data)}{answer.data.get('number')}"
-    if kind == "dead.purge":
-        yield from (id for id in _list(data.get("ids")) if isinstance(id, str))
-    for inner in (data.get("action"), *_list(data.get("actions"))):
-        if isinstance(inner, dict) and isinstance(inner.get("data"), dict):
-            yield from _named(inner["data"])
-    if isinstance(data.get("step"), dict):
-        yield from _named(data["step"])
-    for named in _list(data.get("tasks")):
-        if isinstance(named, dict):
-            yield from _named(named)
-    if answer is not None and isinstance(answer.data, dict):
-        for record in promises_in(answer.data):
-            yield from _named(record)
-        for replay in _list(answer.data.get("replays")):
-            if isinstance(replay.get("replayedAs"), str):
-                yield replay["replayedAs"]
-
-
-def _mailbox(data: JsonObject) -> str:
-    """How the ids of a mailbox's messages begin."""
-    return f"{data.get('id')}!{data.get('name')}."
-
-
-def schedule_key(id: str) -> str:
-    """The key of a schedule, whose ids are apart from those of promises."""
-    return f"schedule {id}"
-
-
-def _named(record: JsonObject) -> Iterator[str]:
-    for field in ("id", "awaited", "awaiter"):
-        if isinstance(record.get(field), str):
-            yield record[field]
-    tags = _tags(record)
-    for name in ("resonate:parent", "resonate:branch", "kept:replay-of"):
-        if isinstance(tags.get(name), str):
-            yield tags[name]
-    # Creates under one key may be answered by, or settle, each other's promises.
-    for name in ("kept:dedupe", "kept:debounce", "kept:singleton-key"):
-        if isinstance(tags.get(name), str):
-            yield f"{name} {tags.get('resonate:target', '')} {tags[name]}"
-    if isinstance(tags.get("kept:singleton"), str) and "kept:singleton-key" not in tags:
-        yield f"kept:singleton-key {tags.get('resonate:target', '')} {_bare(tags)}"
-    if isinstance(tags.get("resonate:schedule"), str):
-        yield schedule_key(tags["resonate:schedule"])
-
-
-def _bare(tags: JsonObject) -> str:
-    """The function's name without its version, for which a singleton is one."""
-    name = str(tags.get("kept:function", ""))
-    return name.rpartition("@")[0] or name
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def promises_in(data: JsonObject) -> Iterator[JsonObject]:
-    """Every promise record in an answer."""
-    if isinstance(data.get("promise"), dict):
-        yield data["promise"]
-    for record in _list(data.get("preload")):
-        if isinstance(record, dict):
-            yield record
-    action = data.get("action")
-    if isinstance(action, dict) and isinstance(action.get("data"), dict):
-        yield from promises_in(action["data"])
 
 
 # -- what answers show of the time -------------------------------------------------------------------
@@ -436,21 +370,32 @@ def shown_instants(operations: Sequence[Operation]) -> dict[str, set[int]]:
         if operation.answer is None or not isinstance(operation.answer.data, dict):
             continue
         data = operation.answer.data
-        leases = [each for each in _list(data.get("tasks")) if isinstance(each, dict)]
+        leases = [each for each in list_of(data.get("tasks")) if isinstance(each, dict)]
         for answer in (data, *leases):
             for record in promises_in(answer):
                 found[str(record.get("id", ""))].update(_instants_in(record))
+            for id, at in asks_in(answer):
+                found[id].add(at)
         for kind, record in _records_in(operation.kind, data):
             id = str(record.get("id", ""))
             found[schedule_key(id) if kind == "schedule" else id].update(_instants_in(record))
     return found
 
 
+def asks_in(answer: JsonObject) -> Iterator[tuple[str, int]]:
+    """Of which promise an answer says that its work is asked to stop, and since when."""
+    match answer:
+        case {"promise": {"id": str(id), "state": "pending"}, "cancelRequestedAt": int(at)}:
+            yield id, at
+        case {"promise": {"id": str(id), "state": "pending"}, "cancel": {"requestedAt": int(at)}}:
+            yield id, at
+
+
 def _records_in(kind: str, data: JsonObject) -> Iterator[tuple[str, JsonObject]]:
     """Records of an answer beside those of promises that it carries, each with what it is."""
     _, many, one = SHOWING.get(kind, ("", "", ""))
     if many:
-        yield from ((one, each) for each in _list(data.get(many)) if isinstance(each, dict))
+        yield from ((one, each) for each in list_of(data.get(many)) if isinstance(each, dict))
     for name in ("schedule", "letter"):
         if isinstance(data.get(name), dict):
             yield name, data[name]
@@ -462,9 +407,9 @@ def _instants(
     if kind not in TELLING and kind not in SILENT:
         return ()
     if answer is None or kind in SILENT:
-        ids = set(_keys(kind, data, answer))
+        ids = set(names_in(kind, data, answer))
         if kind == "signal.send" and answer is None:
-            ids.update(id for id in shown if id.startswith(_mailbox(data)))
+            ids.update(id for id in shown if id.startswith(mailbox_of(data)))
         if kind == "dead.replay":
             # Without an answer, what it made is only known by its name.
             ids |= {id for id in shown if id.rpartition("~")[0] in ids}
@@ -477,6 +422,9 @@ def _instants(
         instant for record in records if isinstance(record, dict)
         for instant in _instants_in(record)
     }  # fmt: skip
+    for asked in cancels_in(kind, data):
+        # When it was asked to stop, its record does not show, but who takes the task is told.
+        found |= shown.get(str(asked.get("id", "")), set())
     return tuple(sorted(found, reverse=True))
 
 

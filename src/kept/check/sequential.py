@@ -21,7 +21,8 @@ class Part(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     `index` is the operation's place in the history; `earliest` and `latest` bound the server's
     instant (ms) at which it takes effect; `instants` are those that the history itself shows for
-    what it names: its own answer's first, or for an unknown outcome everybody's.
+    what it names: its own answer's first, or for an unknown outcome everybody's. A witness stands
+    for what the answer tells of a step that nobody asked for, and is no operation itself.
     """
 
     index: int
@@ -34,6 +35,7 @@ class Part(msgspec.Struct, frozen=True, eq=False, gc=False):
     latest: int = FOREVER
     instants: tuple[int, ...] = ()
     request_id: str | None = None
+    is_witness: bool = False
 
 
 class Setting(NamedTuple):

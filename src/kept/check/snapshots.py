@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from kept.check.model.cancellation import GRACE_MS, Cancel
 from kept.check.model.state import NEVER, State
 
 JsonObject: TypeAlias = dict[str, Any]
@@ -28,12 +29,13 @@ class Snapshot:
     `time` is the instant (ms) of the step. `next_instant` is no later than the first instant after
     `time` at which a deadline passes or a step becomes possible, `next_step` no later than the first
     instant, passed or not, at which the background may act. `requests` holds for each task its last
-    repeatable request (protocol B1) that was asked more than once: id, kind and answer.
+    repeatable request (protocol B1) that was asked more than once: id, kind and answer. `spreads`
+    says that some cancellation may go on to children.
     """
 
     __slots__ = (
         *("letters", "promises", "requests", "schedules", "tasks", "time"),
-        *("next_instant", "next_step", "_hash"),
+        *("next_instant", "next_step", "spreads", "_hash"),
     )
 
     def __init__(self) -> None:
@@ -45,6 +47,7 @@ class Snapshot:
         self.time = 0
         self.next_instant = NEVER
         self.next_step = NEVER
+        self.spreads = False
         self._hash = 0
 
     def __hash__(self) -> int:
@@ -107,10 +110,12 @@ class Snapshot:
             if id in before:
                 self._hash ^= _hash_of(before[id])
             self._hash ^= _hash_of(record)
-            at, is_step = _instant_of(record)
-            self.next_instant = min(self.next_instant, at)
-            if is_step:
-                self.next_step = min(self.next_step, at)
+            for at, is_step in _instants_of(record):
+                self.next_instant = min(self.next_instant, at)
+                if is_step:
+                    self.next_step = min(self.next_step, at)
+            cancel: Cancel | None = record.get("cancel")
+            self.spreads = self.spreads or (cancel is not None and cancel.recursive)
 
     def _copy(self) -> Snapshot:
         other = Snapshot.__new__(Snapshot)
@@ -118,6 +123,7 @@ class Snapshot:
         other.schedules, other.requests = self.schedules, self.requests
         other.letters = self.letters
         other.next_instant, other.next_step = self.next_instant, self.next_step
+        other.spreads = self.spreads
         other._hash = self._hash
         return other
 
@@ -128,19 +134,20 @@ class Snapshot:
         self.next_instant = self.next_step = NEVER
         for table in (self.promises, self.tasks, self.schedules):
             for record in table.values():
-                at, is_step = _instant_of(record)
-                if time < at < self.next_instant:
-                    self.next_instant = at
-                if is_step and at < self.next_step:
-                    self.next_step = at
+                for at, is_step in _instants_of(record):
+                    if time < at < self.next_instant:
+                        self.next_instant = at
+                    if is_step and at < self.next_step:
+                        self.next_step = at
 
     def instants(self, after: int, until: int) -> list[int]:
         """The instants in a span (ms), its end included, at which a deadline passes or a step
         becomes possible; ascending."""
         found = {
-            _instant_of(record)[0]
+            at
             for table in (self.promises, self.tasks, self.schedules)
             for record in table.values()
+            for at, _ in _instants_of(record)
         }
         return sorted(at for at in found if after < at <= until and at != NEVER)
 
@@ -187,28 +194,32 @@ class Changes(NamedTuple):
     deleted_schedules: frozenset[str]
 
 
-def _instant_of(record: JsonObject) -> tuple[int, bool]:
+def _instants_of(record: JsonObject) -> tuple[tuple[int, bool], ...]:
     """When something becomes possible by itself, and whether that is a step of the background.
 
     A deadline passes without one: only a promise that somebody waits for needs the step.
     """
     if "timeoutAt" in record:
         if record["state"] != "pending":
-            return NEVER, False
-        return record["timeoutAt"], bool(record["callbacks"])
+            return ()
+        deadline = (record["timeoutAt"], bool(record["callbacks"]))
+        cancel: Cancel | None = record["cancel"]
+        if cancel is None:
+            return (deadline,)
+        return deadline, (cancel.requested_at + GRACE_MS, True)
     if "expiresAt" in record:
-        expires_at = record["expiresAt"]
-        if expires_at is None:
-            return record["retryAt"] or NEVER, False
-        return expires_at, True
-    return (record["nextRunAt"], True) if "nextRunAt" in record else (NEVER, False)
+        if record["expiresAt"] is not None:
+            return ((record["expiresAt"], True),)
+        return ((record["retryAt"], False),) if record["retryAt"] else ()
+    return ((record["nextRunAt"], True),) if "nextRunAt" in record else ()
 
 
 def _hash_of(record: JsonObject) -> int:
     """Equal records have equal ones; that is enough."""
     if "timeoutAt" in record:
         settled_at = record["settledAt"]
-        return hash((record["id"], record["state"], settled_at, len(record["callbacks"])))
+        asked = (record["cancel"], len(record["callbacks"]))
+        return hash((record["id"], record["state"], settled_at, asked))
     if "expiresAt" in record:
         lease = (record["version"], record["expiresAt"], record["pid"], record["retryAt"])
         past = (record["failures"], record["released"])

@@ -42,18 +42,6 @@ def promise_settle(state: State, data: JsonObject, now: int) -> JsonObject:
     return {"promise": promise_record(promise, now)}
 
 
-def promise_cancel(state: State, data: JsonObject, now: int) -> JsonObject:
-    """Forced, of one promise alone. Requests to stop, and how a cancellation spreads, are beyond
-    this model (B3)."""
-    v.check_id(data)
-    promise = existing(state, data["id"])
-    if is_live(promise, now):
-        reason = data.get("reason")
-        value = {"headers": {"kept-cancel-reason": reason}} if reason else {}
-        settle(state, promise, "rejected_canceled", value, now)
-    return {"promise": promise_record(promise, now)}
-
-
 def promise_register_callback(state: State, data: JsonObject, now: int) -> JsonObject:
     v.check_id(data, "awaited")
     v.check_id(data, "awaiter")

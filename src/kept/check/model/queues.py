@@ -159,7 +159,7 @@ def task_record_step(state: State, data: JsonObject, now: int) -> JsonObject:
     v.check_promise_create(step)
     v.check_promise_settle({**data, "id": step["id"]})
     v.demand(step["id"] != data["id"], "step: the task itself")
-    note_released(held(state, data, now), data)
+    note_released(state, held(state, data, now), data)
     promise = create(state, step, now)
     if is_live(promise, now):
         settle(state, promise, data["state"], data.get("value", {}), now)

@@ -23,7 +23,8 @@ class Refused(Exception):
 @dataclass
 class State:
     """Everything stored. Promises and tasks hold their wire fields and the hidden ones of A2; of
-    part B a task holds its queue, its failures, and what its holders released, in order."""
+    part B a promise holds its cancellation, and a task its queue, its failures, and what its holders
+    released, in order."""
 
     promises: dict[str, JsonObject] = field(default_factory=dict)
     tasks: dict[str, JsonObject] = field(default_factory=dict)
@@ -116,6 +117,7 @@ def create(state: State, data: JsonObject, now: int) -> JsonObject:
         "settledAt": deadline if born_dead else None,
         "callbacks": set(),
         "listeners": set(),
+        "cancel": None,
     }
     state.promises[data["id"]] = promise
     if is_targeted(tags):

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 from kept.check.model import validation as v
+from kept.check.model.cancellation import (
+    CANCELED,
+    asked_of,
+    promise_cancel,
+    reason_value,
+    tell,
+)
 from kept.check.model.promises import page, promise_create, promise_settle
 from kept.check.model.state import (
     JsonObject,
@@ -50,23 +60,33 @@ def acquire(task: JsonObject, data: JsonObject, now: int) -> None:
 
 
 def task_with_promise(state: State, id: str, now: int) -> JsonObject:
-    """A lease as it is answered; of a job with its attempt, of a replay with the order so far."""
+    """A lease as it is answered; of a job with its attempt, of a replay with the order so far, of
+    work that is asked to stop with when it was. Whoever reads that has been told."""
     stored = state.tasks[id]
     task = task_record(state, stored, now)
     children = preload(state, id, now) if task["state"] == "acquired" else []
-    answer = {"task": task, "promise": promise_record(state.promises[id], now), "preload": children}
+    answer: JsonObject = {"task": task, "promise": promise_record(state.promises[id], now)}
+    answer["preload"] = children
     is_job = stored["queue"] is not None and not is_timer(state.promises[id]["tags"])
     if is_job and task["state"] == "acquired":
         answer["attempt"] = stored["failures"] + 1
+    asked = asked_of(state.promises[id], now)
+    if asked is not None and task["state"] == "acquired":
+        answer["cancelRequestedAt"] = asked.requested_at
+        tell(state.promises[id])
     known = {child["id"] for child in children}
     released = [each for each in stored["released"] if each in known]
     return answer | {"released": released} if released else answer
 
 
-def note_released(task: JsonObject, data: JsonObject) -> None:
-    """Results that reached the code get the next numbers (B3)."""
+def note_released(state: State, task: JsonObject, data: JsonObject) -> None:
+    """Results that reached the code get the next numbers; the task's own id is its cancellation's
+    (B3)."""
     for id in data.get("released", ()):
-        task["released"] = (*(each for each in task["released"] if each != id), id)
+        if id not in task["released"]:
+            task["released"] = (*task["released"], id)
+    if task["id"] in data.get("released", ()):
+        tell(state.promises[task["id"]])
 
 
 def task_get(state: State, data: JsonObject, now: int) -> JsonObject:
@@ -113,10 +133,18 @@ def task_fulfill(state: State, data: JsonObject, now: int) -> JsonObject:
     action = v.check_action(data.get("action"), "promise.settle")
     v.check_promise_settle(action)
     v.demand(action["id"] == data["id"], "action: for another id")
-    note_released(held(state, data, now), data)
+    note_released(state, held(state, data, now), data)
     promise = state.promises[data["id"]]
-    settle(state, promise, action["state"], action.get("value", {}), now)
+    value = action.get("value", {})
+    asked = asked_of(promise, now)
+    if asked is not None and action["state"] == CANCELED and not _says_something(value):
+        value = reason_value(asked.reason)
+    settle(state, promise, action["state"], value, now)
     return {"promise": promise_record(promise, now)}
+
+
+def _says_something(value: JsonObject) -> bool:
+    return bool(value.get("headers")) or value.get("data") is not None
 
 
 def task_suspend(state: State, data: JsonObject, now: int) -> tuple[int, JsonObject] | JsonObject:
@@ -126,10 +154,16 @@ def task_suspend(state: State, data: JsonObject, now: int) -> tuple[int, JsonObj
     for id in awaited:
         if id not in state.promises or not is_external(state.promises[id]["tags"]):
             raise Refused(422, "an awaited is missing or not external")
-    note_released(task, data)
-    task["resumes"] = set()
+    note_released(state, task, data)
     if not all(is_live(state.promises[id], now) for id in awaited):
+        task["resumes"] = set()
         return RESUME_AT_ONCE, {"preload": preload(state, data["id"], now)}
+    asked = asked_of(state.promises[data["id"]], now)
+    if asked is not None and not asked.told:
+        make_pending(task, now)
+        task["failures"] = 0
+        return {}
+    task["resumes"] = set()
     for id in awaited:
         state.promises[id]["callbacks"].add(data["id"])
     clear(task)
@@ -155,20 +189,27 @@ def _awaited(data: JsonObject) -> list[str]:
 
 def task_fence(state: State, data: JsonObject, now: int) -> JsonObject:
     v.check_lease(data)
-    action = v.check_action(data.get("action"), "promise.create", "promise.settle")
+    action = v.check_action(data.get("action"), *FENCED)
     v.check_id(action)
     v.demand(action["id"] != data["id"], "action: targets the task itself")
-    note_released(held(state, data, now), data)
+    note_released(state, held(state, data, now), data)
     kind = data["action"]["kind"]
-    handler = promise_create if kind == "promise.create" else promise_settle
     status, answer = 200, {}
     text = ""
     try:
-        answer = handler(state, action, now)
+        answer = FENCED[kind](state, action, now)
+        answer = {"promise": answer["promise"]}
     except Refused as refusal:
         status, text = refusal.status, refusal.text
     inner = {"kind": kind, "head": {"status": status}, "data": answer if status == 200 else text}
     return {"action": inner, "preload": preload(state, data["id"], now)}
+
+
+FENCED: Final[dict[str, Callable[[State, JsonObject, int], JsonObject]]] = {
+    "promise.create": promise_create,
+    "promise.settle": promise_settle,
+    "promise.cancel": promise_cancel,
+}
 
 
 def task_heartbeat(state: State, data: JsonObject, now: int) -> JsonObject:
@@ -178,14 +219,17 @@ def task_heartbeat(state: State, data: JsonObject, now: int) -> JsonObject:
         v.demand(isinstance(named, dict), "tasks: not an object")
         v.check_lease(named)
     lost: list[JsonObject] = []
+    cancel: list[str] = []
     for named in data["tasks"]:
         reason = _why_lost(state, named, data["pid"], now)
         if reason is None:
             task = state.tasks[named["id"]]
             task["expiresAt"] = now + task["ttl"]
+            if asked_of(state.promises[named["id"]], now) is not None:
+                cancel.append(named["id"])
         else:
             lost.append({"id": named["id"], "version": named["version"], "reason": reason})
-    return {"lost": lost} if data.get("report") else {}
+    return {"lost": lost, "cancel": cancel} if data.get("report") else {}
 
 
 def _why_lost(state: State, named: JsonObject, pid: str, now: int) -> str | None:
