@@ -9,9 +9,10 @@ is looked at twice. Added are:
 - An operation of unknown outcome never has to come, and comes at any time after its invocation, or
   until it is known to be over. It is tried after all others, and only right before something that
   could notice it: where two steps do not touch each other, only one of their two orders is looked at.
-- An operation that changes nothing, and fits here, is taken at once and nothing else is tried: any
-  order in which it comes later is also one in which it comes now. As the states know a time, this
-  holds only if no other operation could need an earlier instant than it.
+- An operation that changes nothing, and fits here, is taken at once and nothing else is tried, if it
+  would change nothing later either: any order in which it comes later is also one in which it comes
+  now. As the states know a time, this holds only if no other operation could need an earlier instant
+  than it.
 
 The verdict is `linearizable`, `not linearizable`, or `unknown`: the budget of steps ran out, or the
 history holds what the model does not know. A violation in any component makes the whole history not
@@ -295,7 +296,8 @@ class _Search(Generic[StateT]):
                     continue
                 following = self._with(node, index, after)
                 yield following
-                if model.is_unchanged(state, after) and self._is_earliest(following, node, before):
+                is_idle = model.is_unchanged(state, after) and model.stays_idle(part)
+                if is_idle and self._is_earliest(following, node, before):
                     return
         for number in before:
             part = self._optional[number]

@@ -78,6 +78,13 @@ WITHOUT_LEASE: Final = frozenset(
 )
 
 
+# These may change nothing, and something after others, with the same answer.
+WAVERING: Final = frozenset(
+    {"task.halt", "task.suspend", "task.heartbeat", "task.annotate", "schedule.create"}
+)
+FIRST_REFUSAL: Final = 400
+
+
 def _is_bulk(operation: Operation) -> bool:
     is_one = (
         operation.kind in ("dead.replay", "dead.purge") and operation.data.get("filter") is not None
@@ -129,6 +136,10 @@ class ProtocolModel:
 
     def is_unchanged(self, before: Snapshot, after: Snapshot) -> bool:
         return before == after
+
+    def stays_idle(self, part: Part) -> bool:
+        is_refused = part.answer is not None and part.answer.status >= FIRST_REFUSAL
+        return is_refused or part.kind not in WAVERING
 
     def time(self, state: Snapshot) -> int:
         return state.time

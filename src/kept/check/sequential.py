@@ -65,6 +65,9 @@ class SequentialModel(Protocol[StateT]):
     def is_unchanged(self, before: StateT, after: StateT) -> bool:
         """Whether nothing but the time has moved on."""
 
+    def stays_idle(self, part: Part) -> bool:
+        """Whether the part, where it fits and changes nothing, changes nothing later either."""
+
     def time(self, state: StateT) -> int:
         """The instant (ms) of the latest step; 0 where time does not matter."""
 
@@ -105,6 +108,10 @@ class RegisterModel:
 
     def is_unchanged(self, before: tuple[Any], after: tuple[Any]) -> bool:
         return before == after
+
+    def stays_idle(self, part: Part) -> bool:
+        # What is there already may be written again after something else.
+        return part.kind != "write"
 
     def time(self, state: tuple[Any]) -> int:
         return 0
