@@ -36,6 +36,7 @@ from kept.check.compare import Reply, difference, level
 from kept.check.history import Operation
 from kept.check.model import letters, mailboxes, promises, queues, tasks
 from kept.check.model.cancellation import promise_cancel
+from kept.check.model.duplicates import key_names
 from kept.check.model.letters import letter_record
 from kept.check.model.model import HANDLERS, Handler
 from kept.check.model.schedules import fire, schedule_record
@@ -60,7 +61,6 @@ from kept.check.snapshots import Snapshot, Workspace
 # States that the background may reach before one part; more, and the component is not judged.
 MAX_BACKGROUND_STATES: Final = 2_000
 MAX_SHOWN_CHARACTERS: Final = 600
-BEYOND: Final = ("kept:dedupe", "kept:debounce", "kept:singleton")
 REPEATABLE: Final = frozenset(
     f"task.{verb}"
     for verb in ("acquire", "claim", "release", "fulfill", "suspend", "record", "nack")
@@ -120,7 +120,6 @@ class ProtocolModel:
         for part in setting.parts:
             if part.data.get("dryRun"):
                 unknown["dryRun"] += 1
-            unknown.update(name for name in _tags_of(part.data) if name in BEYOND)
             if part.kind == "task.nack" and part.data.get("reason") == "unregistered":
                 # What became of it depends on who announced what.
                 unknown["task.nack unregistered"] += 1
@@ -139,7 +138,7 @@ class ProtocolModel:
 
     def stays_idle(self, part: Part) -> bool:
         is_refused = part.answer is not None and part.answer.status >= FIRST_REFUSAL
-        return is_refused or part.kind not in WAVERING
+        return is_refused or (part.kind not in WAVERING and "kept:debounce" not in _tags_of(part))
 
     def time(self, state: Snapshot) -> int:
         return state.time
@@ -193,7 +192,9 @@ class ProtocolModel:
             return False
         if after.time == between.time:
             return True
+        # When it was matters to the end of a grace, or of a window.
         is_fixed = any(True for _ in cancels_in(first.kind, first.data))
+        is_fixed = is_fixed or bool(key_names(_tags_of(first)))
         if first.kind not in WITHOUT_LEASE or is_fixed or between.time in first.instants:
             return False
         deadlines = (
@@ -442,7 +443,8 @@ def _preload(data: Any) -> list[JsonObject]:
     return data.get("preload", []) if isinstance(data, dict) else []
 
 
-def _tags_of(data: JsonObject) -> JsonObject:
+def _tags_of(part: Part) -> JsonObject:
+    data = part.data
     for inner in (data, data.get("step"), (data.get("action") or {}).get("data")):
         if isinstance(inner, dict) and isinstance(inner.get("tags"), dict):
             return dict(inner["tags"])

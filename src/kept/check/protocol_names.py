@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kept.check.history import Answer
+from kept.check.model.duplicates import key_names
 from kept.check.sequential import JsonObject
 
 
@@ -54,19 +55,9 @@ def _named(record: JsonObject) -> Iterator[str]:
         if isinstance(tags.get(name), str):
             yield tags[name]
     # Creates under one key may be answered by, or settle, each other's promises.
-    for name in ("kept:dedupe", "kept:debounce", "kept:singleton-key"):
-        if isinstance(tags.get(name), str):
-            yield f"{name} {tags.get('resonate:target', '')} {tags[name]}"
-    if isinstance(tags.get("kept:singleton"), str) and "kept:singleton-key" not in tags:
-        yield f"kept:singleton-key {tags.get('resonate:target', '')} {_bare(tags)}"
+    yield from key_names(tags).values()
     if isinstance(tags.get("resonate:schedule"), str):
         yield schedule_key(tags["resonate:schedule"])
-
-
-def _bare(tags: JsonObject) -> str:
-    """The function's name without its version, for which a singleton is one."""
-    name = str(tags.get("kept:function", ""))
-    return name.rpartition("@")[0] or name
 
 
 def cancels_in(kind: str, data: JsonObject) -> Iterator[JsonObject]:

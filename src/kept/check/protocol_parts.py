@@ -33,6 +33,7 @@ from typing import Any, Final
 import msgspec
 
 from kept.check.history import Answer, Operation
+from kept.check.model.duplicates import key_names
 from kept.check.occurrences import Occurrences
 from kept.check.protocol_names import (
     cancels_in,
@@ -373,7 +374,9 @@ def shown_instants(operations: Sequence[Operation]) -> dict[str, set[int]]:
         leases = [each for each in list_of(data.get("tasks")) if isinstance(each, dict)]
         for answer in (data, *leases):
             for record in promises_in(answer):
-                found[str(record.get("id", ""))].update(_instants_in(record))
+                # Who takes another's place under a key settles that one too.
+                for id in (str(record.get("id", "")), *key_names(tags_of(record)).values()):
+                    found[id].update(_instants_in(record))
             for id, at in asks_in(answer):
                 found[id].add(at)
         for kind, record in _records_in(operation.kind, data):

@@ -18,7 +18,7 @@ Table: TypeAlias = dict[str, JsonObject]
 # A request's id and kind, and as much of its answer as the records do not tell.
 Remembered: TypeAlias = tuple[str, str, str]
 
-TABLES: Final = ("promises", "tasks", "schedules", "letters")
+TABLES: Final = ("promises", "tasks", "schedules", "letters", "keys")
 _NO_SET: Final[set[str]] = set()
 
 
@@ -34,7 +34,7 @@ class Snapshot:
     """
 
     __slots__ = (
-        *("letters", "promises", "requests", "schedules", "tasks", "time"),
+        *("keys", "letters", "promises", "requests", "schedules", "tasks", "time"),
         *("next_instant", "next_step", "spreads", "_hash"),
     )
 
@@ -43,6 +43,7 @@ class Snapshot:
         self.tasks: Table = {}
         self.schedules: Table = {}
         self.letters: Table = {}
+        self.keys: Table = {}
         self.requests: dict[str, Remembered] = {}
         self.time = 0
         self.next_instant = NEVER
@@ -61,6 +62,7 @@ class Snapshot:
             and (self.tasks is other.tasks or self.tasks == other.tasks)
             and (self.schedules is other.schedules or self.schedules == other.schedules)
             and (self.letters is other.letters or self.letters == other.letters)
+            and (self.keys is other.keys or self.keys == other.keys)
             and (self.requests is other.requests or self.requests == other.requests)
         )
 
@@ -121,7 +123,7 @@ class Snapshot:
         other = Snapshot.__new__(Snapshot)
         other.promises, other.tasks = self.promises, self.tasks
         other.schedules, other.requests = self.schedules, self.requests
-        other.letters = self.letters
+        other.letters, other.keys = self.letters, self.keys
         other.next_instant, other.next_step = self.next_instant, self.next_step
         other.spreads = self.spreads
         other._hash = self._hash
@@ -132,7 +134,7 @@ class Snapshot:
         if self.next_instant > time and self.next_step > time:
             return
         self.next_instant = self.next_step = NEVER
-        for table in (self.promises, self.tasks, self.schedules):
+        for table in (self.promises, self.tasks, self.schedules, self.keys):
             for record in table.values():
                 for at, is_step in _instants_of(record):
                     if time < at < self.next_instant:
@@ -145,7 +147,7 @@ class Snapshot:
         becomes possible; ascending."""
         found = {
             at
-            for table in (self.promises, self.tasks, self.schedules)
+            for table in (self.promises, self.tasks, self.schedules, self.keys)
             for record in table.values()
             for at, _ in _instants_of(record)
         }
@@ -160,6 +162,7 @@ class Snapshot:
                 (self.tasks, later.tasks),
                 (self.schedules, later.schedules),
                 (self.letters, later.letters),
+                (self.keys, later.keys),
             )
             if mine is not theirs
             for id in mine.keys() | theirs.keys()
@@ -191,6 +194,7 @@ class Changes(NamedTuple):
     tasks: Table
     schedules: Table
     letters: Table
+    keys: Table
     deleted_schedules: frozenset[str]
 
 
@@ -211,6 +215,8 @@ def _instants_of(record: JsonObject) -> tuple[tuple[int, bool], ...]:
         if record["expiresAt"] is not None:
             return ((record["expiresAt"], True),)
         return ((record["retryAt"], False),) if record["retryAt"] else ()
+    if "until" in record:
+        return ((record["until"], False),)
     return ((record["nextRunAt"], True),) if "nextRunAt" in record else ()
 
 
@@ -224,6 +230,8 @@ def _hash_of(record: JsonObject) -> int:
         lease = (record["version"], record["expiresAt"], record["pid"], record["retryAt"])
         past = (record["failures"], record["released"])
         return hash((record["id"], record["state"], lease, past, len(record["resumes"])))
+    if "holder" in record:
+        return hash((record["name"], record["holder"], record["until"]))
     if "diedAt" in record:
         return hash((record["id"], record["diedAt"], record["replays"]))
     return hash((record["id"], record["createdAt"], record["nextRunAt"]))
@@ -238,7 +246,9 @@ class Workspace:
         self._tasks = _CopiedOnUse(base.tasks)
         self._schedules = _CopiedOnUse(base.schedules)
         self._letters = _CopiedOnUse(base.letters)
-        self.state = State(self._promises, self._tasks, self._schedules, self._letters)
+        self._keys = _CopiedOnUse(base.keys)
+        tables = (self._promises, self._tasks, self._schedules, self._letters, self._keys)
+        self.state = State(*tables)
 
     def snapshot(self, time: int) -> Snapshot:
         """What the records are now."""
@@ -247,6 +257,7 @@ class Workspace:
             self._tasks.changed(time),
             self._schedules.changed(time),
             self._letters.changed(time),
+            self._keys.changed(time),
             frozenset(self._schedules.deleted),
         )
         return self._base.changed(changes, time)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from kept.check.model import validation as v
+from kept.check.model.duplicates import create_under_keys
 from kept.check.model.state import (
     JsonObject,
     Refused,
     State,
-    create,
     is_external,
     is_live,
     is_targeted,
@@ -31,7 +31,7 @@ def existing(state: State, id: str) -> JsonObject:
 
 def promise_create(state: State, data: JsonObject, now: int) -> JsonObject:
     v.check_promise_create(data)
-    return {"promise": promise_record(create(state, data, now), now)}
+    return {"promise": promise_record(create_under_keys(state, data, now), now)}
 
 
 def promise_settle(state: State, data: JsonObject, now: int) -> JsonObject:

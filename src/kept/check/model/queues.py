@@ -157,6 +157,7 @@ def task_record_step(state: State, data: JsonObject, now: int) -> JsonObject:
     v.demand(isinstance(data.get("step"), dict), "step: not an object")
     step = data["step"]
     v.check_promise_create(step)
+    v.check_no_keys(step.get("tags", {}), "step.tags")
     v.check_promise_settle({**data, "id": step["id"]})
     v.demand(step["id"] != data["id"], "step: the task itself")
     note_released(state, held(state, data, now), data)

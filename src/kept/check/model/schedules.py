@@ -38,6 +38,7 @@ def schedule_create(state: State, data: JsonObject, now: int) -> JsonObject:
     v.check_whole(data, "promiseTimeout", 0)
     v.check_payload(data, "promiseParam")
     v.check_tags(data.get("promiseTags", {}), "promiseTags")
+    v.check_no_keys(data.get("promiseTags", {}), "promiseTags")
     v.demand(isinstance(data.get("cron"), str), "cron: not a text")
     try:
         instant = next_instant(data["cron"], now)

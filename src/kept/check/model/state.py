@@ -24,12 +24,13 @@ class Refused(Exception):
 class State:
     """Everything stored. Promises and tasks hold their wire fields and the hidden ones of A2; of
     part B a promise holds its cancellation, and a task its queue, its failures, and what its holders
-    released, in order."""
+    released, in order. `keys` are those of creates."""
 
     promises: dict[str, JsonObject] = field(default_factory=dict)
     tasks: dict[str, JsonObject] = field(default_factory=dict)
     schedules: dict[str, JsonObject] = field(default_factory=dict)
     letters: dict[str, JsonObject] = field(default_factory=dict)
+    keys: dict[str, JsonObject] = field(default_factory=dict)
     outbox: dict[tuple[str, ...], JsonObject] = field(default_factory=dict)
 
 

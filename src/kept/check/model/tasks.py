@@ -13,13 +13,13 @@ from kept.check.model.cancellation import (
     reason_value,
     tell,
 )
+from kept.check.model.duplicates import create_under_keys
 from kept.check.model.promises import page, promise_create, promise_settle
 from kept.check.model.state import (
     JsonObject,
     Refused,
     State,
     clear,
-    create,
     is_external,
     is_live,
     is_targeted,
@@ -99,10 +99,13 @@ def task_create(state: State, data: JsonObject, now: int) -> JsonObject:
     action = v.check_action(data.get("action"), "promise.create")
     v.check_promise_create(action)
     v.demand("resonate:target" in action.get("tags", {}), "action: needs a target")
+    v.demand("kept:debounce" not in action["tags"], "action: takes no debounce")
     id = action["id"]
     if id in state.promises and not is_targeted(state.promises[id]["tags"]):
         raise Refused(422, "the promise has no target")
-    create(state, action, now)
+    promise = create_under_keys(state, action, now)
+    if promise["id"] != id:
+        return _stands_for_it(state, promise, now)
     task = state.tasks[id]
     shown = task_state(state, task, now)
     if shown in ("acquired", "suspended", "halted"):
@@ -110,6 +113,15 @@ def task_create(state: State, data: JsonObject, now: int) -> JsonObject:
     if shown == "pending":
         acquire(task, data, now)
     return task_with_promise(state, id, now)
+
+
+def _stands_for_it(state: State, holder: JsonObject, now: int) -> JsonObject:
+    """The key is held under another id: its settled record, without a lease (B4)."""
+    if is_live(holder, now):
+        raise Refused(409, "the key is held")
+    if not is_targeted(holder["tags"]):
+        raise Refused(422, "the key is held without a target")
+    return task_with_promise(state, holder["id"], now)
 
 
 def task_acquire(state: State, data: JsonObject, now: int) -> JsonObject:

@@ -12,6 +12,7 @@ MAX_PAYLOAD_BYTES: Final = 1_048_576
 MAX_TAGS: Final = 64
 MAX_TAGS_BYTES: Final = 16_384
 MAX_LIMIT: Final = 1_000
+MAX_INTEGER: Final = 9_007_199_254_740_991
 DEFAULT_LIMIT: Final = 100
 
 SETTABLE: Final = ("resolved", "rejected", "rejected_canceled")
@@ -99,12 +100,50 @@ def _check_job_tags(tags: dict[str, str], field: str) -> None:
         demand(_BACKOFF.fullmatch(tags["kept:backoff"]) is not None, f"{field}: kept:backoff")
 
 
+_CHOICES: Final = (
+    ("kept:dedupe-mismatch", ("refuse", "ignore")),
+    ("kept:debounce-mode", ("postpone", "replace")),
+    ("kept:singleton", ("skip", "return", "replace")),
+)
+_MORE: Final = (
+    *(("kept:dedupe", f"kept:dedupe-{more}") for more in ("window", "mismatch")),
+    *(("kept:debounce", f"kept:debounce-{more}") for more in ("mode", "max")),
+    ("kept:singleton", "kept:singleton-key"),
+)
+
+
+def _check_keys(tags: dict[str, str], field: str) -> None:
+    """Keys of a create (B4)."""
+    for key, more in _MORE:
+        demand(key in tags or more not in tags, f"{field}: {more} without its key")
+    for name, choices in _CHOICES:
+        demand(tags.get(name, choices[0]) in choices, f"{field}: {name}")
+    for name in ("kept:dedupe-window", "kept:debounce-max"):
+        is_number = re.fullmatch("[0-9]{1,16}", tags.get(name, "0")) is not None
+        demand(is_number and int(tags.get(name, "0")) <= MAX_INTEGER, f"{field}: {name}")
+    if "kept:debounce" in tags:
+        waits = tags.get("resonate:target", "").startswith("queue://")
+        demand(waits and tags.get("resonate:timer") != "true", f"{field}: debounce needs a queue")
+    if "kept:singleton" in tags:
+        named = tags.get("kept:singleton-key") or tags.get("kept:function", "")
+        demand(is_id(named), f"{field}: a singleton of what")
+    for name in ("kept:dedupe", "kept:debounce"):
+        demand(name not in tags or is_id(tags[name]), f"{field}: {name}")
+
+
+def check_no_keys(tags: dict[str, str], field: str) -> None:
+    """Where a key would mean nothing."""
+    keys = ("kept:dedupe", "kept:debounce", "kept:singleton")
+    demand(not any(name in tags for name in keys), f"{field}: keys")
+
+
 def check_promise_create(data: JsonObject) -> None:
     check_id(data)
     check_whole(data, "timeoutAt", 0)
     check_payload(data, "param")
     tags = data.get("tags", {})
     check_tags(tags, "tags")
+    _check_keys(tags, "tags")
     if "resonate:delay" in tags:
         delay = tags["resonate:delay"]
         demand("resonate:target" in tags, "tags: a delay needs a target")
