@@ -416,4 +416,4 @@ def _likely_instant(part: Part) -> int:
     for instant in part.instants:
         if part.earliest <= instant <= part.latest:
             return instant
-    return part.earliest
+    return part.latest if part.waits and part.latest < FOREVER else part.earliest

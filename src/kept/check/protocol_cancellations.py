@@ -18,7 +18,6 @@ import msgspec
 from kept.check.history import Answer
 from kept.check.model.cancellation import (
     CANCELED,
-    GRACE_MS,
     Cancel,
     end_grace,
     is_over,
@@ -140,7 +139,7 @@ class Cancellations:
         """What the background may do to a promise by now, and since when at the earliest."""
         promise = state.promises[id]
         if is_over(promise, now):
-            yield partial(end_grace, id=id), promise["cancel"].requested_at + GRACE_MS
+            yield partial(end_grace, id=id), promise["cancel"].ends_at
         if reaches(Workspace(state).state, id, now):
             parent = state.promises[promise["tags"]["resonate:parent"]]
             asked: Cancel = parent["cancel"]

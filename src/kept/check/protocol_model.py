@@ -174,7 +174,7 @@ class ProtocolModel:
 
     def _witnessed(self, state: Snapshot, part: Part) -> Iterator[Snapshot]:
         """The states in which it is so at the instant that was shown."""
-        if state.time <= part.data["at"]:
+        if state.time <= part.data["at"] and part.data["id"] in state.promises:
             for before in self._with_background(state, part, part.data["at"]):
                 yield from self._cancellations.witnessed(before, part)
 
@@ -250,6 +250,9 @@ class ProtocolModel:
 
     def _due(self, state: Snapshot, part: Part, time: int) -> Iterator[BackgroundStep]:
         """Steps that are due by `time` and that the part could notice."""
+        if part.is_witness:
+            yield from self._due_before_a_witness(state, part.data["id"], time)
+            return
         named = _noticed(state, part)
         for id, promise in state.promises.items():
             is_overdue = promise["state"] == "pending" and promise["timeoutAt"] <= time
@@ -265,6 +268,17 @@ class ProtocolModel:
             if schedule["nextRunAt"] <= time:
                 yield partial(_fire_once, id=id)
         yield from self._cancellations.due(state, named, time)
+
+    def _due_before_a_witness(
+        self, state: Snapshot, id: str, time: int
+    ) -> Iterator[BackgroundStep]:
+        """By which the promise may come to be canceled: above it, or by halting its task."""
+        yield from self._cancellations.due(state, {id}, time)
+        task, tags = state.tasks.get(id), state.promises[id]["tags"]
+        if task is not None and tags.get("kept:exhausted") == "halt":
+            if task["state"] == "acquired" and task["expiresAt"] <= time:
+                for at in self._instants_of_expiry(state, id, time):
+                    yield partial(queues.expire_lease, id=id, now=at)
 
     def _instants_of_expiry(self, state: Snapshot, id: str, time: int) -> list[int]:
         """When a lease may have ended, as far as it matters: a last one leaves its instant, which

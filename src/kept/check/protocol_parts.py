@@ -142,6 +142,7 @@ class _Cutting:
             latest=_latest(operation, self._skew_ms),
             instants=_instants(kind, data, answer, self._shown),
             request_id=_known_id(operation, self._ids),
+            waits=kind == CLAIM and bool(data.get("wait")),
         )
 
 

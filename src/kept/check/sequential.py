@@ -21,8 +21,9 @@ class Part(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     `index` is the operation's place in the history; `earliest` and `latest` bound the server's
     instant (ms) at which it takes effect; `instants` are those that the history itself shows for
-    what it names: its own answer's first, or for an unknown outcome everybody's. A witness stands
-    for what the answer tells of a step that nobody asked for, and is no operation itself.
+    what it names: its own answer's first, or for an unknown outcome everybody's. What
+    waits for something to happen is likely answered right after that. A witness stands for what an
+    answer tells of a step that nobody asked for, and is no operation itself.
     """
 
     index: int
@@ -35,6 +36,7 @@ class Part(msgspec.Struct, frozen=True, eq=False, gc=False):
     latest: int = FOREVER
     instants: tuple[int, ...] = ()
     request_id: str | None = None
+    waits: bool = False
     is_witness: bool = False
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from kept.check.model.cancellation import GRACE_MS, Cancel
+from kept.check.model.cancellation import Cancel
 from kept.check.model.state import NEVER, State
 
 JsonObject: TypeAlias = dict[str, Any]
@@ -210,7 +210,7 @@ def _instants_of(record: JsonObject) -> tuple[tuple[int, bool], ...]:
         cancel: Cancel | None = record["cancel"]
         if cancel is None:
             return (deadline,)
-        return deadline, (cancel.requested_at + GRACE_MS, True)
+        return deadline, (cancel.ends_at, True)
     if "expiresAt" in record:
         if record["expiresAt"] is not None:
             return ((record["expiresAt"], True),)

@@ -14,9 +14,16 @@ from kept.check.compare import Reply, difference
 from kept.check.history import Answer, Operation
 from kept.check.model import Model
 from kept.check.model.background import task_state
+from kept.check.model.cancellation import (
+    end_grace,
+    is_over,
+    promise_cancel,
+    reach,
+    reaches,
+)
 from kept.check.model.queues import expire_lease
 from kept.check.model.schedules import fire
-from kept.check.model.state import State, is_live, settle_by_deadline
+from kept.check.model.state import Refused, State, is_live, settle_by_deadline
 
 HORIZON_MS = 14
 PENDING = "pending"
@@ -94,10 +101,11 @@ def protocol_linearizable(operations: Sequence[Operation]) -> bool:
             operation = operations[index]
             latest = HORIZON_MS if operation.answer is None else int(operation.returned_at or 0)
             for now in range(max(time, int(operation.invoked_at)), latest + 1):
-                for before in _with_background(model, now):
+                for before in _with_background(model, time, now):
                     after = copy.deepcopy(before)
-                    status, data = after.answer(operation.kind, operation.data, now)
-                    if _fits(operation, Reply(status, data)) and search(left - {index}, after, now):
+                    answer = answered(after, operation.kind, operation.data, now)
+                    reply = Reply(answer.status, answer.data)
+                    if _fits(operation, reply) and search(left - {index}, after, now):
                         return True
         return False
 
@@ -111,7 +119,8 @@ def _fits(operation: Operation, reply: Reply) -> bool:
     data = answer.data
     if isinstance(data, dict):
         # Not in the base protocol.
-        data = {name: value for name, value in data.items() if value != [] or name == "preload"}
+        kept = ("preload", "lost", "cancel")
+        data = {name: value for name, value in data.items() if value != [] or name in kept}
     return difference(operation.kind, reply, Reply(answer.status, data)) is None
 
 
@@ -119,7 +128,23 @@ def _canonical(state: State) -> str:
     def plain(value: Any) -> Any:
         return sorted(value) if isinstance(value, set) else str(value)
 
-    return json.dumps([state.promises, state.tasks, state.schedules], default=plain, sort_keys=True)
+    return json.dumps(
+        [state.promises, state.tasks, state.schedules, state.keys], default=plain, sort_keys=True
+    )
+
+
+def answered(model: Model, kind: str, data: dict[str, Any], now: int) -> Answer:
+    """What the model answers, also to what is beyond the base protocol."""
+    if kind != "promise.cancel":
+        return Answer(*model.answer(kind, data, now))
+    try:
+        return Answer(200, copy.deepcopy(promise_cancel(model.state, data, now)))
+    except Refused as refusal:
+        return Answer(refusal.status, refusal.text)
+
+
+def _is_over(state: State, id: str, now: int) -> bool:
+    return is_over(state.promises[id], now)
 
 
 def single_steps(model: Model, now: int) -> Iterator[Model]:
@@ -135,6 +160,15 @@ def single_steps(model: Model, now: int) -> Iterator[Model]:
             after = copy.deepcopy(model)
             expire_lease(after.state, id, now)
             yield after
+    for id in state.promises:
+        for step, is_due in (
+            (reach, reaches(state, id, now)),
+            (end_grace, _is_over(state, id, now)),
+        ):
+            if is_due:
+                after = copy.deepcopy(model)
+                step(after.state, id, now)
+                yield after
     for id, schedule in state.schedules.items():
         if schedule["nextRunAt"] <= now:
             after = copy.deepcopy(model)
@@ -142,13 +176,16 @@ def single_steps(model: Model, now: int) -> Iterator[Model]:
             yield after
 
 
-def _with_background(model: Model, now: int) -> list[Model]:
+def _with_background(model: Model, since: int, now: int) -> list[Model]:
+    """What steps at any instants in a span may make of it. Only those of cancellations leave theirs."""
     found = {_canonical(model.state): model}
-    waiting = [model]
-    while waiting:
-        for after in single_steps(waiting.pop(), now):
-            key = _canonical(after.state)
-            if key not in found:
-                found[key] = after
-                waiting.append(after)
+    is_canceled = any(promise["cancel"] is not None for promise in model.state.promises.values())
+    for at in range(since if is_canceled else now, now + 1):
+        waiting = list(found.values())
+        while waiting:
+            for after in single_steps(waiting.pop(), at):
+                key = _canonical(after.state)
+                if key not in found:
+                    found[key] = after
+                    waiting.append(after)
     return list(found.values())

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kept.check.history import Answer, Header, History, Operation
 from kept.check.linearizability import Verdict, check
-from kept.check.model import Model
 from kept.check.protocol_model import ProtocolModel
 from kept.check.sequential import OnceModel, RegisterModel
 from tests.unit.check.brute_force import (
-    HORIZON_MS,
     protocol_linearizable,
     register_step,
-    single_steps,
     slot_step,
     values_linearizable,
 )
+from tests.unit.check.random_histories import action, protocol_histories
 
 MAX_OPERATIONS = 6
 Draw = st.DrawFn
@@ -95,10 +91,6 @@ def test_slots_are_judged_as_by_trying_everything(operations: list[Operation]) -
 # -- the protocol, with deadlines and leases that end in the middle ----------------------------------
 
 
-def _action(kind: str, data: dict[str, Any]) -> dict[str, Any]:
-    return {"kind": kind, "data": data}
-
-
 @st.composite
 def requests(draw: Draw) -> dict[str, Any]:
     """A request on a workflow `w` or the promise `x` that it waits for."""
@@ -121,12 +113,12 @@ def requests(draw: Draw) -> dict[str, Any]:
                 ("promise.settle", settled | {"id": "w"}),
                 ("promise.register_callback", edge),
                 ("task.get", {"id": "w"}),
-                ("task.create", {**holder, "action": _action("promise.create", root)}),
+                ("task.create", {**holder, "action": action("promise.create", root)}),
                 ("task.acquire", {**lease, **holder}),
                 ("task.release", lease),
-                ("task.fulfill", {**lease, "action": _action("promise.settle", {**settled, "id": "w"})}),
-                ("task.suspend", {**lease, "actions": [_action("promise.register_callback", edge)]}),
-                ("task.fence", {**lease, "action": _action("promise.settle", settled)}),
+                ("task.fulfill", {**lease, "action": action("promise.settle", {**settled, "id": "w"})}),
+                ("task.suspend", {**lease, "actions": [action("promise.register_callback", edge)]}),
+                ("task.fence", {**lease, "action": action("promise.settle", settled)}),
                 ("task.heartbeat", {"pid": holder["pid"], "tasks": [lease]}),
                 ("task.halt", {"id": "w"}),
                 ("task.continue", {"id": "w"}),
@@ -134,40 +126,6 @@ def requests(draw: Draw) -> dict[str, Any]:
         )
     )  # fmt: skip
     return {"kind": kind, "data": data}
-
-
-@st.composite
-def protocol_histories(draw: Draw) -> list[Operation]:
-    """A true history, of a model whose background lags as it likes; then perhaps something in it
-    is changed or forgotten."""
-    asked = [
-        *draw(st.sampled_from(PROLOGUES)),
-        *draw(st.lists(requests(), min_size=1, max_size=4)),
-    ]
-    model, now = Model(), 0
-    operations: list[Operation] = []
-    others: list[Answer] = []
-    for number, request in enumerate(asked):
-        now += draw(st.sampled_from((0, 0, 1, 2, 3)))
-        for _ in range(draw(st.integers(0, 2))):
-            steps = list(single_steps(model, now))
-            model = draw(st.sampled_from(steps)) if steps else model
-        others.append(Answer(*copy.deepcopy(model).answer(request["kind"], request["data"], now)))
-        answer = Answer(*model.answer(request["kind"], request["data"], now))
-        before = draw(st.integers(0, 2))
-        after = draw(st.integers(0, 2))
-        operations.append(
-            Operation(
-                client=f"c{number}",
-                request=request,
-                answer=answer,
-                invoked_at=max(0, now - before),
-                returned_at=min(now + after, HORIZON_MS),
-                invoked=max(0, 10 * (now - before)) + number,
-                returned=10 * (now + after) + 100 + number,
-            )
-        )
-    return _spoiled(draw, _renumbered(operations), others)
 
 
 PROLOGUES: tuple[list[dict[str, Any]], ...] = (
@@ -178,7 +136,7 @@ PROLOGUES: tuple[list[dict[str, Any]], ...] = (
             "data": {
                 "pid": "a",
                 "ttl": 3,
-                "action": _action(
+                "action": action(
                     "promise.create",
                     {"id": "w", "timeoutAt": 100, "tags": {"resonate:target": "poll://any@g"}},
                 ),
@@ -193,56 +151,15 @@ PROLOGUES: tuple[list[dict[str, Any]], ...] = (
             "data": {
                 "id": "w",
                 "version": 1,
-                "actions": [_action("promise.register_callback", {"awaited": "x", "awaiter": "w"})],
+                "actions": [action("promise.register_callback", {"awaited": "x", "awaiter": "w"})],
             },
         },
     ],
 )
 
 
-def _renumbered(operations: list[Operation]) -> list[Operation]:
-    """Event numbers that follow from the instants: at one instant, invocations come first."""
-    events = sorted(
-        (instant, is_return, index)
-        for index, each in enumerate(operations)
-        for instant, is_return in ((each.invoked_at, 0), (each.returned_at or 0, 1))
-    )
-    number = {(index, is_return): place for place, (_, is_return, index) in enumerate(events)}
-    return [
-        msgspec.structs.replace(each, invoked=number[index, 0], returned=number[index, 1])
-        for index, each in enumerate(operations)
-    ]
-
-
-def _spoiled(draw: Draw, operations: list[Operation], others: list[Answer]) -> list[Operation]:
-    index = draw(st.integers(0, len(operations) - 1))
-    for place in draw(st.sets(st.integers(0, len(operations) - 1), max_size=3)):
-        operations[place] = msgspec.structs.replace(
-            operations[place], answer=None, returned=None, returned_at=None
-        )
-    if operations[index].answer is None:
-        return operations
-    match draw(st.sampled_from(("true", "swap", "time", "status", "gone"))):
-        case "swap":
-            answer = draw(st.sampled_from(others))
-            operations[index] = msgspec.structs.replace(operations[index], answer=answer)
-        case "time":
-            answer = operations[index].answer
-            data = copy.deepcopy(answer.data) if answer is not None else None
-            if isinstance(data, dict) and "promise" in data:
-                data["promise"]["createdAt"] += draw(st.sampled_from((-1, 1)))
-                operations[index] = msgspec.structs.replace(
-                    operations[index], answer=Answer(200, data)
-                )
-        case "status":
-            operations[index] = msgspec.structs.replace(operations[index], answer=Answer(409, ""))
-        case "gone":
-            del operations[index]
-    return sorted(operations, key=lambda each: each.invoked)
-
-
 @settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
-@given(protocol_histories())
+@given(protocol_histories(requests(), PROLOGUES))
 def test_the_protocol_is_judged_as_by_trying_everything(operations: list[Operation]) -> None:
     """With deadlines, leases and wake-ups in between, the checker finds an order if and only if
     there is one at some instants with some background steps."""

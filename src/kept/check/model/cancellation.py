@@ -35,6 +35,11 @@ class Cancel(NamedTuple):
     recursive: bool
     told: bool = False
 
+    @property
+    def ends_at(self) -> int:
+        """When the grace is over (ms)."""
+        return self.requested_at + GRACE_MS
+
 
 def promise_cancel(state: State, data: JsonObject, now: int) -> JsonObject:
     """What is settled stays as it is."""
@@ -52,7 +57,7 @@ def promise_cancel(state: State, data: JsonObject, now: int) -> JsonObject:
     if asked is None or not is_live(promise, now):
         return answer
     told: dict[str, Any] = {"mode": "request", "requestedAt": asked.requested_at}
-    told["endsAt"] = asked.requested_at + GRACE_MS
+    told["endsAt"] = asked.ends_at
     return answer | {"cancel": told | ({"reason": asked.reason} if asked.reason else {})}
 
 
@@ -88,7 +93,8 @@ def reason_value(reason: str | None) -> JsonObject:
 
 
 def reaches(state: State, id: str, now: int) -> bool:
-    """Whether a cancellation may go on to this promise from its parent."""
+    """Whether a cancellation may go on to this promise from its parent, and asks for more than was
+    asked of it before."""
     child = state.promises[id]
     tags = child["tags"]
     parent_id = tags.get("resonate:parent", id)
@@ -97,6 +103,9 @@ def reaches(state: State, id: str, now: int) -> bool:
     parent = state.promises[parent_id]
     asked: Cancel | None = parent["cancel"]
     if asked is None or not asked.recursive:
+        return False
+    known: Cancel | None = child["cancel"]
+    if known is not None and _both(known, asked) == known:
         return False
     if _origin(parent) != _origin(child) or tags.get("kept:detached") == "true":
         return False
@@ -121,7 +130,7 @@ def reach(state: State, id: str, now: int) -> None:
 def is_over(promise: JsonObject, now: int) -> bool:
     """Whether work that was asked to stop has not stopped within the grace."""
     asked: Cancel | None = promise["cancel"]
-    return asked is not None and is_live(promise, now) and now >= asked.requested_at + GRACE_MS
+    return asked is not None and is_live(promise, now) and now >= asked.ends_at
 
 
 def end_grace(state: State, id: str, now: int) -> None:
