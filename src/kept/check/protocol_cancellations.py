@@ -99,7 +99,9 @@ class Cancellations:
             if state == CANCELED and self._is_within_reach(id):
                 yield self._witness(WAS_CANCELED, id, at, part)
         for id, (part, at) in self._asked.items():
-            yield self._witness(WAS_ASKED, id, at, part)
+            # Who asked for it needs nobody else to say so.
+            if part.kind != "promise.cancel" or at < part.earliest:
+                yield self._witness(WAS_ASKED, id, at, part)
 
     def _witness(self, kind: str, id: str, at: int, told_by: Part) -> Part:
         # It was there, or some cancellation was on its way, no later than this was asked.

@@ -275,10 +275,11 @@ class ProtocolModel:
         """By which the promise may come to be canceled: above it, or by halting its task."""
         yield from self._cancellations.due(state, {id}, time)
         task, tags = state.tasks.get(id), state.promises[id]["tags"]
-        if task is not None and tags.get("kept:exhausted") == "halt":
-            if task["state"] == "acquired" and task["expiresAt"] <= time:
-                for at in self._instants_of_expiry(state, id, time):
-                    yield partial(queues.expire_lease, id=id, now=at)
+        if task is None or tags.get("kept:exhausted") != "halt" or task["state"] != "acquired":
+            return
+        if task["expiresAt"] <= time:
+            for at in self._instants_of_expiry(state, id, time):
+                yield partial(queues.expire_lease, id=id, now=at)
 
     def _instants_of_expiry(self, state: Snapshot, id: str, time: int) -> list[int]:
         """When a lease may have ended, as far as it matters: a last one leaves its instant, which
