@@ -8,26 +8,19 @@ the earliest possible one for all others. Earlier is never worse: a later instan
 possible that waiting does not, so of two states with the same records the earlier one stands for
 both.
 
-The background. Deadlines, expired leases and schedules act by themselves, late as they like: an
-expired lease that was not reaped still holds. So before any part, any of the steps that are due by
-then may have been taken, or none. A step only matters to who names its records, or is woken by them,
-so it is tried when such a part comes, and not before: until then it stays due, and steps of other
-records do not mind the order. Step 2 (listeners) and step 5 (messages) show in no answer.
-
 Own extensions. `promise.wait` answers like a get. A claim is an acquire of what it answered (see
 `protocol_parts`); its order, and that an empty one had nothing to take, are not judged. A request
 asked again under the same `kept:request` gets its answer again (B1). What a search shows was stored
-at some instant between its invocation and its return. Of cancellations, a forced one of one promise
-alone is a settlement. A component that uses more (duplicates by key, requests to stop work, and
-cancellations that spread) is not judged, and its verdict says so. An operation on the dead letters of
-a filter may touch any record, so a history that has one is not judged at all.
+at some instant between its invocation and its return. How far a cancellation says that it has spread
+is not judged. A component that uses what is not in the model is not judged, and its verdict says so.
+An operation on the dead letters of a filter may touch any record, so a history that has one is not
+judged at all.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -39,27 +32,24 @@ from kept.check.model.cancellation import promise_cancel
 from kept.check.model.duplicates import key_names
 from kept.check.model.letters import letter_record
 from kept.check.model.model import HANDLERS, Handler
-from kept.check.model.schedules import fire, schedule_record
+from kept.check.model.schedules import schedule_record
 from kept.check.model.state import (
     MAX_PRELOAD,
     Refused,
     State,
-    is_live,
     preload,
     promise_record,
-    settle_by_deadline,
     task_record,
     task_state,
 )
+from kept.check.protocol_background import Background
 from kept.check.protocol_cancellations import WITNESSES, Cancellations
 from kept.check.protocol_leases import Leases
 from kept.check.protocol_names import cancels_in
 from kept.check.protocol_parts import SEEN, parts_of, shown_instants
-from kept.check.sequential import JsonObject, Part, Setting, Undecided
+from kept.check.sequential import JsonObject, Part, Setting
 from kept.check.snapshots import Snapshot, Workspace
 
-# States that the background may reach before one part; more, and the component is not judged.
-MAX_BACKGROUND_STATES: Final = 2_000
 MAX_SHOWN_CHARACTERS: Final = 600
 REPEATABLE: Final = frozenset(
     f"task.{verb}"
@@ -92,26 +82,22 @@ def _is_bulk(operation: Operation) -> bool:
     return is_one and not operation.data.get("dryRun")
 
 
-BackgroundStep = Callable[[State], None]
-
-
 class ProtocolModel:
     """Judges histories of the base protocol and of the extensions named above."""
 
     def __init__(self) -> None:
-        # For each promise, the instants that anybody was told: the background has no other witness.
-        self._shown: dict[str, set[int]] = {}
         self._leases = Leases()
         self._cancellations = Cancellations()
+        self._background = Background({}, self._cancellations)
         # Operations on all dead letters of a filter.
         self._bulks = 0
 
     def parts(self, operations: Sequence[Operation], skew_ms: float | None) -> Iterable[Part]:
-        self._shown = shown_instants(operations)
         self._bulks = sum(_is_bulk(operation) for operation in operations)
         parts = parts_of(operations, skew_ms)
         self._leases = Leases(parts)
         self._cancellations = Cancellations(parts)
+        self._background = Background(shown_instants(operations), self._cancellations)
         return [*parts, *self._cancellations.witnesses()]
 
     def limitation(self, setting: Setting) -> str | None:
@@ -150,7 +136,7 @@ class ProtocolModel:
         found: list[Snapshot] = []
         unlikely: list[Snapshot] = []
         if part.kind in SEEN:
-            for before in self._with_background(state, part, max(state.time, part.latest)):
+            for before in self._background.states(state, part, max(state.time, part.latest)):
                 if _seen(before, part):
                     yield before
             return
@@ -158,7 +144,7 @@ class ProtocolModel:
             yield from self._witnessed(state, part)
             return
         for time in _times(state, part):
-            for before in self._with_background(state, part, time):
+            for before in self._background.states(state, part, time):
                 reply, after = _applied(before, part, time)
                 if part.answer is not None and not _fits(part, reply):
                     continue
@@ -175,7 +161,7 @@ class ProtocolModel:
     def _witnessed(self, state: Snapshot, part: Part) -> Iterator[Snapshot]:
         """The states in which it is so at the instant that was shown."""
         if state.time <= part.data["at"] and part.data["id"] in state.promises:
-            for before in self._with_background(state, part, part.data["at"]):
+            for before in self._background.states(state, part, part.data["at"]):
                 yield from self._cancellations.witnessed(before, part)
 
     def may_swap(
@@ -227,72 +213,6 @@ class ProtocolModel:
         data = msgspec.json.encode(reply.data).decode()
         return f"{place} (the model answers {reply.status} {data[:MAX_SHOWN_CHARACTERS]})"
 
-    def _with_background(self, state: Snapshot, part: Part, time: int) -> Iterator[Snapshot]:
-        """The state, and those that the background may have made of it by `time`."""
-        yield state
-        if state.next_step > time and not state.spreads:
-            return
-        seen = {state}
-        waiting = deque(seen)
-        while waiting:
-            before = waiting.popleft()
-            for step in self._due(before, part, time):
-                workspace = Workspace(before)
-                step(workspace.state)
-                after = workspace.snapshot(before.time if part.kind in SEEN else time)
-                if after in seen:
-                    continue
-                if len(seen) >= MAX_BACKGROUND_STATES:
-                    raise Undecided(f"more than {MAX_BACKGROUND_STATES} states by background steps")
-                seen.add(after)
-                waiting.append(after)
-                yield after
-
-    def _due(self, state: Snapshot, part: Part, time: int) -> Iterator[BackgroundStep]:
-        """Steps that are due by `time` and that the part could notice."""
-        if part.is_witness:
-            yield from self._due_before_a_witness(state, part.data["id"], time)
-            return
-        named = _noticed(state, part)
-        for id, promise in state.promises.items():
-            is_overdue = promise["state"] == "pending" and promise["timeoutAt"] <= time
-            if is_overdue and not named.isdisjoint(promise["callbacks"]):
-                yield partial(_store_deadline, id=id, now=time)
-        for id in sorted(named & state.tasks.keys()):
-            task = state.tasks[id]
-            is_expired = task["state"] == "acquired" and task["expiresAt"] <= time
-            if is_expired and is_live(state.promises[id], task["expiresAt"]):
-                for at in self._instants_of_expiry(state, id, time):
-                    yield partial(queues.expire_lease, id=id, now=at)
-        for id, schedule in state.schedules.items():
-            if schedule["nextRunAt"] <= time:
-                yield partial(_fire_once, id=id)
-        yield from self._cancellations.due(state, named, time)
-
-    def _due_before_a_witness(
-        self, state: Snapshot, id: str, time: int
-    ) -> Iterator[BackgroundStep]:
-        """By which the promise may come to be canceled: above it, or by halting its task."""
-        yield from self._cancellations.due(state, {id}, time)
-        task, tags = state.tasks.get(id), state.promises[id]["tags"]
-        if task is None or tags.get("kept:exhausted") != "halt" or task["state"] != "acquired":
-            return
-        if task["expiresAt"] <= time:
-            for at in self._instants_of_expiry(state, id, time):
-                yield partial(queues.expire_lease, id=id, now=at)
-
-    def _instants_of_expiry(self, state: Snapshot, id: str, time: int) -> list[int]:
-        """When a lease may have ended, as far as it matters: a last one leaves its instant, which
-        lies before the promise's deadline, however long after that somebody looks, and maybe before
-        the latest step of other records."""
-        task, promise = state.tasks[id], state.promises[id]
-        if not queues.is_exhausted(promise["tags"], task["failures"] + 1):
-            is_over = not is_live(promise, time)
-            return [] if is_over else [max(task["expiresAt"], state.time)]
-        shown = self._shown.get(id, ())
-        told = sorted(at for at in shown if task["expiresAt"] <= at <= time)
-        return [at for at in (*told, time) if is_live(promise, at)]
-
 
 def _times(state: Snapshot, part: Part) -> Iterator[int]:
     """The instants (ms) worth trying."""
@@ -328,15 +248,6 @@ def _due_again_at(state: Snapshot, part: Part) -> Iterator[int]:
         yield task["expiresAt"] + span.least
 
 
-def _store_deadline(state: State, *, id: str, now: int) -> None:
-    settle_by_deadline(state, state.promises[id], now)
-
-
-def _fire_once(state: State, *, id: str) -> None:
-    schedule = state.schedules[id]
-    fire(state, schedule, schedule["nextRunAt"])
-
-
 def _with_causes(touched: set[str], state: Snapshot) -> set[str]:
     """With those from which a cancellation may have come."""
     if not state.spreads:
@@ -345,19 +256,6 @@ def _with_causes(touched: set[str], state: Snapshot) -> set[str]:
         state.promises[id]["tags"].get("resonate:parent") for id in touched & state.promises.keys()
     )
     return touched.union(parent for parent in parents if parent is not None)
-
-
-def _noticed(state: Snapshot, part: Part) -> set[str]:
-    """What the part names, and whoever those wait for, directly or not."""
-    found = set(part.keys)
-    growing = True
-    while growing:
-        growing = False
-        for id, promise in state.promises.items():
-            if id not in found and not found.isdisjoint(promise["callbacks"]):
-                found.add(id)
-                growing = True
-    return found
 
 
 def _applied(state: Snapshot, part: Part, time: int) -> tuple[Reply, Snapshot]:

@@ -1,0 +1,125 @@
+"""What the background may have done before a part (protocol A5, B3).
+
+Deadlines, expired leases and schedules act by themselves, late as they like: an
+expired lease that was not reaped still holds. So before any part, any of the steps that are due by
+then may have been taken, or none. A step only matters to who names its records, or is woken by them,
+so it is tried when such a part comes, and not before: until then it stays due, and steps of other
+records do not mind the order. Step 2 (listeners) and step 5 (messages) show in no answer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Final
+
+from kept.check.model import queues
+from kept.check.model.schedules import fire
+from kept.check.model.state import State, is_live, settle_by_deadline
+from kept.check.protocol_cancellations import BackgroundStep, Cancellations
+from kept.check.protocol_parts import SEEN
+from kept.check.sequential import Part, Undecided
+from kept.check.snapshots import Snapshot, Workspace
+
+# States that the background may reach before one part; more, and the component is not judged.
+MAX_BACKGROUND_STATES: Final = 2_000
+
+
+class Background:
+    """The steps that nobody asks for. `shown` has for each promise the instants that anybody was
+    told: they have no other witness."""
+
+    def __init__(self, shown: Mapping[str, set[int]], cancellations: Cancellations) -> None:
+        self._shown = shown
+        self._cancellations = cancellations
+
+    def states(self, state: Snapshot, part: Part, time: int) -> Iterator[Snapshot]:
+        """The state, and those that the background may have made of it by `time`."""
+        yield state
+        if state.next_step > time and not state.spreads:
+            return
+        seen = {state}
+        waiting = deque(seen)
+        while waiting:
+            before = waiting.popleft()
+            for step in self._due(before, part, time):
+                workspace = Workspace(before)
+                step(workspace.state)
+                after = workspace.snapshot(before.time if part.kind in SEEN else time)
+                if after in seen:
+                    continue
+                if len(seen) >= MAX_BACKGROUND_STATES:
+                    raise Undecided(f"more than {MAX_BACKGROUND_STATES} states by background steps")
+                seen.add(after)
+                waiting.append(after)
+                yield after
+
+    def _due(self, state: Snapshot, part: Part, time: int) -> Iterator[BackgroundStep]:
+        """Steps that are due by `time` and that the part could notice."""
+        if part.is_witness:
+            yield from self._due_before_a_witness(state, part.data["id"], time)
+            return
+        named = _noticed(state, part)
+        for id, promise in state.promises.items():
+            is_overdue = promise["state"] == "pending" and promise["timeoutAt"] <= time
+            if is_overdue and not named.isdisjoint(promise["callbacks"]):
+                yield partial(_store_deadline, id=id, now=time)
+        for id in sorted(named & state.tasks.keys()):
+            task = state.tasks[id]
+            is_expired = task["state"] == "acquired" and task["expiresAt"] <= time
+            if is_expired and is_live(state.promises[id], task["expiresAt"]):
+                for at in self._instants_of_expiry(state, id, time):
+                    yield partial(queues.expire_lease, id=id, now=at)
+        for id, schedule in state.schedules.items():
+            if schedule["nextRunAt"] <= time:
+                yield partial(_fire_once, id=id)
+        yield from self._cancellations.due(state, named, time)
+
+    def _due_before_a_witness(
+        self, state: Snapshot, id: str, time: int
+    ) -> Iterator[BackgroundStep]:
+        """By which the promise may come to be canceled: above it, or by halting its task."""
+        yield from self._cancellations.due(state, {id}, time)
+        task, tags = state.tasks.get(id), state.promises[id]["tags"]
+        if task is None or tags.get("kept:exhausted") != "halt" or task["state"] != "acquired":
+            return
+        if task["expiresAt"] <= time:
+            for at in self._instants_of_expiry(state, id, time):
+                yield partial(queues.expire_lease, id=id, now=at)
+
+    def _instants_of_expiry(self, state: Snapshot, id: str, time: int) -> list[int]:
+        """When a lease may have ended, as far as it matters: a last one leaves its instant, which
+        lies before the promise's deadline, however long after that somebody looks, and maybe before
+        the latest step of other records."""
+        task, promise = state.tasks[id], state.promises[id]
+        if not queues.is_exhausted(promise["tags"], task["failures"] + 1):
+            is_over = not is_live(promise, time)
+            return [] if is_over else [max(task["expiresAt"], state.time)]
+        shown = self._shown.get(id, ())
+        told = sorted(at for at in shown if task["expiresAt"] <= at <= time)
+        return [at for at in (*told, time) if is_live(promise, at)]
+
+
+def _store_deadline(state: State, *, id: str, now: int) -> None:
+    settle_by_deadline(state, state.promises[id], now)
+
+
+def _fire_once(state: State, *, id: str) -> None:
+    schedule = state.schedules[id]
+    fire(state, schedule, schedule["nextRunAt"])
+
+
+def _noticed(state: Snapshot, part: Part) -> set[str]:
+    """What the part names, who has the keys that it names, and whoever those wait for, directly or
+    not."""
+    found = set(part.keys)
+    found.update(state.keys[name]["holder"] for name in part.keys if name in state.keys)
+    growing = True
+    while growing:
+        growing = False
+        for id, promise in state.promises.items():
+            if id not in found and not found.isdisjoint(promise["callbacks"]):
+                found.add(id)
+                growing = True
+    return found
