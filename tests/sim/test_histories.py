@@ -9,6 +9,8 @@ from msgspec.structs import replace
 
 from kept.engine.committer import Committer, Item
 from kept.protocol import requests as r
+from kept.protocol import tags as tag
+from kept.protocol.keys import has_keys
 from kept.protocol.records import PromiseState
 from kept.protocol.responses import (
     CONFLICT,
@@ -133,6 +135,38 @@ def false_alarm(asked: r.Request, answer: Response) -> Response | None:
     return None
 
 
+def untold_claim(asked: r.Request, answer: Response) -> Response | None:
+    """Who takes work that is asked to stop is not told."""
+    data = answer.data
+    if isinstance(data, ClaimResult):
+        return Response(
+            OK, ClaimResult([replace(each, cancel_requested_at=None) for each in data.tasks])
+        )
+    if isinstance(data, AcquiredTask):
+        return Response(OK, replace(data, cancel_requested_at=None))
+    return None
+
+
+def canceled_too_soon(asked: r.Request, answer: Response) -> Response | None:
+    """A canceled promise that has a parent is said to be so since a minute before."""
+    data = answer.data
+    if (
+        not isinstance(data, PromiseResult)
+        or data.promise.state is not PromiseState.REJECTED_CANCELED
+    ):
+        return None
+    promise = data.promise
+    if tag.PARENT not in promise.tags or promise.settled_at is None:
+        return None
+    return Response(OK, PromiseResult(replace(promise, settled_at=promise.settled_at - 60_000)))
+
+
+def key_refused(asked: r.Request, answer: Response) -> Response | None:
+    """A create under a key is a conflict, whoever has it."""
+    is_keyed = isinstance(asked, r.PromiseCreate) and has_keys(asked.tags)
+    return Response(CONFLICT, "no") if is_keyed and answer.ok else None
+
+
 LIES: tuple[Callable[[], Lie], ...] = (
     StaleCache,
     TwoHolders,
@@ -146,12 +180,16 @@ LIES: tuple[Callable[[], Lie], ...] = (
             wrong_outcome,
             wrong_letter,
             false_alarm,
+            untold_claim,
+            canceled_too_soon,
+            key_refused,
         )
     ),
 )
 NAMES = [
     *("stale cache", "two holders", "wrong status", "incomplete preload", "wrong attempt"),
     *("wrong instant", "wrong outcome", "wrong letter", "false alarm"),
+    *("untold claim", "canceled too soon", "key refused"),
 ]
 
 

@@ -24,6 +24,8 @@ from kept.check.snapshots import Snapshot, Workspace
 
 # States that the background may reach before one part; more, and the component is not judged.
 MAX_BACKGROUND_STATES: Final = 2_000
+# They show a promise and nothing of its task.
+PROMISE_READS: Final = frozenset({"promise.get", "promise.wait", "promise.seen"})
 
 
 class Background:
@@ -58,33 +60,42 @@ class Background:
     def _due(self, state: Snapshot, part: Part, time: int) -> Iterator[BackgroundStep]:
         """Steps that are due by `time` and that the part could notice."""
         if part.is_witness:
-            yield from self._due_before_a_witness(state, part.data["id"], time)
+            yield from self._due_before_a_witness(state, part, time)
+            return
+        if part.kind in PROMISE_READS:
+            # What is canceled has a witness then.
+            yield from self._ends_of_leases(state, set(part.keys), time, only_last=True)
+            yield from _instants_of_schedules(state, time)
             return
         named = _noticed(state, part)
         for id, promise in state.promises.items():
             is_overdue = promise["state"] == "pending" and promise["timeoutAt"] <= time
             if is_overdue and not named.isdisjoint(promise["callbacks"]):
                 yield partial(_store_deadline, id=id, now=time)
-        for id in sorted(named & state.tasks.keys()):
-            task = state.tasks[id]
-            is_expired = task["state"] == "acquired" and task["expiresAt"] <= time
-            if is_expired and is_live(state.promises[id], task["expiresAt"]):
-                for at in self._instants_of_expiry(state, id, time):
-                    yield partial(queues.expire_lease, id=id, now=at)
-        for id, schedule in state.schedules.items():
-            if schedule["nextRunAt"] <= time:
-                yield partial(_fire_once, id=id)
-        yield from self._cancellations.due(state, named, time)
+        yield from self._ends_of_leases(state, named, time)
+        yield from _instants_of_schedules(state, time)
+        yield from self._cancellations.due(state, part, named, time)
 
     def _due_before_a_witness(
-        self, state: Snapshot, id: str, time: int
+        self, state: Snapshot, part: Part, time: int
     ) -> Iterator[BackgroundStep]:
         """By which the promise may come to be canceled: above it, or by halting its task."""
-        yield from self._cancellations.due(state, {id}, time)
-        task, tags = state.tasks.get(id), state.promises[id]["tags"]
-        if task is None or tags.get("kept:exhausted") != "halt" or task["state"] != "acquired":
-            return
-        if task["expiresAt"] <= time:
+        id = part.data["id"]
+        yield from self._cancellations.due(state, part, {id}, time)
+        if state.promises[id]["tags"].get("kept:exhausted") == "halt":
+            yield from self._ends_of_leases(state, {id}, time, only_last=True)
+
+    def _ends_of_leases(
+        self, state: Snapshot, ids: set[str], time: int, *, only_last: bool = False
+    ) -> Iterator[BackgroundStep]:
+        """Of those that are over, or only of those that end the work."""
+        for id in sorted(ids & state.tasks.keys()):
+            task, promise = state.tasks[id], state.promises[id]
+            is_expired = task["state"] == "acquired" and task["expiresAt"] <= time
+            if not is_expired or not is_live(promise, task["expiresAt"]):
+                continue
+            if only_last and not queues.is_exhausted(promise["tags"], task["failures"] + 1):
+                continue
             for at in self._instants_of_expiry(state, id, time):
                 yield partial(queues.expire_lease, id=id, now=at)
 
@@ -103,6 +114,12 @@ class Background:
 
 def _store_deadline(state: State, *, id: str, now: int) -> None:
     settle_by_deadline(state, state.promises[id], now)
+
+
+def _instants_of_schedules(state: Snapshot, time: int) -> Iterator[BackgroundStep]:
+    for id, schedule in state.schedules.items():
+        if schedule["nextRunAt"] <= time:
+            yield partial(_fire_once, id=id)
 
 
 def _fire_once(state: State, *, id: str) -> None:

@@ -9,7 +9,7 @@ happened at any time, and is tried where a part could notice it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -18,6 +18,7 @@ import msgspec
 from kept.check.history import Answer
 from kept.check.model.cancellation import (
     CANCELED,
+    GRACE_MS,
     Cancel,
     end_grace,
     is_over,
@@ -142,7 +143,7 @@ class Cancellations:
         promise = state.promises[id]
         if is_over(promise, now):
             yield partial(end_grace, id=id), promise["cancel"].ends_at
-        if reaches(Workspace(state).state, id, now):
+        if reaches(state.promises, id, now):
             parent = state.promises[promise["tags"]["resonate:parent"]]
             asked: Cancel = parent["cancel"]
             since = parent["settledAt"] if asked.forced else asked.requested_at
@@ -150,22 +151,43 @@ class Cancellations:
 
     # -- what nobody was shown -----------------------------------------------------------------------
 
-    def due(self, state: Snapshot, named: set[str], time: int) -> Iterator[BackgroundStep]:
-        """Steps that may have been taken by `time`, that the names notice, and of which no instant
-        was shown."""
+    def due(
+        self, state: Snapshot, part: Part, noticed: set[str], time: int
+    ) -> Iterator[BackgroundStep]:
+        """Steps that may have been taken by `time`, that the part could notice, and of which no
+        instant was shown."""
         if not state.spreads:
             return
-        for id in _with_parents(state, named):
+        for id, is_asking in self._open(state, part, noticed).items():
             for step, at in self._moves(state, id, time):
                 # Earlier is never worse.
                 workspace = Workspace(state)
                 step(workspace.state, now=at)
-                promise, before = workspace.state.promises[id], state.promises[id]
-                is_settled = promise["state"] != "pending"
-                is_asked = before["cancel"] is None and not is_settled
-                if id in (self._settled if is_settled else self._asked if is_asked else ()):
-                    continue
-                yield partial(step, now=at)
+                if workspace.state.promises[id]["state"] != "pending":
+                    is_wanted = id not in self._settled
+                elif state.promises[id]["cancel"] is None:
+                    is_over_soon = at + GRACE_MS <= time
+                    is_wanted = id not in self._asked and (is_asking or is_over_soon)
+                else:
+                    is_wanted = True
+                if is_wanted:
+                    yield partial(step, now=at)
+
+    def _open(self, state: Snapshot, part: Part, noticed: set[str]) -> dict[str, bool]:
+        """The promises that may be canceled by steps that nobody was shown, so that the part could
+        notice, those first from which others come; and of each, whether it matters that its work is
+        asked to stop, and not only its end."""
+        found: dict[str, bool] = {}
+        for id in sorted(noticed & state.promises.keys()):
+            is_asking = id in part.keys and id not in self._asked
+            if not is_asking and id in self._settled:
+                continue
+            found[id] = found.get(id, False) or is_asking
+            above = _parent_of(state, id)
+            while above in state.promises and not found.get(above):
+                found[above] = True
+                above = _parent_of(state, above)
+        return dict(reversed(found.items()))
 
 
 def _creates(data: JsonObject) -> Iterator[JsonObject]:
@@ -196,11 +218,5 @@ def _is_so(state: Snapshot, part: Part) -> bool:
     return asked is not None and asked.requested_at == part.data["at"]
 
 
-def _with_parents(state: Snapshot, named: Iterable[str]) -> list[str]:
-    """The promises, and those from which a cancellation may come to them, these first."""
-    found: dict[str, None] = {}
-    for id in sorted(named & state.promises.keys()):
-        while id not in found and id in state.promises:
-            found[id] = None
-            id = state.promises[id]["tags"].get("resonate:parent", id)
-    return list(found)[::-1]
+def _parent_of(state: Snapshot, id: str) -> str:
+    return str(state.promises[id]["tags"].get("resonate:parent", id))

@@ -162,7 +162,7 @@ def single_steps(model: Model, now: int) -> Iterator[Model]:
             yield after
     for id in state.promises:
         for step, is_due in (
-            (reach, reaches(state, id, now)),
+            (reach, reaches(state.promises, id, now)),
             (end_grace, _is_over(state, id, now)),
         ):
             if is_due:

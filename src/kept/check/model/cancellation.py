@@ -92,15 +92,15 @@ def reason_value(reason: str | None) -> JsonObject:
 # -- in the background -------------------------------------------------------------------------------
 
 
-def reaches(state: State, id: str, now: int) -> bool:
+def reaches(promises: dict[str, JsonObject], id: str, now: int) -> bool:
     """Whether a cancellation may go on to this promise from its parent, and asks for more than was
     asked of it before."""
-    child = state.promises[id]
+    child = promises[id]
     tags = child["tags"]
     parent_id = tags.get("resonate:parent", id)
-    if parent_id == id or parent_id not in state.promises or not is_live(child, now):
+    if parent_id == id or parent_id not in promises or not is_live(child, now):
         return False
-    parent = state.promises[parent_id]
+    parent = promises[parent_id]
     asked: Cancel | None = parent["cancel"]
     if asked is None or not asked.recursive:
         return False
