@@ -13,7 +13,7 @@ REVISIONS_PER_ENTITY = 20
 MAX_COPIES = 5
 # A further copy comes up to so many blocks after the first.
 MAX_BLOCKS_LATE = 3
-POISON_SHARE = 1 / 250
+HOPELESS_SHARE = 1 / 250
 # How many handlings of an event fail before one succeeds, by weight. Three retries are allowed, and
 # a worker that dies before it has begun uses up one.
 FAILURES = (0, 1, 2)
@@ -21,13 +21,13 @@ FAILURE_WEIGHTS = (90, 8, 2)
 
 
 class Event(NamedTuple):
-    """`entity` is at `revision`. Its handler fails `failures` times first, or always (`poison`)."""
+    """`entity` is at `revision`. Its handler fails `failures` times first, or always (`hopeless`)."""
 
     number: int
     entity: int
     revision: int
     failures: int
-    poison: bool
+    hopeless: bool
 
     @property
     def id(self) -> str:
@@ -66,5 +66,5 @@ def _block(seed: int, first: int, count: int) -> Iterator[Event]:
             base + offset % entities,
             1 + offset // entities,
             random.choices(FAILURES, FAILURE_WEIGHTS)[0],
-            random.random() < POISON_SHARE,
+            random.random() < HOPELESS_SHARE,
         )

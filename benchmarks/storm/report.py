@@ -57,19 +57,19 @@ def figures(outcome: Outcome, world: Boundary) -> list[tuple[str, str]]:
 def complaints(outcome: Outcome, world: Boundary) -> Iterator[str]:
     """Whatever is not as it must be, however long it takes."""
     expected = set[int]()
-    poison = set[int]()
+    hopeless = set[int]()
     highest: dict[int, int] = {}
     failures = 0
     for event in all_events(outcome.seed, outcome.events):
-        (poison if event.poison else expected).add(event.number)
-        if not event.poison:
+        (hopeless if event.hopeless else expected).add(event.number)
+        if not event.hopeless:
             failures += event.failures
             highest[event.entity] = max(highest.get(event.entity, 0), event.revision)
     effects = {event for (event,) in world.query("SELECT event FROM effects")}
     yield from _differ("effects that are missing", expected - effects)
     yield from _differ("effects that nobody may have", effects - expected)
-    yield from _differ("poison that is in no dead letter", poison - outcome.dead)
-    yield from _differ("dead letters of good events", outcome.dead - poison)
+    yield from _differ("poison that is in no dead letter", hopeless - outcome.dead)
+    yield from _differ("dead letters of good events", outcome.dead - hopeless)
     entities = _entities(world)
     wrong = {one for one, revision in highest.items() if entities.get(one) != revision}
     yield from _differ("entities that are not at their highest revision", wrong)

@@ -57,7 +57,7 @@ async def _is_accepted(
     connection: Connection, tags: dict[str, str], event: Event, sent: Sent
 ) -> bool:
     now = int(time.time() * 1_000)
-    failures = None if event.poison else event.failures
+    failures = None if event.hopeless else event.failures
     arguments = (event.number, event.entity, event.revision, failures, now)
     param = payload.encode_arguments(arguments, {}, Services.root_headers)
     try:

@@ -40,13 +40,13 @@ def _played(world: Boundary, events: list[Event]) -> Outcome:
     for event in events:
         for number in range(event.failures + 1):
             assert world.begin(event.number, 5) == number + 1
-        if event.poison:
+        if event.hopeless:
             continue
         highest[event.entity] = max(highest.get(event.entity, 0), event.revision)
         world.apply(event.number)
     for entity, revision in highest.items():
         world.write(entity, revision, 1)
-    dead = {event.number for event in events if event.poison}
+    dead = {event.number for event in events if event.hopeless}
     return Outcome(SEED, EVENTS, 1.0, Sent(), 0, 0, dead, 0)
 
 
