@@ -97,8 +97,9 @@ class GuardOracle:
 
     def took(self, tokens: int, began: int, clock: int) -> None:
         """Tokens were granted; `clock` is the store's, in ms, `began` what it was before."""
-        if self._first_take_at is None:
-            self._first_take_at = began
+        # An earlier take may be answered later.
+        first = began if self._first_take_at is None else self._first_take_at
+        self._first_take_at = min(first, began)
         self._tokens += tokens
         gained = (clock - self._first_take_at) * BUCKET_LIMIT
         if (self._tokens - BUCKET_BURST) * BUCKET_PERIOD_MS > gained:
