@@ -15,6 +15,7 @@ from kept.protocol import guard_requests as g
 from kept.protocol.entries import EntryKey, EntryKind, Guard, Slots
 from kept.protocol.requests import Request
 from kept.protocol.responses import (
+    CONFLICT,
     BucketResult,
     GuardAdvanceResult,
     LockGrant,
@@ -49,6 +50,8 @@ LEASE_MS: Final = (500, 1_500, 4_000)
 WAIT_MS: Final = (0, 1_000, 10_000, 30_000)
 # Longer than some leases, so that some lapse in the hands of their holders.
 LONGEST_HOLD_SECONDS: Final = 1.5
+# Who did not give a lock back asks for it anew, under the same name.
+SHARE_OF_NAMESAKES: Final = 0.5
 SHARE_OF_FORGETFUL: Final = 0.1
 ASK_AGAIN_SECONDS: Final = 0.5
 # Once faults have stopped, what is due is done within this.
@@ -81,6 +84,12 @@ class GuardOracle:
         if fence <= known:
             self._break("fences rise", f"{resource}: {holder} got {fence} after {known}")
         self._highest[resource] = max(self.fence(resource), fence)
+
+    def refused(self, key: str, response: Response, began: int) -> None:
+        """An answer to a question that was asked at `began` on the store's clock, in ms."""
+        expires_at = (response.detail or {}).get("expiresAt")
+        if response.status == CONFLICT and isinstance(expires_at, int) and expires_at <= began:
+            self._break("what has lapsed is free", f"{key}: held until {expires_at}, it is {began}")
 
     def confirmed(self, resource: str, holder: str, fence: int, known: int) -> None:
         """A heartbeat or release under a fence succeeded, asked when `known` was the highest."""
@@ -153,6 +162,8 @@ class Contender:
         self._random: Random = world.random(f"guards {process} {number}")
         self._own_name = f"{process.name}-{process.incarnation}-{number}"
         self._number = 0
+        # Of each lock that was not given back: under which name and fence.
+        self._left: dict[str, tuple[str, int]] = {}
         self._actions = (
             *[self._lock] * 8,
             *[self._slot] * 5,
@@ -178,7 +189,8 @@ class Contender:
 
     async def _lock(self) -> None:
         resource = self._random.choice(LOCKS)
-        holder = self._name()
+        left, fence = self._left.pop(resource, ("", 0))
+        holder = left if left and self._random.random() < SHARE_OF_NAMESAKES else self._name()
         known = self._oracle.fence(resource)
         request = g.LockAcquire(
             resource, holder, self._random.choice(LEASE_MS), self._random.choice(WAIT_MS)
@@ -186,12 +198,20 @@ class Contender:
         grant = (await self._waiting(request, resource)).data
         if not isinstance(grant, LockGrant):
             return
-        self._oracle.granted(resource, holder, grant.fence, known)
+        is_held_still = holder == left and grant.fence == fence
+        if not is_held_still:
+            self._oracle.granted(resource, holder, grant.fence, known)
+        if holder == left and not is_held_still:
+            # Its own name does not make good a fence that is over.
+            act = self._random.choice((g.LockHeartbeat, g.LockRelease))
+            await self._act(act(resource, holder, fence), fence)
         for _ in range(self._random.randrange(3)):
             await self._hold()
             await self._act(g.LockHeartbeat(resource, holder, grant.fence), grant.fence)
         if self._random.random() >= SHARE_OF_FORGETFUL:
             await self._act(g.LockRelease(resource, holder, grant.fence), grant.fence)
+        else:
+            self._left[resource] = holder, grant.fence
 
     async def _act(self, request: g.LockHeartbeat | g.LockRelease, fence: int) -> None:
         known = self._oracle.fence(request.resource)
@@ -268,11 +288,14 @@ class Contender:
 
     async def _waiting(self, request: g.LockAcquire | g.SlotAcquire, key: str) -> Response:
         """Asks a request for whose answer nobody may wait for ever."""
+        began = self._world.disk.medium.clock
         self._world.begin_waiting(self._process, f"guard {key}")
         try:
-            return await self._connection.send(request)
+            response = await self._connection.send(request)
         finally:
             self._world.end_waiting(self._process, f"guard {key}", "guard answer")
+        self._oracle.refused(key, response, began)
+        return response
 
     async def _hold(self) -> None:
         await self._runtime.sleep(self._random.uniform(0, LONGEST_HOLD_SECONDS))
