@@ -18,6 +18,7 @@ from kept.protocol.responses import (
     CONFLICT,
     BucketResult,
     GuardAdvanceResult,
+    LeaseExtension,
     LockGrant,
     LockResult,
     Response,
@@ -90,6 +91,11 @@ class GuardOracle:
         expires_at = (response.detail or {}).get("expiresAt")
         if response.status == CONFLICT and isinstance(expires_at, int) and expires_at <= began:
             self._break("what has lapsed is free", f"{key}: held until {expires_at}, it is {began}")
+
+    def lost(self, key: str, response: Response, expires_at: int, latest: int) -> None:
+        """A heartbeat was not accepted by `latest`, and the lease was good until `expires_at` (ms)."""
+        if response.status == CONFLICT and latest < expires_at:
+            self._break("what is held stays held", f"{key}: lost by {latest}, good to {expires_at}")
 
     def confirmed(self, resource: str, holder: str, fence: int, known: int) -> None:
         """A heartbeat or release under a fence succeeded, asked when `known` was the highest."""
@@ -205,30 +211,45 @@ class Contender:
             # Its own name does not make good a fence that is over.
             act = self._random.choice((g.LockHeartbeat, g.LockRelease))
             await self._act(act(resource, holder, fence), fence)
+        expires_at = grant.expires_at
         for _ in range(self._random.randrange(3)):
             await self._hold()
-            await self._act(g.LockHeartbeat(resource, holder, grant.fence), grant.fence)
+            beat = g.LockHeartbeat(resource, holder, grant.fence)
+            expires_at = self._extended(resource, await self._act(beat, grant.fence), expires_at)
         if self._random.random() >= SHARE_OF_FORGETFUL:
             await self._act(g.LockRelease(resource, holder, grant.fence), grant.fence)
         else:
             self._left[resource] = holder, grant.fence
 
-    async def _act(self, request: g.LockHeartbeat | g.LockRelease, fence: int) -> None:
+    async def _act(self, request: g.LockHeartbeat | g.LockRelease, fence: int) -> Response:
         known = self._oracle.fence(request.resource)
-        if (await self._connection.send(request)).ok:
+        response = await self._connection.send(request)
+        if response.ok:
             self._oracle.confirmed(request.resource, request.holder, fence, known)
+        return response
+
+    def _extended(self, key: str, response: Response, expires_at: int) -> int:
+        """Until when a lease holds after the answer to a heartbeat; it held until `expires_at`."""
+        if isinstance(response.data, LeaseExtension):
+            return response.data.expires_at
+        # A refusal commits nothing, so only the machines' clocks tell when it was at the latest.
+        _, latest = self._world.server_clock.bounds()
+        self._oracle.lost(key, response, expires_at, latest)
+        return expires_at
 
     async def _slot(self) -> None:
         holder = self._name()
         request = g.SlotAcquire(
             SLOTS, SLOT_LIMIT, holder, self._random.choice(LEASE_MS), self._random.choice(WAIT_MS)
         )
-        if not (await self._waiting(request, SLOTS)).ok:
+        grant = (await self._waiting(request, SLOTS)).data
+        if not isinstance(grant, LeaseExtension):
             return
         entry = self._world.monitor.state().entries.get(EntryKey(EntryKind.SLOTS, SLOTS))
         self._oracle.slots(entry.data if entry and isinstance(entry.data, Slots) else None)
         await self._hold()
-        await self._connection.send(g.SlotHeartbeat(SLOTS, holder))
+        beat = await self._connection.send(g.SlotHeartbeat(SLOTS, holder))
+        self._extended(SLOTS, beat, grant.expires_at)
         await self._hold()
         if self._random.random() >= SHARE_OF_FORGETFUL:
             await self._connection.send(g.SlotRelease(SLOTS, holder))
