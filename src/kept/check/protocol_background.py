@@ -57,6 +57,16 @@ class Background:
                 waiting.append(after)
                 yield after
 
+    def given_up_at(self, state: Snapshot, part: Part) -> Iterator[int]:
+        """When a last lease ended that the part finds over, as far as anybody was told: not before
+        that, whatever else would do."""
+        for id in part.keys:
+            task = state.tasks.get(id)
+            if task is None or task["state"] != "acquired":
+                continue
+            if queues.is_exhausted(state.promises[id]["tags"], task["failures"] + 1):
+                yield from (at for at in self._shown.get(id, ()) if at >= task["expiresAt"])
+
     def _due(self, state: Snapshot, part: Part, time: int) -> Iterator[BackgroundStep]:
         """Steps that are due by `time` and that the part could notice."""
         if part.is_witness:

@@ -143,7 +143,7 @@ class ProtocolModel:
         if part.is_witness:
             yield from self._witnessed(state, part)
             return
-        for time in _times(state, part):
+        for time in self._times(state, part):
             for before in self._background.states(state, part, time):
                 reply, after = _applied(before, part, time)
                 if part.answer is not None and not _fits(part, reply):
@@ -192,7 +192,7 @@ class ProtocolModel:
         return not any(between.time < deadline <= after.time for deadline in deadlines)
 
     def expected(self, state: Snapshot, part: Part) -> str:
-        times = list(_times(state, part))
+        times = list(self._times(state, part))
         if not times:
             span = f"{part.earliest} to {part.latest}"
             return f"its instant lies in {span}, but {state.time} has been reached before it"
@@ -213,20 +213,24 @@ class ProtocolModel:
         data = msgspec.json.encode(reply.data).decode()
         return f"{place} (the model answers {reply.status} {data[:MAX_SHOWN_CHARACTERS]})"
 
-
-def _times(state: Snapshot, part: Part) -> Iterator[int]:
-    """The instants (ms) worth trying."""
-    start = max(state.time, part.earliest)
-    if part.latest < start:
-        return
-    instants = (*part.instants, *_nacked_at(state, part), *_due_again_at(state, part))
-    shown = [at for at in instants if start < at <= part.latest]
-    if shown:
-        yield shown[0]
-    yield start
-    yield from shown[1:]
-    if state.next_instant <= part.latest:
-        yield from (at for at in state.instants(start, part.latest) if at not in shown)
+    def _times(self, state: Snapshot, part: Part) -> Iterator[int]:
+        """The instants (ms) worth trying."""
+        start = max(state.time, part.earliest)
+        if part.latest < start:
+            return
+        instants = (
+            *part.instants,
+            *_nacked_at(state, part),
+            *_due_again_at(state, part),
+            *self._background.given_up_at(state, part),
+        )
+        shown = [at for at in instants if start < at <= part.latest]
+        if shown:
+            yield shown[0]
+        yield start
+        yield from shown[1:]
+        if state.next_instant <= part.latest:
+            yield from (at for at in state.instants(start, part.latest) if at not in shown)
 
 
 def _nacked_at(state: Snapshot, part: Part) -> Iterator[int]:
