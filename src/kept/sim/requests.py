@@ -256,7 +256,7 @@ class RawClient:
         return r.PromiseChildren(self._id())
 
     def promise_cancel(self) -> r.Request:
-        # Whatever else it can do is beyond the model that judges histories; programs do that.
+        # Of one promise alone; programs cancel by request, and with all that they called.
         return r.PromiseCancel(self._id(), "raw", CancelMode.FORCE, recursive=False)
 
     def listener(self) -> r.Request:
