@@ -50,6 +50,7 @@ from kept.errors import (
 
 if typing.TYPE_CHECKING:
     from kept.sdk.app import App as App
+    from kept.sdk.audit import dedupe_key as dedupe_key
     from kept.sdk.context import Context as Context
     from kept.sdk.duplicates import Debounce as Debounce
     from kept.sdk.duplicates import Singleton as Singleton
@@ -78,6 +79,7 @@ _FROM_SDK = {
     "Retry": "kept.sdk.retry",
     "WorkState": "kept.sdk.handle",
     "Singleton": "kept.sdk.duplicates",
+    "dedupe_key": "kept.sdk.audit",
 }
 
 __all__ = [
@@ -127,6 +129,7 @@ __all__ = [
     "UnregisteredError",
     "WorkState",
     "__version__",
+    "dedupe_key",
 ]
 
 

@@ -54,6 +54,7 @@ PUBLIC = [
     "UnregisteredError",
     "WorkState",
     "__version__",
+    "dedupe_key",
 ]
 
 

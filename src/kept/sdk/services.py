@@ -137,16 +137,22 @@ class Services:
     async def call(
         self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        """As `call_now`, once there is room."""
+        async with self._room:
+            return await self.call_now(function, args, kwargs)
+
+    async def call_now(
+        self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         """Calls a plain function: on the worker's loop, or in a thread if it is not `async`.
 
         Raises what it raises; `RuntimeError` where it tries to end the process or its own task.
         """
         try:
-            async with self._room:
-                if function.asynchronous:
-                    return await function.plain(*args, **kwargs)
-                result = await self._call_in_thread(function, args, kwargs)
-                return await result if inspect.isawaitable(result) else result
+            if function.asynchronous:
+                return await function.plain(*args, **kwargs)
+            result = await self._call_in_thread(function, args, kwargs)
+            return await result if inspect.isawaitable(result) else result
         except SystemExit as error:
             raise RuntimeError(f"{function.name} called sys.exit({error.code!r})") from error
         except asyncio.CancelledError as error:
