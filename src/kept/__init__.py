@@ -49,6 +49,8 @@ from kept.errors import (
 )
 
 if typing.TYPE_CHECKING:
+    from kept import inbox as inbox
+    from kept import outbox as outbox
     from kept.sdk.app import App as App
     from kept.sdk.audit import dedupe_key as dedupe_key
     from kept.sdk.context import Context as Context
@@ -81,6 +83,8 @@ _FROM_SDK = {
     "Singleton": "kept.sdk.duplicates",
     "dedupe_key": "kept.sdk.audit",
 }
+
+_ROOMS = frozenset({"inbox", "outbox"})
 
 __all__ = [
     "App",
@@ -130,15 +134,19 @@ __all__ = [
     "WorkState",
     "__version__",
     "dedupe_key",
+    "inbox",
+    "outbox",
 ]
 
 
 def __getattr__(name: str) -> typing.Any:
     """What the SDK offers under this name."""
-    if name not in _FROM_SDK:
-        raise AttributeError(f"module 'kept' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _ROOMS:
+        return import_module(f"kept.{name}")
+    if name not in _FROM_SDK:
+        raise AttributeError(f"module 'kept' has no attribute {name!r}")
     found = getattr(import_module(_FROM_SDK[name]), name)
     globals()[name] = found
     return found

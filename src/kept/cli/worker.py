@@ -53,10 +53,10 @@ def _run(arguments: argparse.Namespace) -> int:
         traceback.print_exception(error.__cause__)
         complain(str(error))
         return EXIT_REFUSED
-    return asyncio.run(_work_until_signal(work))
+    return asyncio.run(work_until_signal(work))
 
 
-async def _work_until_signal(work: Work) -> int:
+async def work_until_signal(work: Work) -> int:
     stop = asyncio.Event()
     received: list[int] = []
 

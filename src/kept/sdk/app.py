@@ -12,13 +12,12 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar, overload
 
 from kept.client.connect import connect
 from kept.client.connection import Connection, call
-from kept.errors import ConfigurationError, ConflictError, InvalidArgumentsError
+from kept.errors import ConfigurationError, ConflictError
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
-from kept.protocol.limits import MAX_CLAIM_TASKS, MAX_INTEGER, NEVER_MS
+from kept.protocol.limits import MAX_CLAIM_TASKS
 from kept.protocol.responses import PromiseResult
 from kept.runtime import Runtime, SystemRuntime
-from kept.sdk import payload
 from kept.sdk.context import Context
 from kept.sdk.dead import DeadLetters
 from kept.sdk.duplicates import Debounce, Duplicates, Singleton, SingletonMode
@@ -29,6 +28,7 @@ from kept.sdk.loop import refuse_in_durable_code
 from kept.sdk.retry import Retry
 from kept.sdk.schedules import Plan, Scheduled
 from kept.sdk.services import Services, Target
+from kept.sdk.starting import create_request, is_work_of
 from kept.sdk.worker import MAX_CACHED, MIN_TTL_SECONDS, STOP_GRACE_SECONDS, Worker
 
 P = ParamSpec("P")
@@ -220,6 +220,11 @@ class App(Guarded, Scheduled):
         """The connection, for requests of the protocol itself. The app must be open."""
         return self._open_services().connection
 
+    @property
+    def runtime(self) -> Runtime:
+        """The clock, timers and threads that the app uses."""
+        return self._runtime
+
     def _open_services(self) -> Services:
         refuse_in_durable_code("using the app", "durable code starts work with ctx.call()")
         if self._services is None:
@@ -295,7 +300,7 @@ class App(Guarded, Scheduled):
         target = services.target_of(function)
         target.check(args, kwargs)
         said = Duplicates(dedupe, dedupe_window, debounce, singleton)
-        create = self._create(services, target, args, kwargs, id, timeout, said)
+        create = create_request(self._runtime, target, args, kwargs, id, timeout, said)
         return await self._started(services, create, target)
 
     async def run(
@@ -353,7 +358,7 @@ class App(Guarded, Scheduled):
         else:
             target = await services.routed(target)
         said = Duplicates(dedupe, dedupe_window, debounce, singleton)
-        create = self._create(services, target, (), kwargs, id, timeout, said)
+        create = create_request(self._runtime, target, (), kwargs, id, timeout, said)
         return await self._started(services, create, target)
 
     async def start_many(
@@ -388,32 +393,6 @@ class App(Guarded, Scheduled):
         """
         return await state_of(self._open_services().connection, id)
 
-    def _create(
-        self,
-        services: Services,
-        target: Target,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        id: str | None,
-        timeout: timedelta | float | None,
-        said: Duplicates,
-    ) -> r.PromiseCreate:
-        if id is not None and not isinstance(id, str):
-            raise InvalidArgumentsError(f"id: must be a str, not {type(id).__name__}")
-        deadline = NEVER_MS
-        if timeout is not None:
-            span_ms = int(payload.as_seconds(timeout) * 1_000)
-            deadline = min(self._runtime.now_ms() + span_ms, MAX_INTEGER - 1)
-        param = payload.encode_arguments(args, kwargs, services.root_headers)
-        if said.singleton is None and target.function is not None:
-            said = said._replace(singleton=target.function.singleton)
-        return r.PromiseCreate(
-            self._runtime.entropy(16).hex() if id is None else id,
-            deadline,
-            param,
-            {**target.all_tags, **said.tags(param, self._runtime.now_ms())},
-        )
-
     async def _started(
         self, services: Services, create: r.PromiseCreate, target: Target
     ) -> Handle[Any]:
@@ -421,14 +400,9 @@ class App(Guarded, Scheduled):
         assert isinstance(response.data, PromiseResult)
         promise = response.data.promise
         owner = promise.tags.get(tag.FUNCTION)
-        # Another version of the function is the same work, begun before a deployment.
-        if owner is None or _name_of(owner) != _name_of(target.reference):
+        if not is_work_of(owner, target.reference):
             raise ConflictError(
                 f"{promise.id} is the work of {owner or 'something else'} already; "
                 f"start {target.reference} under another id"
             )
         return Handle(promise.id, services.connection, self._runtime, target.returns)
-
-
-def _name_of(reference: str) -> str:
-    return reference.rpartition("@")[0] or reference

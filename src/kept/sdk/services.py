@@ -108,8 +108,7 @@ class Services:
                 return Target(function, self.queue, Any, {}, None)
         else:
             found = self.as_function(function)
-        queue = found.queue or self.queue
-        return Target(found.reference, queue, found.returns, _limits_of(found), found)
+        return target_of_function(found, found.queue or self.queue)
 
     async def routed(self, target: Target) -> Target:
         """A name that is not known here goes to the queue that is announced for it, if one is."""
@@ -209,6 +208,11 @@ class Services:
                 r.TaskFulfill(lease.id, lease.version, settle, released)
             )
         )
+
+
+def target_of_function(function: Function[..., Any], queue: str) -> Target:
+    """A function that is known here, in a queue."""
+    return Target(function.reference, queue, function.returns, _limits_of(function), function)
 
 
 def _called(function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
