@@ -9,6 +9,7 @@ import kept
 # Adding a name here is a promise to every user; removing one breaks their code.
 PUBLIC = [
     "App",
+    "Audit",
     "BadRequestError",
     "CommitUnknownError",
     "ConfigurationError",
@@ -24,6 +25,8 @@ PUBLIC = [
     "Handle",
     "InternalError",
     "InvalidArgumentsError",
+    "Job",
+    "JobFields",
     "KeptError",
     "LeaseLostError",
     "Linear",
@@ -54,6 +57,7 @@ PUBLIC = [
     "UnregisteredError",
     "WorkState",
     "__version__",
+    "current_job",
     "dedupe_key",
     "inbox",
     "outbox",

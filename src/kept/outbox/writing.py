@@ -16,6 +16,7 @@ from kept.protocol.addresses import BASE_SCHEMES
 from kept.protocol.texts import id_problem
 from kept.protocol.validation import create_problem
 from kept.runtime import SystemRuntime
+from kept.sdk.audit import Audit
 from kept.sdk.duplicates import Debounce, Duplicates, Singleton, SingletonMode
 from kept.sdk.functions import Function
 from kept.sdk.services import Target, target_of_function
@@ -39,6 +40,7 @@ def enqueue(
     dedupe_window: timedelta | float | None = None,
     debounce: Debounce | None = None,
     singleton: SingletonMode | Singleton | None = None,
+    audit: Audit | None = None,
 ) -> str:
     """Writes a job in the transaction of `connection`, and answers its id: where that commits, the
     relay starts the job, and where it is rolled back, there never was one.
@@ -54,7 +56,7 @@ def enqueue(
     """
     session = session_of(connection)
     said = Duplicates(dedupe, dedupe_window, debounce, singleton)
-    id, values = _row(session, function, args, id, order, queue, timeout, said)
+    id, values = _row(session, function, args, id, order, queue, timeout, said, audit)
     session.execute(tables.INSERT, values)
     return id
 
@@ -73,12 +75,13 @@ async def enqueue_async(
     dedupe_window: timedelta | float | None = None,
     debounce: Debounce | None = None,
     singleton: SingletonMode | Singleton | None = None,
+    audit: Audit | None = None,
 ) -> str:
     """As `enqueue`, on a connection of asyncpg, or an async one of psycopg or SQLAlchemy (or its
     session)."""
     session = async_session_of(connection)
     said = Duplicates(dedupe, dedupe_window, debounce, singleton)
-    id, values = _row(session, function, args, id, order, queue, timeout, said)
+    id, values = _row(session, function, args, id, order, queue, timeout, said, audit)
     await session.execute(tables.INSERT, values)
     return id
 
@@ -106,6 +109,7 @@ def _row(
     queue: str | None,
     timeout: timedelta | float | None,
     said: Duplicates,
+    audit: Audit | None,
 ) -> tuple[str, Values]:
     if not session.in_transaction:
         raise ConfigurationError(
@@ -118,7 +122,7 @@ def _row(
         target = Target(function, queue or DEFAULT_QUEUE, Any, {}, None)
     kwargs = args or {}
     target.check((), kwargs)
-    create = create_request(_RUNTIME, target, (), kwargs, id, timeout, said)
+    create = create_request(_RUNTIME, target, (), kwargs, id, timeout, said, audit)
     problem = create_problem(create, BASE_SCHEMES)
     if problem is None and order is not None:
         problem = id_problem(order, "order")

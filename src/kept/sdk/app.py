@@ -18,6 +18,7 @@ from kept.protocol import tags as tag
 from kept.protocol.limits import MAX_CLAIM_TASKS
 from kept.protocol.responses import PromiseResult
 from kept.runtime import Runtime, SystemRuntime
+from kept.sdk.audit import Audit
 from kept.sdk.context import Context
 from kept.sdk.dead import DeadLetters
 from kept.sdk.duplicates import Debounce, Duplicates, Singleton, SingletonMode
@@ -249,6 +250,7 @@ class App(Guarded, Scheduled):
         dedupe_window: timedelta | float | None = None,
         debounce: Debounce | None = None,
         singleton: SingletonMode | Singleton | None = None,
+        audit: Audit | None = None,
         **kwargs: Any,
     ) -> Handle[T]: ...
     @overload
@@ -263,6 +265,7 @@ class App(Guarded, Scheduled):
         dedupe_window: timedelta | float | None = None,
         debounce: Debounce | None = None,
         singleton: SingletonMode | Singleton | None = None,
+        audit: Audit | None = None,
         **kwargs: Any,
     ) -> Handle[T]: ...
     async def start(
@@ -276,6 +279,7 @@ class App(Guarded, Scheduled):
         dedupe_window: timedelta | float | None = None,
         debounce: Debounce | None = None,
         singleton: SingletonMode | Singleton | None = None,
+        audit: Audit | None = None,
         **kwargs: Any,
     ) -> Handle[Any]:
         """Starts a registered function once: the same `id` is the same work.
@@ -285,7 +289,8 @@ class App(Guarded, Scheduled):
         Starts with an equal `dedupe` key are one: while the work is unsettled, or `dedupe_window`
         (a timedelta or seconds) has not passed since its start. `debounce` makes one of many starts
         that follow each other, `singleton` says what happens while another one is under way. All
-        hold within one queue; the handle is to the work that stands for this start.
+        hold within one queue; the handle is to the work that stands for this start. `audit` says
+        where it comes from.
 
         Raises `InvalidArgumentsError` where the arguments do not fit, and `ConflictError` where the
         id belongs to work of another function, where the work of the `dedupe` key was started with
@@ -300,7 +305,7 @@ class App(Guarded, Scheduled):
         target = services.target_of(function)
         target.check(args, kwargs)
         said = Duplicates(dedupe, dedupe_window, debounce, singleton)
-        create = create_request(self._runtime, target, args, kwargs, id, timeout, said)
+        create = create_request(self._runtime, target, args, kwargs, id, timeout, said, audit)
         return await self._started(services, create, target)
 
     async def run(
@@ -314,6 +319,7 @@ class App(Guarded, Scheduled):
         dedupe_window: timedelta | float | None = None,
         debounce: Debounce | None = None,
         singleton: SingletonMode | Singleton | None = None,
+        audit: Audit | None = None,
         **kwargs: Any,
     ) -> Any:
         """Starts a function and gives its result: `await (await app.start(…))`."""
@@ -326,6 +332,7 @@ class App(Guarded, Scheduled):
             dedupe_window=dedupe_window,
             debounce=debounce,
             singleton=singleton,
+            audit=audit,
             **kwargs,
         )
         return await handle
@@ -342,6 +349,7 @@ class App(Guarded, Scheduled):
         dedupe_window: timedelta | float | None = None,
         debounce: Debounce | None = None,
         singleton: SingletonMode | Singleton | None = None,
+        audit: Audit | None = None,
     ) -> Handle[Any]:
         """Starts a function by its name (or `name@version`), without importing its code.
 
@@ -358,7 +366,7 @@ class App(Guarded, Scheduled):
         else:
             target = await services.routed(target)
         said = Duplicates(dedupe, dedupe_window, debounce, singleton)
-        create = create_request(self._runtime, target, (), kwargs, id, timeout, said)
+        create = create_request(self._runtime, target, (), kwargs, id, timeout, said, audit)
         return await self._started(services, create, target)
 
     async def start_many(

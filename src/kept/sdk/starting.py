@@ -10,6 +10,7 @@ from kept.protocol import requests as r
 from kept.protocol.limits import MAX_INTEGER, NEVER_MS
 from kept.runtime import Runtime
 from kept.sdk import payload
+from kept.sdk.audit import Audit
 from kept.sdk.duplicates import Duplicates
 from kept.sdk.services import Services, Target
 
@@ -22,6 +23,7 @@ def create_request(
     id: str | None,
     timeout: timedelta | float | None,
     said: Duplicates,
+    audit: Audit | None,
 ) -> r.PromiseCreate:
     """The create of a root promise that calls `target`. Raises `InvalidArgumentsError`."""
     if id is not None and not isinstance(id, str):
@@ -37,7 +39,11 @@ def create_request(
         runtime.entropy(16).hex() if id is None else id,
         deadline,
         param,
-        {**target.all_tags, **said.tags(param, runtime.now_ms())},
+        {
+            **target.all_tags,
+            **said.tags(param, runtime.now_ms()),
+            **({} if audit is None else audit.tags()),
+        },
     )
 
 
