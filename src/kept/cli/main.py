@@ -37,6 +37,7 @@ NOUNS: Final = {
     "dead": "list, show, replay, purge, export dead letters: work that was given up on",
     "function": "list, show functions that workers announce, and who runs them",
     "signal": "send a message to running work: kept signal ID NAME",
+    "once": "list, show what was done once for a key",
     "lock": "list, show, release locks",
     "slot": "show, release slots",
     "guard": "list, show, forget the revisions of entities",

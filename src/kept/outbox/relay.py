@@ -40,6 +40,7 @@ log = logging.getLogger("kept.outbox")
 
 DEFAULT_BATCH: Final = 200
 MAX_BATCH: Final = 1_000
+MAX_BATCH_CHARACTERS: Final = 16 * 1_048_576
 DEFAULT_INTERVAL_SECONDS: Final = 0.2
 FIRST_BACKOFF_SECONDS: Final = 0.2
 LONGEST_BACKOFF_SECONDS: Final = 30.0
@@ -123,8 +124,11 @@ class Mover:
 
     async def _passed(self, database: Database) -> Passed:
         after, total, blocked = 0, Passed(), _Blocked()
-        while len(blocked) <= MAX_BLOCKED:
-            found = await database.execute(tables.WAITING, (after, self._batch))
+        # What comes while it runs is for the next pass, which begins with what is left here.
+        [(last,)] = await database.execute(tables.LAST_WAITING)
+        while last is not None and len(blocked) <= MAX_BLOCKED:
+            bounds = (after, last, self._batch, MAX_BATCH_CHARACTERS)
+            found = await database.execute(tables.WAITING, bounds)
             rows = [_Row(*row) for row in found]  # type: ignore[arg-type]
             if not rows:
                 break

@@ -17,9 +17,17 @@ _NUMBER: Final = {
 INSERT: Final = f"""\
 INSERT INTO {TABLE} (id, ordering_key, job, created_at) VALUES (?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING"""
+LAST_WAITING: Final = f"SELECT MAX(number) FROM {TABLE} WHERE refused IS NULL"
+# Of the rows up to a number, so many, and no more of them than begin within so many characters.
 WAITING: Final = f"""\
-SELECT number, id, ordering_key, job FROM {TABLE}
-WHERE refused IS NULL AND number > ? ORDER BY number LIMIT ?"""
+SELECT number, id, ordering_key, job FROM (
+  SELECT number, id, ordering_key, job,
+    SUM(LENGTH(job)) OVER (ORDER BY number) - LENGTH(job) AS before
+  FROM (
+    SELECT number, id, ordering_key, job FROM {TABLE}
+    WHERE refused IS NULL AND number > ? AND number <= ? ORDER BY number LIMIT ?
+  ) AS these
+) AS summed WHERE before < ? ORDER BY number"""
 REFUSE: Final = f"UPDATE {TABLE} SET refused = ? WHERE number = ?"
 RETRY: Final = f"UPDATE {TABLE} SET refused = NULL WHERE refused IS NOT NULL RETURNING number"
 COUNTS: Final = f"""\

@@ -42,6 +42,7 @@ log = logging.getLogger("kept.ledger")
 
 # No worker claims from it: what waits there waits for the next caller.
 LEDGER_QUEUE: Final = "kept.once"
+LEDGER_TAGS: Final = {tag.TARGET: f"queue://{LEDGER_QUEUE}"}
 DEFAULT_WINDOW_SECONDS: Final = 7 * 86_400.0
 # The parameter of a function that gets the idempotency key of its call.
 KEY_PARAMETER: Final = "idempotency_key"
@@ -136,7 +137,7 @@ class Ledger:
             deadline,
             EMPTY,
             {
-                tag.TARGET: f"queue://{LEDGER_QUEUE}",
+                **LEDGER_TAGS,
                 tag.DEDUPE: asked.key,
                 tag.DEDUPE_WINDOW: str(asked.window),
                 tag.DEDUPE_MISMATCH: keys.IGNORE,

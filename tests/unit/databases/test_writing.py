@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from datetime import timedelta
 from typing import Any
@@ -92,6 +93,31 @@ async def test_an_event_is_new_once(driver: Driver, driver_name: str) -> None:
             assert await driver.mark(connection, "event-1") is new
             assert await driver.mark(connection, "event-1", consumer="mail") is new
             assert not await driver.mark(connection, "event-1")
+
+
+@pytest.mark.xdist_group("postgresql")
+@pytest.mark.parametrize(
+    ("database", "driver_name"),
+    [("postgresql", "asyncpg"), ("postgresql", "psycopg async")],
+    indirect=["database"],
+)
+async def test_of_two_at_once_one_is_told_that_it_is_new(driver: Driver, driver_name: str) -> None:
+    """The other waits for what becomes of it."""
+
+    async def mark_and_end(*, first_fails: bool) -> bool:
+        async with driver.transaction() as other:
+            with contextlib.suppress(RollbackError):
+                async with driver.transaction() as connection:
+                    assert await driver.mark(connection, f"event-{first_fails}")
+                    marking = asyncio.ensure_future(driver.mark(other, f"event-{first_fails}"))
+                    done, _ = await asyncio.wait((marking,), timeout=0.1)
+                    assert not done
+                    if first_fails:
+                        raise RollbackError
+            return await marking
+
+    assert await mark_and_end(first_fails=False) is False
+    assert await mark_and_end(first_fails=True) is True
 
 
 @everywhere

@@ -260,6 +260,21 @@ async def test_a_thread_that_cannot_be_stopped_keeps_its_lease() -> None:
         go_on.set()
 
 
+async def test_an_operator_cancels_it() -> None:
+    """The runner stops its function, and everybody is told; also who comes within the window."""
+    async with opened() as app:
+        effect = Effect()
+        first = asyncio.ensure_future(app.once("a", effect, ttl=0.3))
+        await effect.entered.wait()
+        second = asyncio.ensure_future(app.once("a", effect))
+        await app.handle(effect.keys[0]).cancel("enough", force=True)
+        for calling in (first, second, app.once("a", effect)):
+            with pytest.raises(kept.PromiseCanceledError, match="enough"):
+                await calling
+        assert effect.inside == 0
+        assert len(effect.keys) == 1
+
+
 async def test_the_window_ends() -> None:
     """After it the next call runs it, under another idempotency key."""
     async with opened() as app:
