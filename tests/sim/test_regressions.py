@@ -15,6 +15,8 @@ FOUND = {
     880057: "a record under the lease of a promise that fired",
     3000240: "an offer that waits is not put off by the next",
     5000141: "a create of which nobody heard came after its own deadline",
+    5000347: "a last lease that ended some time after it could",
+    5000326: "a promise has more listeners than a step drains",
     5000095: "an earlier take of a bucket may be answered later",
 }
 
