@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from kept.client.connection import call
 from kept.protocol import requests as r
 from kept.protocol.records import PromiseRecord
 from kept.protocol.responses import PromisePage
-from tests.process.programs import Programs, line_of
+from tests.process.programs import SOURCE, Programs, line_of
 
 RELAY = """
 import asyncio, os, signal, sys
@@ -157,3 +160,27 @@ def test_killed_again_and_again(programs: Programs, place: Path) -> None:
 def moved(store: sqlite3.Connection) -> int:
     count: int = store.execute("SELECT COUNT(*) FROM promises").fetchone()[0]
     return count
+
+
+def test_the_command_relays_until_it_is_told_to_stop(place: Path) -> None:
+    """`kept outbox relay` moves what comes, and ends well on SIGTERM."""
+    (place / "kept.db").touch()
+    command = ["--url", "sqlite:///kept.db", "outbox", "relay", "sqlite:///shop.db"]
+    relay = subprocess.Popen(
+        [sys.executable, "-m", "kept", *command],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+    )
+    try:
+        with contextlib.closing(sqlite3.connect(place / "shop.db")) as shop:
+            with shop:
+                id = outbox.enqueue(shop, "pack", args={"order": 1})
+            waiting = 1
+            while waiting and relay.poll() is None:
+                (waiting,) = shop.execute("SELECT COUNT(*) FROM kept_outbox").fetchone()
+        relay.terminate()
+        assert relay.wait(LONGEST_SECONDS) == 0
+    finally:
+        relay.kill()
+        relay.wait()
+    assert [job.id for job in drained(place)] == [id]

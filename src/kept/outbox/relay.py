@@ -240,7 +240,8 @@ class Relay:
         self._running: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Relay:
-        self._running = self._runtime.spawn(self.run(), "kept-outbox-relay")
+        """Raises `ConfigurationError` where the app is not open."""
+        self._running = self._runtime.spawn(self._run(self._mover()), "kept-outbox-relay")
         return self
 
     async def __aexit__(
@@ -273,9 +274,8 @@ class Relay:
         finally:
             await mover.close()
 
-    async def run(self) -> None:
-        """Moves jobs until it is cancelled."""
-        mover, failures = self._mover(), 0
+    async def _run(self, mover: Mover) -> None:
+        failures = 0
         try:
             while True:
                 self._woken.clear()

@@ -156,7 +156,7 @@ class Ledger:
                 record = await self._driven(_Run(self._services, self._asked, lease))
                 if record is not None:
                     return record
-            found = await self._awaited(id)
+            found = await self._awaited(id, version)
             if isinstance(found, PromiseRecord):
                 return found
             version = found
@@ -200,18 +200,22 @@ class Ledger:
             await asyncio.wait((driving,))
             raise
 
-    async def _awaited(self, id: str) -> PromiseRecord | int:
-        """The settled record, or the version at which the task is free again."""
+    async def _awaited(self, id: str, refused: int) -> PromiseRecord | int:
+        """The settled record, or the version at which the task is free. Where it is free at the
+        version that was `refused`, its queue lets nothing start, and it is tried after a while."""
         connection, pause = self._services.connection, _FIRST_LOOK_SECONDS
         while True:
             task = (await call(connection, r.TaskGet(id))).data
             assert isinstance(task, TaskResult)
-            if task.task.state is TaskState.PENDING:
+            is_free = task.task.state is TaskState.PENDING
+            if is_free and task.task.version != refused:
                 return task.task.version
             waited = (await call(connection, r.PromiseWait(id, int(pause * 1_000)))).data
             assert isinstance(waited, PromiseResult)
             if waited.promise.state is not PromiseState.PENDING:
                 return waited.promise
+            if is_free:
+                return refused
             pause = min(pause * _LOOK_GROWTH, _LONGEST_LOOK_SECONDS)
 
 

@@ -295,6 +295,17 @@ async def test_it_goes_on_when_the_database_is_there(url: str) -> None:
             await call(app.connection, r.PromiseGet(id))
 
 
+async def test_a_relay_needs_an_open_app(url: str) -> None:
+    """It says so at once, not in the background; and a batch that is none."""
+    app = kept.App("memory://", worker=False)
+    for relay_ in (outbox.Relay(url, app), outbox.Relay(url, app, batch=0)):
+        with pytest.raises(kept.ConfigurationError, match="not open"):
+            await relay_.__aenter__()
+    async with app:
+        with pytest.raises(kept.ConfigurationError, match="batch"):
+            await outbox.Relay(url, app, batch=0).__aenter__()
+
+
 async def test_the_outbox_may_be_in_keeps_own_file(tmp_path: Path) -> None:
     """One transaction holds the program's data and the job, in the file that kept works on."""
     url = f"sqlite:///{tmp_path / 'kept.db'}"

@@ -275,6 +275,20 @@ async def test_an_operator_cancels_it() -> None:
         assert len(effect.keys) == 1
 
 
+async def test_a_queue_that_lets_nothing_start() -> None:
+    """An operator may pause the ledger's queue: callers wait, and do not ask without rest."""
+    async with site() as place, asyncio.timeout(20):
+        connection = place.connection()
+        app = place.app(kept.App("memory://", worker=False), connection)
+        await call(connection, r.QueuePause(ledger.LEDGER_QUEUE))
+        calling = asyncio.ensure_future(app.once("a", lambda: 1))
+        await asyncio.wait((calling,), timeout=0.5)
+        assert not calling.done()
+        assert 1 < connection.requests[r.TaskAcquire.kind] < 10
+        await call(connection, r.QueueResume(ledger.LEDGER_QUEUE))
+        assert await calling == 1
+
+
 async def test_the_window_ends() -> None:
     """After it the next call runs it, under another idempotency key."""
     async with opened() as app:
