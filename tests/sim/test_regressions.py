@@ -25,4 +25,5 @@ FOUND = {
 
 @pytest.mark.parametrize("seed", FOUND, ids=[f"{seed}: {what}" for seed, what in FOUND.items()])
 def test_a_seed_that_once_broke(seed: int) -> None:
+    """It holds now."""
     assert run_seed(seed, TICKS).broken is None
