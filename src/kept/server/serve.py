@@ -21,6 +21,7 @@ from kept.errors import ConfigurationError
 from kept.runtime import Runtime, SystemRuntime
 from kept.server.app import Door
 from kept.server.auth import AuthOptions, open_authenticator
+from kept.server.gauges import GaugeReader
 from kept.server.http_protocol import ConnectionGuard
 from kept.server.http_server import HttpServer, listen, url_of
 from kept.server.limits import Admission, Limits
@@ -114,7 +115,9 @@ async def serve(
             admission,
             runtime,
             ping=store.ping,
-            metrics=metrics_source(engine.statistics, store.counts, numbers),
+            metrics=metrics_source(
+                engine.statistics, GaugeReader(store, engine.transports, runtime), numbers
+            ),
         )
         try:
             await engine.start()
