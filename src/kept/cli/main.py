@@ -40,6 +40,7 @@ NOUNS: Final = {
     "lock": "list, show, release locks",
     "slot": "show, release slots",
     "guard": "list, show, forget the revisions of entities",
+    "explain": "say why work does not run, or what it is doing",
     "tree": "show the call tree of a promise",
     "check": "explore small worlds: all interleavings of the machine and its workers",
     "sim": "run the real system in a simulated world, from one seed, with faults",

@@ -86,7 +86,7 @@ class Engine:
             self._returns,
         )
         self._waiting = Waiting(self._waiters, runtime, lambda: self._stopping)
-        self._searching = Searching(store)
+        self._searching = Searching(store, self.statistics.work.pace)
         self._debug = Debug(
             store, runtime, self._committer, self._background, self._outbox, self.config
         )

@@ -362,10 +362,10 @@ class SimulatedStore:
         return await self._inner.scan_schedules(tenant, after, limit, prefix)
 
     async def scan_dead_letters(
-        self, tenant: str, filter: DeadList, after: str | None, limit: int
+        self, tenant: str, filter: DeadList, after: str | None, limit: int, prefix: str = ""
     ) -> list[DeadLetter]:
         self._disk.medium.before(SCAN)
-        return await self._inner.scan_dead_letters(tenant, filter, after, limit)
+        return await self._inner.scan_dead_letters(tenant, filter, after, limit, prefix)
 
     async def scan_entries(
         self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""

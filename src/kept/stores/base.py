@@ -97,7 +97,7 @@ class Store(Protocol):
         """Schedules ordered by id, beyond `after`."""
 
     async def scan_dead_letters(
-        self, tenant: str, filter: DeadList, after: str | None, limit: int
+        self, tenant: str, filter: DeadList, after: str | None, limit: int, prefix: str = ""
     ) -> list[DeadLetter]:
         """Dead letters that match, ordered by id, beyond `after`."""
 

@@ -236,3 +236,18 @@ def test_schedules_in_full(kept: Kept) -> None:
     assert "0 3 * * * Europe/Berlin" in kept("schedule", "list").out
     assert kept("schedule", "put", "s").code != 0
     assert kept("schedule", "backfill", "s", "--from", "noon", "--to", "2026-01-01").code == 2
+
+
+def test_explain_says_one_sentence_first(kept: Kept) -> None:
+    """Why a job does not run, then what else is known; all of it as JSON; nothing for no promise."""
+    kept("queue", "pause", "mail")
+    kept("promise", "create", "mail-1", "--target", "queue://mail")
+    ran = kept("explain", "mail-1")
+    assert ran.code == 0
+    assert ran.lines[0] == "Queue mail is paused; `kept queue resume mail` ends that."
+    assert any(line.startswith("also") and "No worker announces" in line for line in ran.lines)
+    told = json.loads(kept("--json", "explain", "mail-1").out)
+    assert [reason["kind"] for reason in told["reasons"]] == ["paused", "no_worker", "line"]
+    assert told["text"] == ran.lines[0]
+    assert told["queue"] == "mail"
+    assert kept("explain", "none").code == 1

@@ -120,11 +120,11 @@ class MemoryStore:
         return reading.beyond(self._of(tenant).schedules, after, limit, prefix)
 
     async def scan_dead_letters(
-        self, tenant: str, filter: DeadList, after: str | None, limit: int
+        self, tenant: str, filter: DeadList, after: str | None, limit: int, prefix: str = ""
     ) -> list[DeadLetter]:
         letters = self._of(tenant).dead_letters
         wanted = {id: letter for id, letter in letters.items() if reading.is_wanted(letter, filter)}
-        return reading.beyond(wanted, after, limit)
+        return reading.beyond(wanted, after, limit, prefix)
 
     async def scan_entries(
         self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""

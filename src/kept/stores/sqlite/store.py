@@ -265,9 +265,11 @@ class SqliteStore:
         return await self._scan(lambda c: scan.schedules(c, tenant, after, limit, prefix))
 
     async def scan_dead_letters(
-        self, tenant: str, filter: DeadList, after: str | None, limit: int
+        self, tenant: str, filter: DeadList, after: str | None, limit: int, prefix: str = ""
     ) -> list[DeadLetter]:
-        return await self._scan(lambda c: scan.dead_letters(c, tenant, filter, after, limit))
+        return await self._scan(
+            lambda c: scan.dead_letters(c, tenant, filter, after, limit, prefix)
+        )
 
     async def scan_entries(
         self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""
