@@ -46,9 +46,11 @@ from kept.errors import (
     UnavailableError,
     UnprocessableError,
     UnregisteredError,
+    WebhookSignatureError,
 )
 
 if typing.TYPE_CHECKING:
+    from kept.client.webhooks import verify_webhook as verify_webhook
     from kept.sdk.app import App as App
     from kept.sdk.context import Context as Context
     from kept.sdk.duplicates import Debounce as Debounce
@@ -65,7 +67,7 @@ if typing.TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Loaded when first used, so that a command or a server pays for nothing that it does not need.
-_FROM_SDK = {
+_LATER = {
     "App": "kept.sdk.app",
     "Constant": "kept.sdk.retry",
     "Context": "kept.sdk.context",
@@ -78,6 +80,7 @@ _FROM_SDK = {
     "Retry": "kept.sdk.retry",
     "WorkState": "kept.sdk.handle",
     "Singleton": "kept.sdk.duplicates",
+    "verify_webhook": "kept.client.webhooks",
 }
 
 __all__ = [
@@ -125,18 +128,20 @@ __all__ = [
     "UnavailableError",
     "UnprocessableError",
     "UnregisteredError",
+    "WebhookSignatureError",
     "WorkState",
     "__version__",
+    "verify_webhook",
 ]
 
 
 def __getattr__(name: str) -> typing.Any:
-    """What the SDK offers under this name."""
-    if name not in _FROM_SDK:
+    """What is offered under this name."""
+    if name not in _LATER:
         raise AttributeError(f"module 'kept' has no attribute {name!r}")
     from importlib import import_module
 
-    found = getattr(import_module(_FROM_SDK[name]), name)
+    found = getattr(import_module(_LATER[name]), name)
     globals()[name] = found
     return found
 

@@ -52,8 +52,10 @@ PUBLIC = [
     "UnavailableError",
     "UnprocessableError",
     "UnregisteredError",
+    "WebhookSignatureError",
     "WorkState",
     "__version__",
+    "verify_webhook",
 ]
 
 

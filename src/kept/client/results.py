@@ -84,6 +84,7 @@ RESULT_BY_KIND: Final[dict[str, type[a.Result]]] = {
     w.FunctionList.kind: a.FunctionPage,
     w.FunctionGet.kind: a.FunctionResult,
     i.TaskExplain.kind: i.Explanation,
+    i.PromiseDeliveries.kind: i.DeliveriesResult,
 }
 
 _MAX_ERROR_CHARACTERS: Final = 2_000

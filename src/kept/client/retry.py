@@ -58,6 +58,7 @@ REPEATABLE: Final = REPEATABLE_WITH_REQUEST_ID | frozenset(
         w.FunctionList,
         w.FunctionGet,
         i.TaskExplain,
+        i.PromiseDeliveries,
         r.TaskHeartbeat,
         r.TaskHalt,
         r.TaskSearch,

@@ -1,4 +1,5 @@
-"""Questions about one piece of work, and their answers: why it does not run (protocol B9)."""
+"""Questions about one piece of work, and their answers: why it does not run (protocol B9), and what
+became of its webhooks (A6)."""
 
 from __future__ import annotations
 
@@ -77,8 +78,34 @@ class Explanation(Result, frozen=True):
         return "\n".join([self.text, *others, *awaited])
 
 
-INQUIRY_REQUESTS: tuple[type[Request], ...] = (TaskExplain,)
+class PromiseDeliveries(Request):
+    """What became of a promise's webhooks (A6)."""
+
+    kind: ClassVar[str] = "promise.deliveries"
+    id: Id
+
+
+class DeliveryRecord(Result, frozen=True):
+    """A try that ended at `at` (ms), after `took` ms: the `number`-th of its message. Without an
+    `error` it was delivered; else `next_at` (ms) is the next one."""
+
+    at: int
+    address: str
+    number: int
+    took: int
+    error: str | None = None
+    next_at: int | None = None
+
+
+class DeliveriesResult(Result, frozen=True):
+    """The latest tries, oldest first."""
+
+    deliveries: list[DeliveryRecord]
+
+
+INQUIRY_REQUESTS: tuple[type[Request], ...] = (TaskExplain, PromiseDeliveries)
 
 INQUIRY_CHECKS: Final[dict[type[Request], Callable[[Any, frozenset[str]], str | None]]] = {
     TaskExplain: lambda request, _: id_problem(request.id),
+    PromiseDeliveries: lambda request, _: id_problem(request.id),
 }

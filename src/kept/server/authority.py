@@ -212,4 +212,5 @@ NAMED_IDS: Final[dict[type[r.Request], Callable[[Any], Iterable[str]]]] = {
     w.FunctionList: _none,
     w.FunctionGet: _none,
     i.TaskExplain: _own,
+    i.PromiseDeliveries: _own,
 }

@@ -31,6 +31,7 @@ from kept.server.reception import Reception
 from kept.stores.open import open_store
 from kept.transports.http import HttpPushTransport
 from kept.transports.poll import PollTransport
+from kept.transports.webhooks import WebhookOptions
 
 logger = logging.getLogger("kept.server")
 
@@ -54,6 +55,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     debug: bool = False
     server_url: str | None = None
     auth: AuthOptions = AuthOptions()
+    webhooks: WebhookOptions = WebhookOptions()
     limits: Limits = Limits()
 
 
@@ -103,7 +105,8 @@ async def serve(
         poll = PollTransport(runtime)
         store = open_store(options.store_url, runtime)
         config = EngineConfig(debug=options.debug, server_url=options.server_url)
-        engine = Engine(store, runtime, config, transports=(poll, HttpPushTransport()))
+        push = HttpPushTransport(runtime, options.webhooks)
+        engine = Engine(store, runtime, config, transports=(poll, push))
         poll.on_connect = lambda group: engine.receiver_connected()
         guard = ConnectionGuard(limits, runtime)
         admission = Admission(limits)
