@@ -25,6 +25,7 @@ from kept.machine.events import (
 )
 from kept.machine.working_set import WorkingSet
 from kept.protocol.entries import EntryKey
+from kept.protocol.guard_requests import LockHeartbeat, SlotHeartbeat
 from kept.protocol.records import Delivery, Task, TaskState
 from kept.protocol.requests import (
     Request,
@@ -128,9 +129,15 @@ class WorkCounts:
             self.key_hits[_key_of(event)] += 1
 
     def refused(self, work: Work, response: Response) -> None:
-        """A request was refused; one that says that something was done under a lost lease counts."""
-        if response.status == CONFLICT and isinstance(work, _EFFECTS):
+        """A request was refused; it counts if it was made under a lease that was lost."""
+        if response.status != CONFLICT:
+            return
+        if isinstance(work, _EFFECTS):
             self.double_effects[(work.kind,)] += 1
+        elif isinstance(work, LockHeartbeat):
+            self.heartbeats_lost[("lock",)] += 1
+        elif isinstance(work, SlotHeartbeat):
+            self.heartbeats_lost[("slot",)] += 1
 
     def _series_of(self, labels: Labels) -> WorkSeries:
         series = self.series.get(labels)

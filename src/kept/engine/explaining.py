@@ -199,4 +199,6 @@ def _canceled(promise: Promise) -> list[Reason]:
 
 def _given_up(letter: DeadLetter) -> str:
     failures = f"{letter.failures} failure{'' if letter.failures == 1 else 's'}"
-    return f"It was given up on at {timestamp(letter.died_at)}: {letter.reason}, after {failures}"
+    times = f"{letter.replays} time{'' if letter.replays == 1 else 's'}"
+    replayed = f", and was replayed {times}" if letter.replays else ""
+    return f"It was given up on at {timestamp(letter.died_at)}: {letter.reason}, after {failures}{replayed}"

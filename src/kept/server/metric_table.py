@@ -71,7 +71,7 @@ WORK: Final = (
     _gauge("kept_leases_active", ("worker",), "Leases that a worker holds, by its pid"),
     _counter(
         "kept_heartbeats_lost", ("reason",),
-        "Heartbeats for a lease that was lost: expired, superseded, settled, halted, unknown",
+        "Heartbeats for a lease that was lost: expired, superseded, settled, halted, unknown; lock, slot",
         "`expired` and `superseded` rise",
     ),
     _counter(

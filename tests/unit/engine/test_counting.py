@@ -149,6 +149,8 @@ async def test_locks_are_counted_with_the_time_that_their_holders_waited() -> No
         await ok(engine, g.LockRelease("door", "a", first.fence), Nothing)
         assert (await waiting).ok
         assert (await engine.submit(g.LockAcquire("door", "c", 60_000))).status == 409
+        assert (await engine.submit(g.LockHeartbeat("door", "a", first.fence))).status == 409
+        assert work.heartbeats_lost == {("lock",): 1}
         assert work.conflicts == {("lock",): 2}
         assert work.granted == {("lock",): 2}
         wait = work.lock_wait[("lock",)]

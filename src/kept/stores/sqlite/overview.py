@@ -47,17 +47,29 @@ def queue_names(connection: sqlite3.Connection, limit: int) -> list[tuple[str, s
     """Queues with their tenants, in order."""
     found: set[tuple[str, str]] = set()
     for table, condition in _LINES:
-        query = (
-            f"SELECT tenant, queue FROM {table} WHERE {condition} AND (tenant, queue) > (?, ?) "
-            "ORDER BY tenant, queue LIMIT 1"
-        )
         last = ("", "")
         for _ in range(limit):
-            row = connection.execute(query, last).fetchone()
-            if row is None:
+            following = _next_queue(connection, f"FROM {table} WHERE {condition}", *last)
+            if following is None:
                 break
-            found.add(last := (row[0], row[1]))
+            found.add(last := following)
     return sorted(found)[:limit]
+
+
+def _next_queue(
+    connection: sqlite3.Connection, of: str, tenant: str, queue: str
+) -> tuple[str, str] | None:
+    """The queue that comes after one, by a seek within its tenant, or to the next tenant: an index
+    does not serve a comparison of both columns at once."""
+    for condition, values in (
+        ("tenant = ? AND queue > ?", (tenant, queue)),
+        ("tenant > ?", (tenant,)),
+    ):
+        query = f"SELECT tenant, queue {of} AND {condition} ORDER BY tenant, queue LIMIT 1"
+        row = connection.execute(query, values).fetchone()
+        if row is not None:
+            return row[0], row[1]
+    return None
 
 
 def worker_leases(connection: sqlite3.Connection, limit: int) -> dict[str, int]:
