@@ -343,9 +343,9 @@ class _Batch:
     def _gather(self, item: Item, machine: Machine, now: int) -> None:
         """Keeps what the machine noted of this item until the commit."""
         records = machine.records
-        if records.events:
-            events = records.take_events()
-            self.occurrences.append(Occurrence(events, item.work, item.tenant, now, records))
+        for event in records.events:
+            self.occurrences.append(Occurrence(event, item.work, item.tenant, now, records))
+        records.forget_events()
 
     async def _hand_over(self) -> None:
         """Those whose turn has come and who wait in this process get theirs in the same commit;

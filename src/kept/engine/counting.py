@@ -8,7 +8,9 @@ a lease was held, and how long one waited for a lock, by the process that began 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
+
+import msgspec
 
 from kept.engine.histogram import Histogram
 from kept.engine.labels import Labels, LabelSets
@@ -56,10 +58,10 @@ Work: TypeAlias = Request | InternalStep
 KeyT = TypeVar("KeyT")
 
 
-class Occurrence(NamedTuple):
-    """What one request or step did, at `now` (ms). `records` are those of its batch."""
+class Occurrence(msgspec.Struct, gc=False):
+    """What a request or step did, at `now` (ms). `records` are those of its batch."""
 
-    events: list[Event]
+    event: Event
     work: Work
     tenant: str
     now: int
@@ -105,11 +107,11 @@ class WorkCounts:
     def count(self, occurrences: list[Occurrence]) -> None:
         """What one commit did."""
         for each in occurrences:
-            for event in each.events:
-                if isinstance(event, TaskMoved):
-                    self._moved(event.before, event.after, each)
-                else:
-                    self._noted(event, each)
+            event = each.event
+            if isinstance(event, TaskMoved):
+                self._moved(event.before, event.after, each)
+            else:
+                self._noted(event, each)
 
     def _noted(self, event: Event, each: Occurrence) -> None:
         if isinstance(event, LetterFiled):

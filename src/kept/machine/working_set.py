@@ -442,11 +442,10 @@ class WorkingSet:
 
     # -- undoing and handing over ----------------------------------------------------------
 
-    def take_events(self) -> list[Event]:
-        """What was done since this was asked last."""
-        events, self.events = self.events, []
+    def forget_events(self) -> None:
+        """Whoever counts has seen them."""
+        self.events.clear()
         self._events_kept = 0
-        return events
 
     def mark(self) -> int:
         return len(self._undo)
