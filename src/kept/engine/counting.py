@@ -143,9 +143,12 @@ class WorkCounts:
 
     def _series_of(self, labels: Labels) -> WorkSeries:
         series = self.series.get(labels)
-        if series is not None:
-            return series
-        return self.series.setdefault(self._sets.bounded(labels), WorkSeries())
+        if series is None:
+            labels = self._sets.bounded(labels)
+            series = self.series.get(labels)
+            if series is None:
+                series = self.series[labels] = WorkSeries()
+        return series
 
     def _moved(self, before: Task | None, after: Task, each: Occurrence) -> None:
         if after.delivery is _NEVER:
@@ -190,8 +193,9 @@ class WorkCounts:
         self.granted[labels] += 1
         joined = self._line_joined.pop((each.tenant, event.key, event.holder), None)
         waited = each.now - joined if event.had_place and joined is not None else 0
-        histogram = self.lock_wait.setdefault(labels, Histogram(LOCK_BUCKETS))
-        histogram.observe(max(waited, 0) / 1_000)
+        if labels not in self.lock_wait:
+            self.lock_wait[labels] = Histogram(LOCK_BUCKETS)
+        self.lock_wait[labels].observe(max(waited, 0) / 1_000)
 
 
 def _why(before: Task, after: Task, work: Work) -> str:
