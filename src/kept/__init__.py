@@ -50,8 +50,15 @@ from kept.errors import (
 )
 
 if typing.TYPE_CHECKING:
+    from kept import inbox as inbox
+    from kept import outbox as outbox
     from kept.client.webhooks import verify_webhook as verify_webhook
     from kept.sdk.app import App as App
+    from kept.sdk.audit import Audit as Audit
+    from kept.sdk.audit import Job as Job
+    from kept.sdk.audit import JobFields as JobFields
+    from kept.sdk.audit import current_job as current_job
+    from kept.sdk.audit import dedupe_key as dedupe_key
     from kept.sdk.context import Context as Context
     from kept.sdk.duplicates import Debounce as Debounce
     from kept.sdk.duplicates import Singleton as Singleton
@@ -69,22 +76,30 @@ __version__ = "0.1.0"
 # Loaded when first used, so that a command or a server pays for nothing that it does not need.
 _LATER = {
     "App": "kept.sdk.app",
+    "Audit": "kept.sdk.audit",
     "Constant": "kept.sdk.retry",
     "Context": "kept.sdk.context",
     "Debounce": "kept.sdk.duplicates",
     "Exponential": "kept.sdk.retry",
     "Function": "kept.sdk.functions",
     "Handle": "kept.sdk.handle",
+    "Job": "kept.sdk.audit",
+    "JobFields": "kept.sdk.audit",
     "Linear": "kept.sdk.retry",
     "Never": "kept.sdk.retry",
     "Retry": "kept.sdk.retry",
     "WorkState": "kept.sdk.handle",
     "Singleton": "kept.sdk.duplicates",
+    "current_job": "kept.sdk.audit",
+    "dedupe_key": "kept.sdk.audit",
     "verify_webhook": "kept.client.webhooks",
 }
 
+_ROOMS = frozenset({"inbox", "outbox"})
+
 __all__ = [
     "App",
+    "Audit",
     "BadRequestError",
     "CommitUnknownError",
     "ConfigurationError",
@@ -100,6 +115,8 @@ __all__ = [
     "Handle",
     "InternalError",
     "InvalidArgumentsError",
+    "Job",
+    "JobFields",
     "KeptError",
     "LeaseLostError",
     "Linear",
@@ -131,16 +148,22 @@ __all__ = [
     "WebhookSignatureError",
     "WorkState",
     "__version__",
+    "current_job",
+    "dedupe_key",
+    "inbox",
+    "outbox",
     "verify_webhook",
 ]
 
 
 def __getattr__(name: str) -> typing.Any:
     """What is offered under this name."""
-    if name not in _LATER:
-        raise AttributeError(f"module 'kept' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _ROOMS:
+        return import_module(f"kept.{name}")
+    if name not in _LATER:
+        raise AttributeError(f"module 'kept' has no attribute {name!r}")
     found = getattr(import_module(_LATER[name]), name)
     globals()[name] = found
     return found
