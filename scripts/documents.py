@@ -23,6 +23,7 @@ from kept.check.properties import (
 )
 from kept.machine.transitions import PROMISE_TRANSITIONS, TASK_TRANSITIONS, state_diagram
 from kept.protocol import limits
+from kept.server.metric_table import markdown as metrics_table
 from kept.sim.zoo.table import table as zoo
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -71,6 +72,7 @@ SECTIONS: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "ARCHITECTURE.md": ("state diagrams", diagrams),
     "docs/properties.md": ("properties", properties),
     "docs/protocol.md": ("bounds", bounds),
+    "docs/operations.md": ("metrics", metrics_table),
     "docs/design/bug-zoo.md": ("bug zoo", zoo),
 }
 

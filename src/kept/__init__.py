@@ -46,11 +46,13 @@ from kept.errors import (
     UnavailableError,
     UnprocessableError,
     UnregisteredError,
+    WebhookSignatureError,
 )
 
 if typing.TYPE_CHECKING:
     from kept import inbox as inbox
     from kept import outbox as outbox
+    from kept.client.webhooks import verify_webhook as verify_webhook
     from kept.sdk.app import App as App
     from kept.sdk.audit import Audit as Audit
     from kept.sdk.audit import Job as Job
@@ -72,7 +74,7 @@ if typing.TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Loaded when first used, so that a command or a server pays for nothing that it does not need.
-_FROM_SDK = {
+_LATER = {
     "App": "kept.sdk.app",
     "Audit": "kept.sdk.audit",
     "Constant": "kept.sdk.retry",
@@ -90,6 +92,7 @@ _FROM_SDK = {
     "Singleton": "kept.sdk.duplicates",
     "current_job": "kept.sdk.audit",
     "dedupe_key": "kept.sdk.audit",
+    "verify_webhook": "kept.client.webhooks",
 }
 
 _ROOMS = frozenset({"inbox", "outbox"})
@@ -142,24 +145,26 @@ __all__ = [
     "UnavailableError",
     "UnprocessableError",
     "UnregisteredError",
+    "WebhookSignatureError",
     "WorkState",
     "__version__",
     "current_job",
     "dedupe_key",
     "inbox",
     "outbox",
+    "verify_webhook",
 ]
 
 
 def __getattr__(name: str) -> typing.Any:
-    """What the SDK offers under this name."""
+    """What is offered under this name."""
     from importlib import import_module
 
     if name in _ROOMS:
         return import_module(f"kept.{name}")
-    if name not in _FROM_SDK:
+    if name not in _LATER:
         raise AttributeError(f"module 'kept' has no attribute {name!r}")
-    found = getattr(import_module(_FROM_SDK[name]), name)
+    found = getattr(import_module(_LATER[name]), name)
     globals()[name] = found
     return found
 

@@ -221,6 +221,12 @@ class PromiseError(KeptError):
         self.id = id
 
 
+class WebhookSignatureError(KeptError):
+    """A request is not a webhook of ours: its signature is missing, wrong or too old."""
+
+    code: ClassVar[str] = "webhook_signature"
+
+
 class PromiseRejectedError(PromiseError):
     """The promise was rejected. `type` and `message` are the original error's, `details` its extras."""
 

@@ -42,6 +42,11 @@ class Runtime(Protocol):
         `run_blocking`."""
 
 
+def wall_clock_ms() -> int:
+    """The machine's clock in milliseconds since the epoch, for whoever has no runtime."""
+    return time.time_ns() // 1_000_000
+
+
 class SystemRuntime:
     """The real world: the machine's clock and entropy, asyncio's tasks, two pools of threads."""
 
@@ -50,7 +55,7 @@ class SystemRuntime:
         self._code_threads = ThreadPoolExecutor(code_threads, thread_name_prefix="kept-code")
 
     def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
+        return wall_clock_ms()
 
     def monotonic(self) -> float:
         return time.monotonic()

@@ -133,6 +133,8 @@ NAMES: list[tuple[str, Callable[[str], dict[str, Any]]]] = [
     ("dead.bulk", lambda id: {"id": id}),
     ("dead.purge", lambda id: {"ids": [id]}),
     ("task.get", lambda id: {"id": id}),
+    ("task.explain", lambda id: {"id": id}),
+    ("promise.deliveries", lambda id: {"id": id}),
     ("task.create", lambda id: {
         "pid": "w", "ttl": 1,
         "action": {"kind": "promise.create", "data": {"id": id, "timeoutAt": 9}},

@@ -55,12 +55,14 @@ PUBLIC = [
     "UnavailableError",
     "UnprocessableError",
     "UnregisteredError",
+    "WebhookSignatureError",
     "WorkState",
     "__version__",
     "current_job",
     "dedupe_key",
     "inbox",
     "outbox",
+    "verify_webhook",
 ]
 ROOMS = {
     "inbox": [

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from kept.cli.dead_bulk import add_bulk, purge_all, replay_all
-from kept.cli.durations import duration, timestamp
+from kept.cli.durations import duration
 from kept.cli.failure import EXIT_OK, EXIT_REFUSED
 from kept.cli.output import Row
 from kept.cli.payload import add_payload, payload, readable
@@ -34,6 +34,7 @@ from kept.protocol.responses import (
     Replay,
     ReplayResult,
 )
+from kept.protocol.spoken import timestamp
 
 CSV_COLUMNS: Final = (
     *("id", "queue", "function", "reason", "failures", "created", "died", "halted", "replays"),

@@ -42,6 +42,7 @@ NOUNS: Final = {
     "slot": "show, release slots",
     "guard": "list, show, forget the revisions of entities",
     "outbox": "relay, show the outbox in a database of yours",
+    "explain": "say why work does not run, or what it is doing",
     "tree": "show the call tree of a promise",
     "check": "explore small worlds: all interleavings of the machine and its workers",
     "sim": "run the real system in a simulated world, from one seed, with faults",

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final, TextIO
 
-from kept.cli.durations import relative, timestamp
+from kept.cli.durations import relative
 from kept.protocol.codec import encode_json
+from kept.protocol.spoken import timestamp
 
 Row = Sequence[str]
 

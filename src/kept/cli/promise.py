@@ -3,6 +3,8 @@
 kept promise create approval-7 --external --timeout 2d
 kept promise resolve approval-7 --value '{"approved": true}'
 kept promise get approval-7 --wait 30s
+kept promise listen approval-7 https://example.com/hook
+kept promise deliveries approval-7
 kept promise search --state pending --tag resonate:origin=order-42
 """
 
@@ -18,11 +20,13 @@ from kept.cli.output import Output, Row
 from kept.cli.payload import add_payload, payload, readable
 from kept.cli.session import Session, add_listing, in_session, tag_pairs
 from kept.protocol import tags as tag
+from kept.protocol.inquiries import DeliveriesResult, PromiseDeliveries
 from kept.protocol.limits import MAX_WAIT_MS
 from kept.protocol.records import PromiseRecord, PromiseState
 from kept.protocol.requests import (
     PromiseCreate,
     PromiseGet,
+    PromiseRegisterListener,
     PromiseSearch,
     PromiseSettle,
     PromiseWait,
@@ -50,6 +54,19 @@ def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.Argument
     said = verbs.add_parser("state", help="show what its work says of it", parents=[everywhere])
     said.add_argument("id", metavar="ID")
     said.set_defaults(run=in_session(_state))
+
+    listen = verbs.add_parser(
+        "listen", help="have a webhook POSTed once it is settled", parents=[everywhere]
+    )
+    listen.add_argument("id", metavar="ID")
+    listen.add_argument("address", metavar="URL", help="http:// or https://, or another address")
+    listen.set_defaults(run=in_session(_listen))
+
+    tries = verbs.add_parser(
+        "deliveries", help="show what became of its webhooks", parents=[everywhere]
+    )
+    tries.add_argument("id", metavar="ID")
+    tries.set_defaults(run=in_session(_deliveries))
 
     create = verbs.add_parser("create", help="create a promise", parents=[everywhere])
     create.add_argument("id", metavar="ID")
@@ -111,6 +128,38 @@ async def _state(session: Session, arguments: argparse.Namespace) -> None:
     ]
     fields += sorted((said.attributes or {}).items())
     session.show({"progress": said.progress, "attributes": said.attributes}, fields)
+
+
+async def _listen(session: Session, arguments: argparse.Namespace) -> int:
+    request = PromiseRegisterListener(arguments.id, arguments.address)
+    promise = (await session.ask(request, PromiseResult)).promise
+    session.done(f"{promise.id} {promise.state.value}", promise)
+    if promise.state is PromiseState.PENDING:
+        return EXIT_OK
+    session.output.note(f"kept: {promise.id} is settled already, so nothing will be sent")
+    return EXIT_REFUSED
+
+
+async def _deliveries(session: Session, arguments: argparse.Namespace) -> None:
+    result = await session.ask(PromiseDeliveries(arguments.id), DeliveriesResult)
+    output = session.output
+    if output.json:
+        for each in result.deliveries:
+            output.document(each)
+        return
+    rows = [
+        (
+            output.instant(each.at),
+            each.address,
+            str(each.number),
+            f"{each.took}ms",
+            each.error or "delivered",
+            output.instant(each.next_at),
+        )
+        for each in result.deliveries
+    ]
+    if not output.quiet:
+        output.rows(("AT", "ADDRESS", "TRY", "TOOK", "OUTCOME", "NEXT"), rows)
 
 
 async def _create(session: Session, arguments: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from kept.cli.durations import duration, spoken
+from kept.cli.durations import duration
 from kept.cli.output import Row
 from kept.cli.session import Session, add_listing, in_session
 from kept.protocol.entries import LaneLimits, RateLimit
@@ -35,6 +35,7 @@ from kept.protocol.responses import (
     QueueResult,
     QueueStatsResult,
 )
+from kept.protocol.spoken import spoken
 
 _NONE: Final = "none"
 # In a table, for what is not limited.

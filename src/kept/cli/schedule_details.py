@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kept.cli.durations import spoken
 from kept.cli.output import Output
 from kept.cli.payload import readable
 from kept.protocol.limits import NEVER_MS
 from kept.protocol.records import Catchup, Overlap, ScheduleRecord
+from kept.protocol.spoken import spoken
 
 
 def rhythm(schedule: ScheduleRecord) -> str:

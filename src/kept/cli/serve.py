@@ -22,6 +22,15 @@ from kept.server.serve import (
     ServerOptions,
     run_server,
 )
+from kept.transports.reach import Network, networks_of
+from kept.transports.webhooks import (
+    NETWORKS_VARIABLE,
+    PRIVATE_VARIABLE,
+    SECRET_VARIABLE,
+    WebhookOptions,
+    secrets_of,
+    webhook_options,
+)
 
 _MAX_PORT: Final = 65_535
 _DEFAULTS: Final = Limits()
@@ -53,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser, _everywhere: argparse.Argumen
         "--debug", action="store_true", help="allow debug requests: tests only, they can erase all"
     )
     _add_auth(parser.add_argument_group("authentication (none, unless a key is given)"))
+    _add_webhooks(parser.add_argument_group("webhooks and pushed work"))
     _add_limits(parser.add_argument_group("limits"))
     parser.set_defaults(run=_serve)
 
@@ -65,6 +75,33 @@ def _add_auth(group: argparse._ArgumentGroup) -> None:
         type=Path,
         metavar="FILE",
         help="an HS256 secret (or the secret itself in KEPT_AUTH_SECRET)",
+    )
+
+
+def _add_webhooks(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--webhook-secret-file",
+        type=Path,
+        metavar="FILE",
+        help=f"what messages are signed with, or two while it is replaced ({SECRET_VARIABLE})",
+    )
+    group.add_argument(
+        "--allow-private-webhooks",
+        action="store_true",
+        help=f"webhooks may go to loopback and private addresses ({PRIVATE_VARIABLE}=1)",
+    )
+    group.add_argument(
+        "--allow-webhooks-to",
+        type=_networks,
+        action="extend",
+        default=[],
+        metavar="NETWORK",
+        help=f"they may go there, such as 10.1.0.0/16; may be repeated ({NETWORKS_VARIABLE})",
+    )
+    group.add_argument(
+        "--no-private-workers",
+        action="store_true",
+        help="work is not pushed to loopback and private addresses either",
     )
 
 
@@ -113,6 +150,7 @@ def server_options(arguments: argparse.Namespace) -> ServerOptions:
             jwks_file=arguments.auth_jwks,
             secret=_secret(arguments.auth_secret_file),
         ),
+        webhooks=_webhooks(arguments),
         limits=Limits(
             connections=arguments.max_connections,
             concurrent_requests=arguments.max_requests,
@@ -127,10 +165,25 @@ def server_options(arguments: argparse.Namespace) -> ServerOptions:
     )
 
 
+def _webhooks(arguments: argparse.Namespace) -> WebhookOptions:
+    said = webhook_options(os.environ)
+    path: Path | None = arguments.webhook_secret_file
+    return WebhookOptions(
+        secrets=said.secrets if path is None else secrets_of(_read(path)),
+        private=said.private or arguments.allow_private_webhooks,
+        networks=(*said.networks, *arguments.allow_webhooks_to),
+        private_workers=not arguments.no_private_workers,
+    )
+
+
 def _secret(path: Path | None) -> str | None:
     # Never an argument: every user of a machine can read the command lines on it.
     if path is None:
         return os.environ.get("KEPT_AUTH_SECRET")
+    return _read(path)
+
+
+def _read(path: Path) -> str:
     try:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -141,6 +194,13 @@ def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text) > _MAX_PORT:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to {_MAX_PORT}")
     return int(text)
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    try:
+        return networks_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _positive(text: str) -> int:

@@ -8,11 +8,11 @@ from typing import Final
 
 import msgspec
 
-from kept.cli.durations import spoken
 from kept.cli.output import Output, clean
 from kept.cli.tree_nodes import Tree
 from kept.protocol import tags as tag
 from kept.protocol.records import PromiseRecord, PromiseState, TaskRecord, TaskState
+from kept.protocol.spoken import spoken
 
 _MARKS: Final = {
     PromiseState.PENDING: ("●", "*"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -46,9 +47,12 @@ async def _embedded(url: str, runtime: Runtime, retry: RetryPolicy | None) -> Co
     from kept.engine.engine import Engine
     from kept.stores.open import open_store
     from kept.transports.http import HttpPushTransport
+    from kept.transports.webhooks import webhook_options
 
+    # Whoever has the file open sends what is to be sent, so all are told in the same way.
+    push = HttpPushTransport(runtime, webhook_options(os.environ))
     store = open_store(url, runtime)
-    engine = Engine(store, runtime, EngineConfig(), transports=(HttpPushTransport(),))
+    engine = Engine(store, runtime, EngineConfig(), transports=(push,))
     try:
         await engine.start()
     except BaseException:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from kept.protocol import guard_requests as g
+from kept.protocol import inquiries as i
 from kept.protocol import requests as r
 from kept.protocol import responses as a
 from kept.protocol import schedule_requests as s
@@ -82,6 +83,8 @@ RESULT_BY_KIND: Final[dict[str, type[a.Result]]] = {
     w.WorkerList.kind: a.WorkerPage,
     w.FunctionList.kind: a.FunctionPage,
     w.FunctionGet.kind: a.FunctionResult,
+    i.TaskExplain.kind: i.Explanation,
+    i.PromiseDeliveries.kind: i.DeliveriesResult,
 }
 
 _MAX_ERROR_CHARACTERS: Final = 2_000

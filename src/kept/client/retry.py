@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from kept.protocol import guard_requests as g
+from kept.protocol import inquiries as i
 from kept.protocol import requests as r
 from kept.protocol import schedule_requests as s
 from kept.protocol import worker_requests as w
@@ -56,6 +57,8 @@ REPEATABLE: Final = REPEATABLE_WITH_REQUEST_ID | frozenset(
         w.WorkerList,
         w.FunctionList,
         w.FunctionGet,
+        i.TaskExplain,
+        i.PromiseDeliveries,
         r.TaskHeartbeat,
         r.TaskHalt,
         r.TaskSearch,

@@ -15,6 +15,7 @@ from kept.protocol import requests as r
 from kept.protocol import responses as a
 from kept.protocol import schedule_requests as s
 from kept.protocol import tags as tag
+from kept.protocol.inquiries import Explanation, TaskExplain
 from kept.protocol.limits import NEVER_MS
 from kept.protocol.records import Catchup, Overlap, PromiseState, TaskState, Value
 
@@ -43,6 +44,20 @@ class ConnectionSuite(GuardCases):
             assert settled.value == Value(data="7")
             assert settled.settled_at is not None
             assert (await ask(connection, r.PromiseGet(id), a.PromiseResult)).promise == settled
+
+    async def test_an_explanation(self) -> None:
+        """Why work does not run comes back typed, nested records too."""
+        async with self.connected() as connection:
+            id, queue = fresh_id(), fresh_id("q")
+            await ask(connection, r.QueuePut(queue, concurrency=1), a.QueueResult)
+            for each in (f"{id}a", f"{id}b"):
+                create = r.PromiseCreate(each, NEVER_MS, tags={tag.TARGET: f"queue://{queue}"})
+                await ask(connection, create, a.PromiseResult)
+            await ask(connection, r.TaskClaim([queue], "w", 60_000), a.ClaimResult)
+            found = await ask(connection, TaskExplain(f"{id}b"), Explanation)
+            assert [each.kind for each in found.reasons] == ["concurrency", "no_worker", "line"]
+            assert [(each.id, each.pid) for each in found.reasons[0].holders] == [(f"{id}a", "w")]
+            assert (found.task, found.before, found.workers) == (TaskState.PENDING, 0, 0)
 
     async def test_refusals_are_answers(self) -> None:
         """`send` returns what the engine said no with; `call` raises the matching error."""

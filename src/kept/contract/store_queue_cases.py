@@ -23,9 +23,12 @@ from kept.protocol import tags as tag
 from kept.protocol.limits import NEVER_MS
 from kept.protocol.records import Delivery, Task, TaskState
 from kept.protocol.storage import (
+    Awaited,
     Changes,
     Due,
+    Edge,
     Head,
+    Holder,
     Key,
     LaneFront,
     LaneWindow,
@@ -209,6 +212,56 @@ class QueueCases(Opens):
             assert counts == QueueCounts(3, 1, 1, 1, 1, 1, NOW - 7)
             assert await store.queue_counts("default", "none", NOW) == QueueCounts()
             assert await store.queue_counts("other", "q", NOW) == QueueCounts()
+
+    async def test_overview(self) -> None:
+        """Which queues there are, who holds what of them, and what comes before a task."""
+        tasks = (
+            queued("b", rank=2),
+            queued("a", rank=2),
+            queued("first", rank=1),
+            queued("other-lane", rank=0, lane="x"),
+            queued("delayed", due=NOW + 1),
+            acquired("held", NOW + 9),
+            acquired("also", NOW + 5, lane="x"),
+            Task("halted", TaskState.HALTED, 1, delivery=Delivery.PULL, queue="parked", lane="l"),
+            Task("done", TaskState.FULFILLED, 1, delivery=Delivery.PULL, queue="over", lane="l"),
+        )
+        async with self.opened() as store:
+            changes = jobs(*tasks)
+            changes.dead_letters = {"dead": letter("dead", queue="dead")}
+            await write(store, changes)
+            await write(store, jobs(queued("t")), tenant="other")
+            default = [("default", name) for name in ("dead", "parked", "q")]
+            assert await store.queue_names(9) == [*default, ("other", "q")]
+            assert await store.queue_names(2) == default[:2]
+            (pid,) = {task.pid for task in tasks if task.pid is not None}
+            assert await store.worker_leases(9) == {pid: 2}
+            assert await store.worker_leases(1) == {pid: 1}
+            held = Holder("held", pid, NOW + 9), Holder("also", pid, NOW + 5)
+            assert await store.holders("default", Slots("q"), 9) == list(held)
+            assert await store.holders("default", Slots("q", "x"), 9) == [held[1]]
+            assert await store.holders("default", Slots("q"), 1) == [held[0]]
+            counts = {
+                id: await store.count_before("default", id, 9)
+                for id in ("first", "b", "a", "other-lane")
+            }
+            assert counts == {"first": 0, "b": 1, "a": 2, "other-lane": 0}
+            assert await store.count_before("default", "a", 1) == 1
+
+    async def test_awaited_by(self) -> None:
+        """What a task awaits, whoever else awaits it too, and never another tenant's."""
+        tasks = tuple(queued(id) for id in ("w", "p1", "p2", "p3"))
+        async with self.opened() as store:
+            changes = jobs(*tasks)
+            edges = (Edge("p2", "w"), Edge("p1", "w"), Edge("p1", "p3"))
+            changes.callbacks = dict.fromkeys(edges, True)
+            await write(store, changes)
+            elsewhere = jobs(queued("w"), queued("p4"))
+            elsewhere.callbacks = {Edge("p4", "w"): True}
+            await write(store, elsewhere, tenant="other")
+            assert await store.awaited_by("default", "w", 9) == Awaited(["p1", "p2"], True)
+            assert await store.awaited_by("default", "w", 1) == Awaited(["p1"], False)
+            assert await store.awaited_by("default", "p1", 9) == Awaited([], True)
 
     async def test_requests(self) -> None:
         """Tasks are found by the id of their last request, until they have another."""

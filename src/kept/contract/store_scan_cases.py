@@ -110,6 +110,9 @@ class ScanCases(Opens):
                 found = await store.scan_dead_letters("default", filter, None, 10)
                 assert found == [letters[id] for id in ids], filter
             assert await store.scan_dead_letters("default", DeadList(), "a", 1) == [letters["b"]]
+            assert await store.scan_dead_letters("default", DeadList(), None, 9, "b") == [
+                letters["b"]
+            ]
 
     async def test_counts(self) -> None:
         """The numbers for metrics know tasks by state, messages and dead letters. A timer's task

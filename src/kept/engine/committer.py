@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 
 from kept.engine.alarm import Alarm
 from kept.engine.config import MAX_COMMIT_ITEMS, MAX_QUEUED_ITEMS
+from kept.engine.counting import Occurrence
 from kept.engine.notices import notice_of
 from kept.engine.statistics import Statistics
 from kept.engine.waiters import Place, Waiters
@@ -242,7 +243,8 @@ class Committer:
             self._failed(undo_point)
             self._refuse(items, INTERNAL, "internal error: the request was not applied")
             return Notice()
-        statistics.committed(self._runtime.monotonic() - started)
+        statistics.committed(self._runtime.monotonic() - started, len(items))
+        statistics.work.count(batch.occurrences)
         for place, response in batch.handed_over:
             place.answer = response
             place.wake()
@@ -270,6 +272,8 @@ class _Batch:
         # What is due by the latest clock of the batch is loaded; the claims decide.
         self._load_until = now
         self._machines: dict[str, Machine] = {}
+        # What is counted once it is committed.
+        self.occurrences: list[Occurrence] = []
         # The grants of those who waited for what this batch freed.
         self.handed_over: list[tuple[Place, Response]] = []
 
@@ -322,9 +326,12 @@ class _Batch:
         while True:
             try:
                 if isinstance(item.work, Request):
-                    return machine.apply(item.work, now, item.request_id)
+                    response = machine.apply(item.work, now, item.request_id)
+                    self._gather(item, machine, now)
+                    return response
                 taken = machine.apply_internal(item.work, now)
                 item.changed = machine.changed
+                self._gather(item, machine, now)
                 return taken
             except NotLoaded as missing:
                 await self._load(item.tenant, missing.reads)
@@ -332,6 +339,13 @@ class _Batch:
                 # A fault of the machine fails its own request only; the machine has undone it.
                 log.exception("%s failed", type(item.work).__name__)
                 return Response(INTERNAL, "internal error: the request was not applied")
+
+    def _gather(self, item: Item, machine: Machine, now: int) -> None:
+        """Keeps what the machine noted of this item until the commit."""
+        records = machine.records
+        for event in records.events:
+            self.occurrences.append(Occurrence(event, item.work, item.tenant, now, records))
+        records.forget_events()
 
     async def _hand_over(self) -> None:
         """Those whose turn has come and who wait in this process get theirs in the same commit;

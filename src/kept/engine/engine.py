@@ -25,7 +25,7 @@ from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol.addresses import BASE_SCHEMES
 from kept.protocol.kinds import wait_of
-from kept.protocol.responses import BAD_REQUEST, SHED, UNAVAILABLE, Response
+from kept.protocol.responses import BAD_REQUEST, CONFLICT, SHED, UNAVAILABLE, Response
 from kept.protocol.storage import DEFAULT_TENANT, Notice, StepObserver
 from kept.protocol.validation import problem_with
 from kept.runtime import Runtime
@@ -86,7 +86,7 @@ class Engine:
             self._returns,
         )
         self._waiting = Waiting(self._waiters, runtime, lambda: self._stopping)
-        self._searching = Searching(store)
+        self._searching = Searching(store, self.statistics.work.pace)
         self._debug = Debug(
             store, runtime, self._committer, self._background, self._outbox, self.config
         )
@@ -176,6 +176,8 @@ class Engine:
 
     def _counted(self, request: r.Request, response: Response, tenant: str) -> Response:
         self.statistics.requests[request.kind, response.status] += 1
+        if response.status == CONFLICT:
+            self.statistics.work.refused(request, response)
         if type(request) in WATCHED:
             self._returns.note(tenant, request, response)
         return response

@@ -18,8 +18,10 @@ from kept.engine.returns import Returns
 from kept.engine.statistics import Statistics
 from kept.errors import StoreError
 from kept.machine.background import DeliveredMessage, FailedMessage, TakeMessage
-from kept.protocol.addresses import scheme_of
+from kept.protocol.addresses import is_http, scheme_of, shown_address
 from kept.protocol.codec import encode_ascii
+from kept.protocol.entries import Attempt
+from kept.protocol.limits import MAX_DELIVERY_ERROR_CHARACTERS
 from kept.protocol.messages import execute_message, unblock_message
 from kept.protocol.records import MessageKind, OutboxEntry, Promise
 from kept.runtime import Runtime
@@ -135,6 +137,7 @@ class Outbox:
             pause = self._returns.pause_seconds(tenant, entry.key.id)
             if pause > 0:
                 await self._runtime.sleep(pause)
+        began = self._runtime.monotonic()
         try:
             await self._hand_over(tenant, entry, promise)
         except DeliveryFailedError as error:
@@ -142,11 +145,22 @@ class Outbox:
             level = logging.INFO if entry.tries >= REPORTED_TRIES else logging.DEBUG
             log.log(level, "no delivery to %s, try %d: %s", entry.address, entry.tries, error)
             due_at = self._committer.now_ms() + backoff_ms(entry.tries)
-            step = FailedMessage(entry.key, entry.version, due_at)
+            attempt = self._attempt(entry, began, str(error), due_at)
+            step = FailedMessage(entry.key, entry.version, due_at, attempt)
         else:
             self._statistics.messages_sent += 1
-            step = DeliveredMessage(entry.key, entry.version)
+            step = DeliveredMessage(entry.key, entry.version, self._attempt(entry, began))
         await self._committer.apply([Item(tenant, step)])
+
+    def _attempt(
+        self, entry: OutboxEntry, began: float, error: str | None = None, next_at: int | None = None
+    ) -> Attempt | None:
+        """What is remembered of a try to deliver a webhook."""
+        if entry.key.kind is not MessageKind.UNBLOCK or not is_http(entry.address):
+            return None
+        took = round((self._runtime.monotonic() - began) * 1_000)
+        text = None if error is None else error[:MAX_DELIVERY_ERROR_CHARACTERS]
+        return Attempt(shown_address(entry.address), entry.tries, took, text, next_at)
 
     async def _hand_over(self, tenant: str, entry: OutboxEntry, promise: Promise) -> None:
         transport = self._by_scheme.get(scheme_of(entry.address) or "")
@@ -156,7 +170,7 @@ class Outbox:
             message = execute_message(entry, self._config.server_url)
         else:
             message = unblock_message(promise.record())
-        await transport.deliver(entry.address, encode_ascii(message), tenant)
+        await transport.deliver(entry.address, encode_ascii(message), tenant, entry.key.kind)
 
 
 def backoff_ms(tries: int) -> int:

@@ -8,6 +8,8 @@ from typing import Final, TypeVar, get_args
 import msgspec
 
 from kept.engine.config import MAX_PAGE_BYTES, MAX_PAYLOAD_SCAN_ROWS, MAX_SCAN_ROWS
+from kept.engine.explaining import Explaining
+from kept.engine.pace import Pace
 from kept.engine.workers import WorkerSearch, answer_workers
 from kept.machine import search
 from kept.machine.guards import guard_record
@@ -19,6 +21,7 @@ from kept.protocol import requests as r
 from kept.protocol import worker_requests as w
 from kept.protocol.attributes import index_prefix
 from kept.protocol.entries import Attributes, Entry, EntryKind
+from kept.protocol.inquiries import TaskExplain
 from kept.protocol.limits import DEFAULT_SEARCH_ROWS, MAX_PRELOAD_RECORDS, MAX_SEARCH_SCAN_ROWS
 from kept.protocol.records import DeadLetter, Promise, PromiseRecord
 from kept.protocol.responses import (
@@ -48,6 +51,7 @@ SearchRequest = (
     | g.LockSearch
     | g.GuardSearch
     | WorkerSearch
+    | TaskExplain
 )
 SEARCHES: Final = get_args(SearchRequest)
 Row = TypeVar("Row")
@@ -57,8 +61,9 @@ Found = TypeVar("Found")
 class Searching:
     """Answers the searches of a store at a given instant."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, pace: Pace) -> None:
         self._store = store
+        self._explaining = Explaining(store, pace)
 
     async def answer(
         self, request: SearchRequest, now: int, tenant: str, prefix: str | None
@@ -85,6 +90,8 @@ class Searching:
                 return await self._guards(request, now, tenant, prefix or "")
             case w.WorkerList() | w.FunctionList() | w.FunctionGet():
                 return await answer_workers(self._store, request, now, tenant, prefix or "")
+            case TaskExplain():
+                return await self._explaining.answer(request, now, tenant, prefix)
 
     async def _promises(
         self, request: r.PromiseSearch, now: int, tenant: str, prefix: str

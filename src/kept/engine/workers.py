@@ -29,7 +29,7 @@ async def answer_workers(
     store: Store, request: WorkerSearch, now: int, tenant: str, prefix: str
 ) -> Response:
     """Who is announced at `now` (ms); only workers all of whose queues begin with `prefix`."""
-    workers = await _announced(store, now, tenant, prefix)
+    workers = await announced_workers(store, now, tenant, prefix)
     match request:
         case w.WorkerList():
             found, cursor = _page([(each.pid, each) for each in workers], request)
@@ -46,7 +46,8 @@ async def answer_workers(
             return Response(OK, FunctionResult(_record(request.name, runners), runners))
 
 
-async def _announced(store: Store, now: int, tenant: str, prefix: str) -> list[WorkerRecord]:
+async def announced_workers(store: Store, now: int, tenant: str, prefix: str) -> list[WorkerRecord]:
+    """The workers whose announcements hold at `now` (ms); of very many, the first."""
     found: list[WorkerRecord] = []
     after: str | None = None
     for _ in range(0, MAX_SEARCH_SCAN_ROWS, MAX_SEARCH_ROWS):

@@ -12,11 +12,12 @@ from typing import TypeAlias
 import msgspec
 from msgspec.structs import replace
 
+from kept.machine.deliveries import note_attempt
 from kept.machine.effects import put_pending, read_promise, read_task
 from kept.machine.queues import LEASE_EXPIRED, backoff_ms, give_up, is_exhausted
 from kept.machine.step import Step
 from kept.protocol import tags as tag
-from kept.protocol.entries import EntryKey
+from kept.protocol.entries import Attempt, EntryKey
 from kept.protocol.limits import MAX_INTEGER
 from kept.protocol.records import (
     EMPTY,
@@ -71,10 +72,11 @@ class TakeMessage(msgspec.Struct, frozen=True):
 
 
 class DeliveredMessage(msgspec.Struct, frozen=True):
-    """The transport reported success for a message at a version."""
+    """The transport reported success for a message at a version. `attempt`: to be remembered."""
 
     key: MessageKey
     version: int
+    attempt: Attempt | None = None
 
 
 class FailedMessage(msgspec.Struct, frozen=True):
@@ -83,6 +85,7 @@ class FailedMessage(msgspec.Struct, frozen=True):
     key: MessageKey
     version: int
     due_at: int
+    attempt: Attempt | None = None
 
 
 class LookAtEntry(msgspec.Struct, frozen=True):
@@ -235,6 +238,12 @@ def delivered_message(step: Step, delivered: DeliveredMessage) -> None:
     entry = step.records.message(delivered.key)
     if entry is not None and entry.version == delivered.version:
         step.records.remove_message(delivered.key)
+    _note(step, delivered)
+
+
+def _note(step: Step, ended: DeliveredMessage | FailedMessage) -> None:
+    if ended.attempt is not None:
+        note_attempt(step, ended.key.id, ended.attempt)
 
 
 def failed_message(step: Step, failed: FailedMessage) -> None:
@@ -242,3 +251,4 @@ def failed_message(step: Step, failed: FailedMessage) -> None:
     entry = step.records.message(failed.key)
     if entry is not None and entry.version == failed.version:
         step.records.put_message(replace(entry, due_at=failed.due_at))
+    _note(step, failed)

@@ -17,6 +17,7 @@ from kept.machine import (
     bulk,
     cancellation,
     dead_letters,
+    deliveries,
     entries,
     guards,
     locks,
@@ -39,6 +40,7 @@ from kept.protocol import requests as r
 from kept.protocol import schedule_requests as s
 from kept.protocol import worker_requests as w
 from kept.protocol.entries import EntryKey, EntryKind
+from kept.protocol.inquiries import PromiseDeliveries
 from kept.protocol.limits import MAX_EDGES_PER_STEP
 from kept.protocol.records import OutboxEntry
 from kept.protocol.responses import Response
@@ -277,6 +279,7 @@ HANDLERS: Final[dict[type[r.Request], Callable[[Step, Any], Response]]] = {
     g.GuardGet: guards.guard_get,
     g.GuardDelete: guards.guard_delete,
     w.WorkerAnnounce: announcements.worker_announce,
+    PromiseDeliveries: deliveries.promise_deliveries,
 }
 
 _HALVES: Final[

@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from kept.machine.effects import put_new_promise, put_pending, read_promise, settle
+from kept.machine.events import KeyHit
 from kept.machine.step import Step
 from kept.protocol import keys as k
 from kept.protocol import tags as tag
@@ -59,15 +60,23 @@ def consider(step: Step, create: PromiseCreate) -> Promise | Response | Admissio
     if EntryKind.DEDUPE in keys:
         found = _dedupe(step, create, keys[EntryKind.DEDUPE])
         if found is not None:
-            return found
+            return _noted(step, EntryKind.DEDUPE, found)
     if EntryKind.DEBOUNCE in keys:
         debounced = _debounce(step, create, keys[EntryKind.DEBOUNCE])
         if isinstance(debounced, Promise):
-            return debounced
+            return _noted(step, EntryKind.DEBOUNCE, debounced)
         admission = debounced
     if EntryKind.SINGLETON in keys:
-        return _singleton(step, create, keys[EntryKind.SINGLETON], admission)
+        single = _singleton(step, create, keys[EntryKind.SINGLETON], admission)
+        if not isinstance(single, Admission):
+            return _noted(step, EntryKind.SINGLETON, single)
+        admission = single
     return admission
+
+
+def _noted(step: Step, kind: EntryKind, found: Promise | Response) -> Promise | Response:
+    step.records.events.append(KeyHit(kind))
+    return found
 
 
 def create(step: Step, request: PromiseCreate, admission: Admission) -> Promise:

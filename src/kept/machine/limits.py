@@ -17,6 +17,7 @@ from kept.machine.working_set import WorkingSet
 from kept.protocol.entries import (
     Depth,
     Entry,
+    EntryData,
     EntryKey,
     EntryKind,
     LaneLimits,
@@ -94,8 +95,7 @@ def queue_refusal(step: Step, queue: str, settings: QueueSettings) -> Refusal | 
     if settings.concurrency is None and settings.rate is None:
         return None
     slots = Slots(queue)
-    key = EntryKey(EntryKind.QUEUE_RATE, queue)
-    return _refusal(step, settings.concurrency, settings.rate, slots, key)
+    return _refusal(step, settings.concurrency, settings.rate, slots, rate_key(slots))
 
 
 def lane_refusal(
@@ -105,8 +105,8 @@ def lane_refusal(
     limits = limits_of(settings, lane)
     if lane is None or (limits.concurrency is None and limits.rate is None):
         return None
-    key = _lane_rate_key(queue, lane)
-    return _refusal(step, limits.concurrency, limits.rate, Slots(queue, lane), key)
+    slots = Slots(queue, lane)
+    return _refusal(step, limits.concurrency, limits.rate, slots, rate_key(slots))
 
 
 def _refusal(
@@ -114,9 +114,18 @@ def _refusal(
 ) -> Refusal | None:
     if concurrency is not None and step.records.acquired(slots) >= concurrency:
         return Refusal(CONCURRENCY)
-    if rate is not None and _starts(step, key, rate).count >= rate.limit:
-        return Refusal(RATE, _period(step.now, rate) + rate.period)
-    return None
+    if rate is None:
+        return None
+    entry = step.records.entry(key)
+    opens_at = next_window(entry.data if entry is not None else None, rate, step.now)
+    return None if opens_at is None else Refusal(RATE, opens_at)
+
+
+def next_window(starts: EntryData | None, rate: RateLimit, now: int) -> int | None:
+    """When (ms) a rate lets something start again, if it does not now; `starts` is its count."""
+    since = now - now % rate.period
+    is_used_up = isinstance(starts, Starts) and starts.since == since and starts.count >= rate.limit
+    return since + rate.period if is_used_up else None
 
 
 def count_start(step: Step, task: Task) -> None:
@@ -125,22 +134,22 @@ def count_start(step: Step, task: Task) -> None:
         return
     settings = settings_of(step.records, task.queue)
     if settings.rate is not None:
-        _count(step, EntryKey(EntryKind.QUEUE_RATE, task.queue), settings.rate)
+        _count(step, rate_key(Slots(task.queue)), settings.rate)
     limits = limits_of(settings, task.lane)
     if limits.rate is not None and task.lane is not None:
-        _count(step, _lane_rate_key(task.queue, task.lane), limits.rate)
+        _count(step, rate_key(Slots(task.queue, task.lane)), limits.rate)
 
 
-def _lane_rate_key(queue: str, lane: str) -> EntryKey:
-    return EntryKey(EntryKind.LANE_RATE, msgspec.json.encode([queue, lane]).decode())
-
-
-def _period(now: int, rate: RateLimit) -> int:
-    return now - now % rate.period
+def rate_key(slots: Slots) -> EntryKey:
+    """The key of the count of a queue's, or a lane's, starts."""
+    if slots.lane is None:
+        return EntryKey(EntryKind.QUEUE_RATE, slots.queue)
+    name = msgspec.json.encode([slots.queue, slots.lane]).decode()
+    return EntryKey(EntryKind.LANE_RATE, name)
 
 
 def _starts(step: Step, key: EntryKey, rate: RateLimit) -> Starts:
-    since = _period(step.now, rate)
+    since = step.now - step.now % rate.period
     entry = step.records.entry(key)
     if entry is not None:
         assert isinstance(entry.data, Starts)

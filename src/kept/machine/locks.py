@@ -11,6 +11,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from kept.machine import line
+from kept.machine.events import Conflicted, Granted
 from kept.machine.step import Step
 from kept.protocol import guard_requests as g
 from kept.protocol.entries import Entry, EntryKey, EntryKind, Lock
@@ -64,6 +65,8 @@ def _grant(step: Step, request: g.LockAcquire, lock: Lock) -> Response:
         request=step.request_id,
         waiters=line.without(lock.waiters, request.holder),
     )
+    had_place = len(granted.waiters) < len(lock.waiters)
+    step.records.events.append(Granted(lock_key(request.resource), request.holder, had_place))
     _put(step, request.resource, granted)
     return Response(OK, LockGrant(granted.fence, step.now + request.ttl))
 
@@ -85,6 +88,9 @@ def _refuse(step: Step, request: g.LockAcquire, lock: Lock, occupied: int) -> Re
         waiters = line.joined(lock.waiters, request.holder, 1, step.now)
     if waiters is None:
         return Response(SHED, f"{MAX_LINE} wait for {request.resource[:64]!r} already")
+    if line.place_of(lock.waiters, request.holder) == len(lock.waiters):
+        waits = request.wait > 0
+        step.records.events.append(Conflicted(lock_key(request.resource), request.holder, waits))
     _put(step, request.resource, replace(lock, waiters=waiters))
     detail: Detail = {}
     text = f"{request.resource[:64]!r} is free, and kept for one that waits"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kept.machine.duplicates import Admission, consider, create
 from kept.machine.effects import read_promise, settle
+from kept.machine.events import KeyHit
 from kept.machine.limits import is_full
 from kept.machine.step import Step
 from kept.protocol import requests as r
@@ -52,6 +53,8 @@ def create_promise(step: Step, request: r.PromiseCreate, *, may_be_shed: bool = 
             return Response(SHED, f"queue {full} is full; ask again later")
         else:
             promise = create(step, request, admitted)
+    else:
+        step.records.events.append(KeyHit(None))
     return Response(OK, PromiseResult(promise.record()))
 
 

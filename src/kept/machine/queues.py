@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from kept.machine.announcements import UNREGISTERED, is_abandoned
 from kept.machine.effects import put_acquired, put_parked, put_pending, read_promise, settle
+from kept.machine.events import LetterFiled
 from kept.machine.limits import Refusal, queue_refusal, settings_of
 from kept.machine.preload import payload_size
 from kept.machine.step import Step
@@ -181,6 +182,7 @@ def give_up(
         tags=promise.tags,
     )
     step.records.put_dead_letter(letter)
+    step.records.events.append(LetterFiled(letter))
 
 
 def backoff_ms(promise: Promise, version: int, failures: int) -> int:

@@ -13,6 +13,7 @@ from kept.machine.announcements import function_key, references_of, worker_key
 from kept.machine.backfill import backfill_key
 from kept.machine.buckets import bucket_key
 from kept.machine.cancellation import cancel_key
+from kept.machine.deliveries import deliveries_key
 from kept.machine.guards import guard_key
 from kept.machine.limits import depth_key, settings_key
 from kept.machine.locks import lock_key
@@ -29,6 +30,7 @@ from kept.protocol import worker_requests as w
 from kept.protocol.addresses import queue_of
 from kept.protocol.attributes import attributes_key
 from kept.protocol.entries import EntryKey, EntryKind
+from kept.protocol.inquiries import PromiseDeliveries
 from kept.protocol.keys import has_keys, keys_of
 from kept.protocol.records import MessageKey
 from kept.protocol.storage import ChildPage, Reads
@@ -209,6 +211,17 @@ def _message(request: Any, reads: Reads) -> None:
     reads.objects.add(request.key.id)
 
 
+def _ended_message(step: b.DeliveredMessage | b.FailedMessage, reads: Reads) -> None:
+    reads.messages.add(step.key)
+    if step.attempt is not None:
+        reads.entries.add(deliveries_key(step.key.id))
+
+
+def _promise_deliveries(request: PromiseDeliveries, reads: Reads) -> None:
+    reads.objects.add(request.id)
+    reads.entries.add(deliveries_key(request.id))
+
+
 def _entry(step: b.LookAtEntry | b.LeaveLine, reads: Reads) -> None:
     reads.entries.add(step.key)
     if step.key.kind in (EntryKind.SCHEDULE_LINE, EntryKind.BACKFILL):
@@ -284,6 +297,7 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     g.GuardAdvance: _guard,
     g.GuardGet: _guard,
     g.GuardDelete: _guard,
+    PromiseDeliveries: _promise_deliveries,
     b.TimeoutPromise: _settled_object,
     b.DrainEdges: _settled_object,
     b.ExpireLease: _object,
@@ -291,8 +305,8 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     b.ReadyTask: _object,
     b.FireSchedule: _schedule,
     b.TakeMessage: _message,
-    b.DeliveredMessage: _message,
-    b.FailedMessage: _message,
+    b.DeliveredMessage: _ended_message,
+    b.FailedMessage: _ended_message,
     b.LookAtEntry: _entry,
     b.BulkPart: _bulk_part,
     b.LeaveLine: _entry,

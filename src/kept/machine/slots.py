@@ -11,6 +11,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from kept.machine import line
+from kept.machine.events import Conflicted, Granted
 from kept.machine.step import Step
 from kept.protocol import guard_requests as g
 from kept.protocol.entries import Entry, EntryKey, EntryKind, SlotLease, Slots
@@ -49,6 +50,8 @@ def slot_acquire(step: Step, request: g.SlotAcquire) -> Response:
 def _grant(step: Step, request: g.SlotAcquire, slots: Slots) -> Response:
     lease = SlotLease(request.holder, request.ttl, step.now + request.ttl)
     waiters = line.without(slots.waiters, request.holder)
+    had_place = len(waiters) < len(slots.waiters)
+    step.records.events.append(Granted(slots_key(request.key), request.holder, had_place))
     _put(step, request.key, Slots((*slots.leases, lease), waiters))
     return Response(OK, LeaseExtension(lease.expires_at))
 
@@ -60,6 +63,9 @@ def _refuse(step: Step, request: g.SlotAcquire, slots: Slots) -> Response:
         waiters = line.joined(slots.waiters, request.holder, request.limit, step.now)
     if waiters is None:
         return Response(SHED, f"{MAX_LINE} wait for {request.key[:64]!r} already")
+    if line.place_of(slots.waiters, request.holder) == len(slots.waiters):
+        waits = request.wait > 0
+        step.records.events.append(Conflicted(slots_key(request.key), request.holder, waits))
     _put(step, request.key, replace(slots, waiters=waiters))
     detail: Detail = {}
     text = f"a slot of {request.key[:64]!r} is free, and kept for one that waits"

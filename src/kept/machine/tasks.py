@@ -20,6 +20,7 @@ from kept.machine.effects import (
     read_task,
     settle,
 )
+from kept.machine.events import HeartbeatLost, KeyHit
 from kept.machine.limits import PAUSED, count_start, refusal_of
 from kept.machine.preload import preload_of
 from kept.machine.promises import create_promise, no_promise, not_external, promise_settle
@@ -77,6 +78,7 @@ def task_create(step: Step, request: r.TaskCreate) -> Response:
         born = new_promise(create, step.now)
         refused = not_now(step, new_task(step, born)) if born.pending else None
         return refused or _task_created(step, request, born, admitted)
+    step.records.events.append(KeyHit(None))
     task = step.records.task(create.id)
     if task is None:
         return Response(UNPROCESSABLE, f"promise {create.id} exists without a target")
@@ -318,6 +320,7 @@ def task_heartbeat(step: Step, request: r.TaskHeartbeat) -> Response:
     for ref in request.tasks:
         reason = _beat(step, ref, request.pid)
         if reason is not None:
+            step.records.events.append(HeartbeatLost(reason))
             lost.append(LostLease(ref.id, ref.version, reason))
         elif _is_asked_to_stop(step, ref.id):
             cancel.append(ref.id)

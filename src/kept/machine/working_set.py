@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from kept.machine.events import Event, TaskMoved
 from kept.machine.heads import Heads
 from kept.machine.moves import Moves
 from kept.machine.not_loaded import NotLoaded
@@ -86,6 +87,9 @@ class WorkingSet:
         self._moves: Moves | None = None
         # By how much the request at hand changed how many tasks of a queue wait.
         self.depth_moves: dict[str, int] = {}
+        # What the batch did, for whoever counts; how much of it is sure to stay.
+        self.events: list[Event] = []
+        self._events_kept = 0
         # Promises settled by the request at hand, whose edges are to be drained.
         self.settled: list[str] = []
         # What a table held under a key before the batch first wrote it.
@@ -344,6 +348,13 @@ class WorkingSet:
         self._set("tasks", self._tasks, task.id, task)
         if self._moves is not None:
             self._moves.note(before, task)
+        if (
+            before is None
+            or before.state is not task.state
+            or before.version != task.version
+            or before.failures != task.failures
+        ):
+            self.events.append(TaskMoved(before, task))
         if task.queue is not None and is_pending != (
             before is not None and before.state is _PENDING
         ):
@@ -431,6 +442,11 @@ class WorkingSet:
 
     # -- undoing and handing over ----------------------------------------------------------
 
+    def forget_events(self) -> None:
+        """Whoever counts has seen them."""
+        self.events.clear()
+        self._events_kept = 0
+
     def mark(self) -> int:
         return len(self._undo)
 
@@ -440,6 +456,7 @@ class WorkingSet:
         self.settled.clear()
         self.depth_moves.clear()
         self._canceled_before = self.canceled
+        self._events_kept = len(self.events)
 
     def rollback(self) -> None:
         """Undoes all that was written since the last `keep`."""
@@ -453,6 +470,7 @@ class WorkingSet:
         self.settled.clear()
         self.depth_moves.clear()
         self.canceled = self._canceled_before
+        del self.events[self._events_kept :]
         self._moves = None
         self.heads.rewind()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Final
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
@@ -57,6 +58,21 @@ def poll_channel(group: str, id: str | None, tenant: str = DEFAULT_TENANT) -> st
     name = f"poll:{group}" if id is None else f"poll:{group}/{id}"
     # No group and no id has such a character in it.
     return name if tenant == DEFAULT_TENANT else f"{name}\x1f{tenant}"
+
+
+def is_http(address: str) -> bool:
+    """Whether messages to an address are POSTed."""
+    return scheme_of(address) in ("http", "https")
+
+
+def shown_address(address: str) -> str:
+    """An HTTP address as it may be shown: a password and a query can be secrets."""
+    try:
+        parts = urlsplit(address)
+        host = parts.netloc.rpartition("@")[2]
+    except ValueError:
+        return f"{scheme_of(address)}://"
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 def queue_of(address: str) -> str | None:

@@ -40,6 +40,7 @@ class EntryKind(StrEnum):
     GUARD = "guard"
     SCHEDULE_LINE = "schedule_line"
     BACKFILL = "backfill"
+    DELIVERIES = "deliveries"
 
 
 class EntryKey(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -258,6 +259,24 @@ class Backfill(EntryData, frozen=True):
     spans: tuple[Span, ...]
 
 
+class Attempt(EntryData, frozen=True):
+    """A try to deliver a webhook that ended at `at` (ms), after `took` ms. Without an `error` it was
+    delivered; else `next_at` (ms) is the next try. The address is as it may be shown."""
+
+    address: str
+    number: int
+    took: int
+    error: str | None = None
+    next_at: int | None = None
+    at: int = 0
+
+
+class Deliveries(EntryData, frozen=True):
+    """The latest tries to deliver the webhooks of a promise, oldest first (A6)."""
+
+    attempts: tuple[Attempt, ...]
+
+
 class KeyHolder(EntryData, frozen=True):
     """What every holder of a key says (B4): the id of the promise that has it."""
 
@@ -361,6 +380,7 @@ DATA_TYPES: Final[dict[EntryKind, type[EntryData]]] = {
     EntryKind.GUARD: Guard,
     EntryKind.SCHEDULE_LINE: ScheduleLine,
     EntryKind.BACKFILL: Backfill,
+    EntryKind.DELIVERIES: Deliveries,
 }
 
 EncodedData: TypeAlias = str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kept.protocol.guard_requests import GUARD_REQUESTS, LockAcquire, SlotAcquire
+from kept.protocol.inquiries import INQUIRY_REQUESTS
 from kept.protocol.requests import CORE_REQUESTS, PromiseWait, Request, TaskClaim
 from kept.protocol.schedule_requests import SCHEDULE_REQUESTS
 from kept.protocol.worker_requests import WORKER_REQUESTS
@@ -14,6 +15,7 @@ ALL_REQUESTS: Final[tuple[type[Request], ...]] = (
     *GUARD_REQUESTS,
     *SCHEDULE_REQUESTS,
     *WORKER_REQUESTS,
+    *INQUIRY_REQUESTS,
 )
 REQUEST_BY_KIND: Final[dict[str, type[Request]]] = {r.kind: r for r in ALL_REQUESTS}
 

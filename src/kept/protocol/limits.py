@@ -74,6 +74,12 @@ BULK_KEPT_MS: Final = 7 * 86_400_000
 # What a cancellation reaches in one commit, and how many children it looks at for those (B3).
 MAX_CANCELED_PER_COMMIT: Final = 500
 MAX_CHILDREN_WALKED: Final = 2_000
+# Tries to deliver a promise's webhooks that are remembered, and for how long after the last.
+MAX_DELIVERIES: Final = 20
+DELIVERIES_KEPT_MS: Final = 7 * 86_400_000
+MAX_DELIVERY_ERROR_CHARACTERS: Final = 300
+# What a question for what a task awaits looks through.
+MAX_CALLBACKS_WALKED: Final = 100_000
 # How long work that is asked to stop may take before it is stopped.
 CANCEL_GRACE_MS: Final = 60_000
 MAX_CANCEL_REASON_BYTES: Final = 1_024

@@ -210,6 +210,22 @@ class QueueCounts(msgspec.Struct):
     oldest_due_at: int | None = None
 
 
+class Holder(NamedTuple):
+    """Who holds a task, until `expires_at` (ms)."""
+
+    id: str
+    pid: str
+    expires_at: int
+
+
+class Awaited(NamedTuple):
+    """Ids of promises that a task awaits. Not `complete`: there may be more, since a store looks
+    at MAX_CALLBACKS_WALKED callbacks at most."""
+
+    ids: list[str]
+    complete: bool
+
+
 class Key(NamedTuple):
     """A record of a tenant."""
 

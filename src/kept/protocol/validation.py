@@ -15,6 +15,7 @@ from kept.protocol.addresses import is_deliverable, is_target
 from kept.protocol.attributes import attribute_problem
 from kept.protocol.entries import LaneLimits, RateLimit
 from kept.protocol.guard_checks import GUARD_CHECKS
+from kept.protocol.inquiries import INQUIRY_CHECKS
 from kept.protocol.keys import keys_problem, no_keys_problem
 from kept.protocol.limits import (
     MAX_ATTEMPTS,
@@ -473,4 +474,5 @@ _CHECKS: Final[dict[type[r.Request], Callable[[Any, Schemes], str | None]]] = {
     r.DeadBulk: _id_only,
     **GUARD_CHECKS,
     **WORKER_CHECKS,
+    **INQUIRY_CHECKS,
 }

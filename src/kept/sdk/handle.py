@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from kept.client.connection import Connection, call
 from kept.protocol import requests as r
 from kept.protocol.entries import CancelMode
+from kept.protocol.inquiries import Explanation, TaskExplain
 from kept.protocol.limits import MAX_WAIT_MS
 from kept.protocol.records import PromiseRecord, PromiseState
 from kept.protocol.responses import CancelResult, PromiseResult, SignalResult
@@ -95,6 +96,21 @@ class Handle(Generic[T]):
         """Sends a message to its mailbox `name`; see `App.send`."""
         refuse_in_durable_code("sending through a Handle", "send within a step")
         return await send_message(self._connection, self._runtime, self.id, name, value, key)
+
+    async def notify(self, url: str) -> bool:
+        """Has a webhook POSTed to `url` when it ends, however it does (protocol A6); False where it
+        has ended already, so that nothing will be sent. Receivers use `kept.verify_webhook`."""
+        refuse_in_durable_code("asking for a webhook through a Handle", "ask within a step")
+        response = await call(self._connection, r.PromiseRegisterListener(self.id, url))
+        assert isinstance(response.data, PromiseResult)
+        return response.data.promise.state is PromiseState.PENDING
+
+    async def explain(self) -> Explanation:
+        """Why the work does not run, or what it is doing: `text` is one sentence (protocol B9)."""
+        refuse_in_durable_code("explaining through a Handle", "ask within a step")
+        response = await call(self._connection, TaskExplain(self.id))
+        assert isinstance(response.data, Explanation)
+        return response.data
 
     async def state(self) -> WorkState:
         """What the work says of itself, and whether it is over; see `App.state`."""

@@ -9,6 +9,7 @@ import msgspec
 
 from kept.errors import ForbiddenError
 from kept.protocol import guard_requests as g
+from kept.protocol import inquiries as i
 from kept.protocol import requests as r
 from kept.protocol import schedule_requests as s
 from kept.protocol import worker_requests as w
@@ -210,4 +211,6 @@ NAMED_IDS: Final[dict[type[r.Request], Callable[[Any], Iterable[str]]]] = {
     w.WorkerList: _none,
     w.FunctionList: _none,
     w.FunctionGet: _none,
+    i.TaskExplain: _own,
+    i.PromiseDeliveries: _own,
 }

@@ -13,6 +13,7 @@ import msgspec
 from kept.errors import RequestError
 from kept.protocol import codec
 from kept.protocol import guard_requests as g
+from kept.protocol import inquiries as i
 from kept.protocol import requests as r
 from kept.protocol import worker_requests as w
 from kept.protocol.kinds import wait_of
@@ -42,6 +43,7 @@ _SEARCHES: Final = (
     w.WorkerList,
     w.FunctionList,
     w.FunctionGet,
+    i.TaskExplain,
 )
 # One answer may hold thousands of records.
 _PAGES: Final = (*_SEARCHES, r.PromiseChildren, r.DebugSnap)

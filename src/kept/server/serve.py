@@ -21,6 +21,7 @@ from kept.errors import ConfigurationError
 from kept.runtime import Runtime, SystemRuntime
 from kept.server.app import Door
 from kept.server.auth import AuthOptions, open_authenticator
+from kept.server.gauges import GaugeReader
 from kept.server.http_protocol import ConnectionGuard
 from kept.server.http_server import HttpServer, listen, url_of
 from kept.server.limits import Admission, Limits
@@ -30,6 +31,7 @@ from kept.server.reception import Reception
 from kept.stores.open import open_store
 from kept.transports.http import HttpPushTransport
 from kept.transports.poll import PollTransport
+from kept.transports.webhooks import WebhookOptions
 
 logger = logging.getLogger("kept.server")
 
@@ -53,6 +55,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     debug: bool = False
     server_url: str | None = None
     auth: AuthOptions = AuthOptions()
+    webhooks: WebhookOptions = WebhookOptions()
     limits: Limits = Limits()
 
 
@@ -102,7 +105,8 @@ async def serve(
         poll = PollTransport(runtime)
         store = open_store(options.store_url, runtime)
         config = EngineConfig(debug=options.debug, server_url=options.server_url)
-        engine = Engine(store, runtime, config, transports=(poll, HttpPushTransport()))
+        push = HttpPushTransport(runtime, options.webhooks)
+        engine = Engine(store, runtime, config, transports=(poll, push))
         poll.on_connect = lambda group: engine.receiver_connected()
         guard = ConnectionGuard(limits, runtime)
         admission = Admission(limits)
@@ -114,7 +118,9 @@ async def serve(
             admission,
             runtime,
             ping=store.ping,
-            metrics=metrics_source(engine.statistics, store.counts, numbers),
+            metrics=metrics_source(
+                engine.statistics, GaugeReader(store, engine.transports, runtime), numbers
+            ),
         )
         try:
             await engine.start()

@@ -20,7 +20,19 @@ from kept.errors import CommitUnknownError, StoreError
 from kept.protocol.entries import Entry, EntryKind
 from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
-from kept.protocol.storage import Changes, Children, Due, Dump, Loaded, Notice, QueueCounts, Reads
+from kept.protocol.storage import (
+    Awaited,
+    Changes,
+    Children,
+    Due,
+    Dump,
+    Holder,
+    Loaded,
+    Notice,
+    QueueCounts,
+    Reads,
+    Slots,
+)
 from kept.runtime import Runtime
 from kept.sim.breakage import BrokenStep, broken_step
 from kept.sim.loop import SimulatedLoop
@@ -350,10 +362,10 @@ class SimulatedStore:
         return await self._inner.scan_schedules(tenant, after, limit, prefix)
 
     async def scan_dead_letters(
-        self, tenant: str, filter: DeadList, after: str | None, limit: int
+        self, tenant: str, filter: DeadList, after: str | None, limit: int, prefix: str = ""
     ) -> list[DeadLetter]:
         self._disk.medium.before(SCAN)
-        return await self._inner.scan_dead_letters(tenant, filter, after, limit)
+        return await self._inner.scan_dead_letters(tenant, filter, after, limit, prefix)
 
     async def scan_entries(
         self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""
@@ -388,6 +400,26 @@ class SimulatedStore:
     async def queue_counts(self, tenant: str, queue: str, now: int) -> QueueCounts:
         self._disk.medium.before(SCAN)
         return await self._inner.queue_counts(tenant, queue, now)
+
+    async def queue_names(self, limit: int) -> list[tuple[str, str]]:
+        self._disk.medium.before(SCAN)
+        return await self._inner.queue_names(limit)
+
+    async def worker_leases(self, limit: int) -> dict[str, int]:
+        self._disk.medium.before(SCAN)
+        return await self._inner.worker_leases(limit)
+
+    async def holders(self, tenant: str, slots: Slots, limit: int) -> list[Holder]:
+        self._disk.medium.before(SCAN)
+        return await self._inner.holders(tenant, slots, limit)
+
+    async def count_before(self, tenant: str, id: str, limit: int) -> int:
+        self._disk.medium.before(SCAN)
+        return await self._inner.count_before(tenant, id, limit)
+
+    async def awaited_by(self, tenant: str, id: str, limit: int) -> Awaited:
+        self._disk.medium.before(SCAN)
+        return await self._inner.awaited_by(tenant, id, limit)
 
     async def dump(self, tenant: str) -> Dump:
         return await self._inner.dump(tenant)

@@ -11,6 +11,7 @@ from kept.client.local import LocalConnection
 from kept.engine.config import EngineConfig
 from kept.engine.engine import Engine
 from kept.errors import StoreError
+from kept.protocol.records import MessageKind
 from kept.runtime import Runtime
 from kept.sdk.app import App
 from kept.sdk.functions import Function
@@ -58,7 +59,7 @@ async def run(world: World, role: str, process: Process, runtime: SimulatedRunti
 async def _serve(world: World, process: Process, runtime: Runtime) -> None:
     poll = PollTransport(runtime)
     store = world.disk.store(process, runtime)
-    push = SimulatedPush(world.network, process)
+    push = SimulatedPush(world.network, process, runtime)
     engine = Engine(store, runtime, EngineConfig(), transports=(poll, push), observer=store)
     poll.on_connect = lambda group: engine.receiver_connected()
     authenticator = open_authenticator(AuthOptions(), runtime)
@@ -97,12 +98,12 @@ async def _no_metrics() -> bytes:
 class SimulatedPush(HttpPushTransport):
     """HTTP push, whose exchange is the simulated network's."""
 
-    def __init__(self, network: Network, process: Process) -> None:
-        super().__init__()
+    def __init__(self, network: Network, process: Process, runtime: Runtime) -> None:
+        super().__init__(runtime)
         self._network = network
         self._process = process
 
-    async def _post(self, url: yarl.URL, message: bytes) -> int:
+    async def _post(self, url: yarl.URL, message: bytes, kind: MessageKind) -> int:
         return await self._network.push(self._process, url.host or "", message)
 
 

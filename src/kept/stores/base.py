@@ -14,14 +14,17 @@ from kept.protocol.entries import Entry, EntryKind
 from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import (
+    Awaited,
     Changes,
     Children,
     Due,
     Dump,
+    Holder,
     Loaded,
     Notice,
     QueueCounts,
     Reads,
+    Slots,
 )
 
 
@@ -94,7 +97,7 @@ class Store(Protocol):
         """Schedules ordered by id, beyond `after`."""
 
     async def scan_dead_letters(
-        self, tenant: str, filter: DeadList, after: str | None, limit: int
+        self, tenant: str, filter: DeadList, after: str | None, limit: int, prefix: str = ""
     ) -> list[DeadLetter]:
         """Dead letters that match, ordered by id, beyond `after`."""
 
@@ -132,3 +135,22 @@ class Store(Protocol):
     async def counts(self) -> dict[str, int]:
         """How many records of each kind and state there are, for metrics: names like
         `promises`, `tasks_pending`, `outbox`, `dead_letters`; may be estimates."""
+
+    # What an operator asks about. Each looks at a bounded number of rows.
+
+    async def queue_names(self, limit: int) -> list[tuple[str, str]]:
+        """Queues ("tenant", "name") that hold tasks which are not over, or dead letters, in order."""
+
+    async def worker_leases(self, limit: int) -> dict[str, int]:
+        """How many tasks each worker (pid) holds, all tenants together; `limit` tasks are counted,
+        those whose leases end first."""
+
+    async def holders(self, tenant: str, slots: Slots, limit: int) -> list[Holder]:
+        """Who holds tasks of a queue, or of one of its lanes."""
+
+    async def count_before(self, tenant: str, id: str, limit: int) -> int:
+        """How many ready tasks of the same queue and lane come before a ready task; `limit` at
+        the most."""
+
+    async def awaited_by(self, tenant: str, id: str, limit: int) -> Awaited:
+        """Promises for which a task has a callback, in the order of their ids."""

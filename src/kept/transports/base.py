@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from kept.protocol.records import MessageKind
+
 
 class DeliveryFailedError(Exception):
     """A message could not be handed over; the outbox keeps it and tries again later."""
@@ -22,7 +24,7 @@ class Transport(Protocol):
     def reachable(self, address: str, tenant: str) -> bool:
         """Whether somebody of the tenant at this very address can be tried now."""
 
-    async def deliver(self, address: str, message: bytes, tenant: str) -> None:
+    async def deliver(self, address: str, message: bytes, tenant: str, kind: MessageKind) -> None:
         """Hands one message (JSON) of a tenant over and returns once that is sure.
 
         Raises `DeliveryFailedError`.

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final
 
 from kept.protocol.addresses import PollAddress, parse_poll, poll_channel
+from kept.protocol.records import MessageKind
 from kept.protocol.storage import DEFAULT_TENANT
 from kept.runtime import Runtime
 from kept.transports.base import DeliveryFailedError
@@ -236,7 +237,13 @@ class PollTransport:
             return False
         return not _only_one(parsed) or parsed.id in members
 
-    async def deliver(self, address: str, message: bytes, tenant: str = DEFAULT_TENANT) -> None:
+    async def deliver(
+        self,
+        address: str,
+        message: bytes,
+        tenant: str = DEFAULT_TENANT,
+        kind: MessageKind = MessageKind.EXECUTE,
+    ) -> None:
         """Hands one message over (protocol A6); returns about one keep-alive after its writing.
 
         Where the connection ends before that, another one that the address allows is tried.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -9,6 +10,13 @@ import pytest
 
 from kept.cli import promise as promise_commands
 from kept.cli.main import main
+from kept.engine.engine import Engine
+from kept.protocol.inquiries import DeliveriesResult, PromiseDeliveries
+from kept.protocol.records import EMPTY, PromiseState
+from kept.protocol.requests import PromiseSettle
+from kept.runtime import SystemRuntime
+from kept.stores.memory import MemoryStore
+from kept.transports.http import HttpPushTransport
 from tests.unit.cli.conftest import Kept
 
 
@@ -236,3 +244,61 @@ def test_schedules_in_full(kept: Kept) -> None:
     assert "0 3 * * * Europe/Berlin" in kept("schedule", "list").out
     assert kept("schedule", "put", "s").code != 0
     assert kept("schedule", "backfill", "s", "--from", "noon", "--to", "2026-01-01").code == 2
+
+
+def test_explain_says_one_sentence_first(kept: Kept) -> None:
+    """Why a job does not run, then what else is known; all of it as JSON; nothing for no promise."""
+    kept("queue", "pause", "mail")
+    kept("promise", "create", "mail-1", "--target", "queue://mail")
+    ran = kept("explain", "mail-1")
+    assert ran.code == 0
+    assert ran.lines[0] == "Queue mail is paused; `kept queue resume mail` ends that."
+    assert any(line.startswith("also") and "No worker announces" in line for line in ran.lines)
+    told = json.loads(kept("--json", "explain", "mail-1").out)
+    assert [reason["kind"] for reason in told["reasons"]] == ["paused", "no_worker", "line"]
+    assert told["text"] == ran.lines[0]
+    assert told["queue"] == "mail"
+    assert kept("explain", "none").code == 1
+
+
+def test_a_webhook_is_asked_for(kept: Kept) -> None:
+    """Before the promise is settled; after that nothing will be sent, which is said."""
+    kept("promise", "create", "p", "--external")
+    url = "http://127.0.0.1:1/hook"
+    assert kept("promise", "listen", "p", f"{url}?token=secret").lines == ["p pending"]
+    assert kept("promise", "deliveries", "p").lines == []
+    kept("promise", "resolve", "p")
+    ran = kept("promise", "listen", "p", url)
+    assert (ran.code, ran.lines) == (1, ["p resolved"])
+    assert "nothing will be sent" in ran.errors
+    assert kept("promise", "deliveries", "none").code == 1
+
+
+async def _settle_and_try(store: MemoryStore) -> None:
+    """An engine settles `p`, and runs until its webhook was tried."""
+    runtime = SystemRuntime()
+    engine = Engine(store, runtime, transports=(HttpPushTransport(runtime),))
+    await engine.start()
+    try:
+        await engine.submit(PromiseSettle("p", PromiseState.RESOLVED, EMPTY))
+        async with asyncio.timeout(10):
+            while True:
+                told = (await engine.submit(PromiseDeliveries("p"))).data
+                if isinstance(told, DeliveriesResult) and told.deliveries:
+                    return
+                await asyncio.sleep(0)
+    finally:
+        await engine.stop()
+
+
+def test_what_became_of_a_webhook_is_listed(kept: Kept, store: MemoryStore) -> None:
+    """A line for each try: this address is private, so it is refused, and tried again."""
+    kept("promise", "create", "p", "--external")
+    kept("promise", "listen", "p", "http://127.0.0.1:1/hook?token=secret")
+    asyncio.run(_settle_and_try(store))
+    (line,) = kept("promise", "deliveries", "p").lines
+    _, address, number, _, outcome, _ = line.split("\t")
+    assert (address, number) == ("http://127.0.0.1:1/hook", "1")
+    assert "127.0.0.1 is a private address, which is not allowed" in outcome
+    told = json.loads(kept("--json", "promise", "deliveries", "p").out)
+    assert told["error"] == outcome

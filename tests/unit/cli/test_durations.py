@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kept.cli.durations import deadline, duration, instant_after, relative, spoken, timestamp
+from kept.cli.durations import deadline, duration, instant_after, relative
 from kept.protocol.limits import MAX_INTEGER, NEVER_MS
+from kept.protocol.spoken import spoken, timestamp
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from kept.cli import serve
 from kept.cli.failure import UsageError
 from kept.cli.main import main
+from kept.errors import ConfigurationError
 from kept.server.serve import ServerOptions
 
 
@@ -21,7 +22,8 @@ def parsed(*argv: str) -> ServerOptions:
 
 def test_defaults_are_the_servers_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without options the server gets exactly its own defaults: loopback, port 8420, kept.db."""
-    for name in ("KEPT_HOST", "KEPT_PORT", "KEPT_STORE", "KEPT_AUTH_SECRET"):
+    names = ("KEPT_HOST", "KEPT_PORT", "KEPT_STORE", "KEPT_AUTH_SECRET", "KEPT_WEBHOOK_SECRET")
+    for name in names:
         monkeypatch.delenv(name, raising=False)
     assert parsed() == ServerOptions()
 
@@ -40,6 +42,35 @@ def test_options_reach_the_server(tmp_path: Path) -> None:
     assert options.auth.secret == "s" * 40
     assert options.limits.connections == 7
     assert (options.limits.grace, options.limits.idle_timeout) == (1.5, 120)
+
+
+def test_webhook_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets from a file or the environment; where webhooks may go from both together."""
+    (tmp_path / "secrets").write_text(f"{'n' * 32}\n{'o' * 32}\n")
+    monkeypatch.setenv("KEPT_WEBHOOK_SECRET", "e" * 32)
+    monkeypatch.setenv("KEPT_WEBHOOK_NETWORKS", "10.1.0.0/16")
+    options = parsed().webhooks
+    assert (options.secrets, options.private, options.private_workers) == (
+        (b"e" * 32,),
+        False,
+        True,
+    )
+    assert "e" * 32 not in repr(options)
+    options = parsed(
+        *("--webhook-secret-file", str(tmp_path / "secrets"), "--allow-private-webhooks"),
+        *("--allow-webhooks-to", "10.2.0.1", "--no-private-workers"),
+    ).webhooks
+    assert options.secrets == (b"n" * 32, b"o" * 32)
+    assert (options.private, options.private_workers) == (True, False)
+    assert [str(network) for network in options.networks] == ["10.1.0.0/16", "10.2.0.1/32"]
+
+
+@pytest.mark.parametrize("secret", ["short", "a" * 32 + " " + "b" * 32 + " " + "c" * 32])
+def test_wrong_webhook_secrets_are_refused(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that can be guessed, and more than are used at one time."""
+    monkeypatch.setenv("KEPT_WEBHOOK_SECRET", secret)
+    with pytest.raises(ConfigurationError, match="webhook secret"):
+        parsed()
 
 
 def test_environment_gives_defaults(monkeypatch: pytest.MonkeyPatch) -> None:

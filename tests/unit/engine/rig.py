@@ -12,7 +12,7 @@ from kept.engine.config import EngineConfig
 from kept.engine.engine import Engine
 from kept.errors import StoreFailedError
 from kept.protocol import requests as r
-from kept.protocol.records import Task
+from kept.protocol.records import MessageKind, Task
 from kept.protocol.responses import INTERNAL, ClaimResult, Response
 from kept.protocol.storage import DEFAULT_TENANT, Changes, Due, Loaded, Notice, Reads
 from kept.runtime import SystemRuntime
@@ -100,7 +100,7 @@ class ScriptedTransport:
     def reachable(self, address: str, tenant: str) -> bool:
         return True
 
-    async def deliver(self, address: str, message: bytes, tenant: str) -> None:
+    async def deliver(self, address: str, message: bytes, tenant: str, kind: MessageKind) -> None:
         self.asked.append(address)
         if self.refusals:
             self.refusals -= 1

@@ -10,7 +10,7 @@ import pytest
 from kept.engine import outbox
 from kept.engine.outbox import FIRST_BACKOFF_MS, MAX_BACKOFF_MS, backoff_ms
 from kept.protocol import requests as r
-from kept.protocol.records import OutboxEntry, PromiseState
+from kept.protocol.records import MessageKind, OutboxEntry, PromiseState
 from kept.protocol.responses import AcquiredTask
 from kept.protocol.storage import DEFAULT_TENANT
 from tests.unit.engine.rig import (
@@ -139,10 +139,12 @@ async def test_a_newer_message_survives_the_delivery_of_an_older_one() -> None:
     arrived, released = asyncio.Event(), asyncio.Event()
 
     class Slow(ScriptedTransport):
-        async def deliver(self, address: str, message: bytes, tenant: str) -> None:
+        async def deliver(
+            self, address: str, message: bytes, tenant: str, kind: MessageKind
+        ) -> None:
             arrived.set()
             await released.wait()
-            await super().deliver(address, message, tenant)
+            await super().deliver(address, message, tenant, kind)
 
     transport = Slow(HTTP)
     async with running(store, transports=[transport], repair_ms=60_000) as engine:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import pytest
 
 from kept.machine import background as b
+from kept.machine.deliveries import deliveries_key
 from kept.machine.step import MachineConfig
 from kept.protocol import requests as r
-from kept.protocol.limits import MAX_EDGES_PER_STEP, MAX_INSTANTS_PER_STEP
+from kept.protocol.entries import Attempt
+from kept.protocol.inquiries import DeliveriesResult, PromiseDeliveries
+from kept.protocol.limits import (
+    DELIVERIES_KEPT_MS,
+    MAX_DELIVERIES,
+    MAX_EDGES_PER_STEP,
+    MAX_INSTANTS_PER_STEP,
+)
 from kept.protocol.records import MessageKey, OutboxEntry, PromiseState, TaskState, Value
 from kept.protocol.responses import ScheduleResult
 from tests.unit.machine.world import LISTENER, PUSHED, START_MS, World, create, suspend
@@ -275,3 +283,25 @@ def test_schedules_are_created_once_and_deleted() -> None:
     assert not world.dump.promises
     for request in (r.ScheduleGet("s"), r.ScheduleDelete("s")):
         assert world.status(request) == 404
+
+
+def test_the_latest_tries_to_deliver_a_webhook_are_remembered_and_forgotten() -> None:
+    """A bounded number of them, oldest first, with the instant of each; a week later none."""
+    world = World()
+    key = MessageKey.unblock("p", LISTENER)
+    world.create("p", external="true")
+    last = MAX_DELIVERIES + 6
+    for number in range(1, last):
+        world.now += 1_000
+        failed = Attempt(LISTENER, number, 7, "answered 500", world.now + 1_000)
+        world.fire(b.FailedMessage(key, 0, world.now + 1_000, failed))
+    world.now += 1_000
+    world.fire(b.DeliveredMessage(key, 0, Attempt(LISTENER, last, 9)))
+    found = world.ok(PromiseDeliveries("p"), DeliveriesResult).deliveries
+    assert [each.number for each in found] == list(range(7, last + 1))
+    assert (found[-1].at, found[-1].error, found[-1].took) == (world.now, None, 9)
+    assert (found[-2].error, found[-2].next_at) == ("answered 500", world.now)
+    world.now += DELIVERIES_KEPT_MS
+    world.fire(b.LookAtEntry(deliveries_key("p")))
+    assert world.ok(PromiseDeliveries("p"), DeliveriesResult).deliveries == []
+    assert world.status(PromiseDeliveries("none")) == 404

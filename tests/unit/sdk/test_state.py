@@ -67,3 +67,28 @@ async def test_what_cannot_be_said_is_refused_at_once() -> None:
         for what in ("much", "many", "progress"):
             with pytest.raises(PromiseRejectedError, match="ConfigurationError"):
                 await client.run(wrong, what)
+
+
+async def test_a_handle_explains_why_its_work_does_not_run() -> None:
+    """Nobody runs it at first; then it waits for a message, and says so."""
+    app = kept.App("memory://", worker=False)
+
+    @app.function
+    async def pack(ctx: kept.Context) -> None:
+        await ctx.receive("go")
+
+    async with site() as place, asyncio.timeout(DEADLINE_SECONDS):
+        handle = await place.app(app).start(pack)
+        found = await handle.explain()
+        assert found.reasons[0].kind == "no_worker"
+        assert str(found).startswith(found.text)
+        place.worker(app, place.connection())
+
+        async def suspended() -> bool:
+            return (await handle.explain()).reasons[0].kind == "suspended"
+
+        await eventually(suspended)
+        assert [each.id for each in (await handle.explain()).awaits] == [f"{handle.id}!go.1"]
+        await handle.send("go")
+        await handle
+        assert (await handle.explain()).reasons[0].kind == "settled"

@@ -21,11 +21,13 @@ from kept.protocol.validation import problem_with
 from kept.runtime import Runtime, SystemRuntime
 from kept.server.app import Door
 from kept.server.authority import Authenticator, NoAuthentication
+from kept.server.gauges import GaugeReader
 from kept.server.http_protocol import ConnectionGuard
 from kept.server.http_server import HttpServer, listen, url_of
 from kept.server.limits import Admission, Limits
 from kept.server.metrics import DoorNumbers, metrics_source
 from kept.server.reception import Reception
+from kept.stores.memory import MemoryStore
 from kept.transports.poll import PollTransport
 
 VERSION = "2026-04-01"
@@ -195,7 +197,9 @@ async def running_door(
         admission,
         runtime,
         ping=ping or _nothing,
-        metrics=metrics_source(Statistics(), _counts, numbers),
+        metrics=metrics_source(
+            Statistics(), GaugeReader(MemoryStore(runtime), (poll,), runtime), numbers
+        ),
     )
     broken: list[Exception] = []
     asyncio.get_running_loop().set_exception_handler(
@@ -225,7 +229,3 @@ async def running_door(
 
 async def _nothing() -> None:
     return None
-
-
-async def _counts() -> dict[str, int]:
-    return {"promises": 3}

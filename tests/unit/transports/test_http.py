@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from kept.runtime import SystemRuntime
 from kept.transports.base import DeliveryFailedError
 from kept.transports.http import MAX_PUSHES_IN_FLIGHT_PER_HOST, HttpPushTransport
+from kept.transports.webhooks import WebhookOptions
 from tests.unit.server.support import eventually
 
 
@@ -46,10 +48,12 @@ class Receiver:
 
 @asynccontextmanager
 async def receiving(
-    timeout_seconds: float = 5.0,
+    timeout_seconds: float = 5.0, options: WebhookOptions | None = None
 ) -> AsyncIterator[tuple[Receiver, HttpPushTransport]]:
     """A web server and a transport."""
-    receiver, transport = Receiver(), HttpPushTransport(timeout_seconds=timeout_seconds)
+    options = options or WebhookOptions(private=True)
+    receiver = Receiver()
+    transport = HttpPushTransport(SystemRuntime(), options, timeout_seconds=timeout_seconds)
     application = web.Application()
     application.router.add_post("/inbox", receiver.handle)
     application.router.add_post("/endless", receiver.endless)
@@ -121,7 +125,7 @@ async def test_failures_do_not_show_passwords_or_queries() -> None:
 @pytest.mark.parametrize("address", ["http://", "http://[", "http://h:99999999/", "http://\ud800"])
 async def test_an_address_that_is_no_url_is_a_failure(address: str) -> None:
     """Whatever passed the check of addresses, a delivery fails in the one way it may."""
-    transport = HttpPushTransport(timeout_seconds=1)
+    transport = HttpPushTransport(SystemRuntime(), timeout_seconds=1)
     try:
         with pytest.raises(DeliveryFailedError):
             await transport.deliver(address, b"{}")

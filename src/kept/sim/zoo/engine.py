@@ -310,4 +310,4 @@ def _deleted_before_delivery(original: Any) -> Any:
     faults=("stream_break", "receiver_crash", "server_crash"),
 )
 def _failed_delivery_counts(_original: Any) -> Any:
-    return lambda key, version, _due_at: DeliveredMessage(key, version)
+    return lambda key, version, *_: DeliveredMessage(key, version)

@@ -23,19 +23,22 @@ from kept.protocol.records import (
 )
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import (
+    Awaited,
     Changes,
     Children,
     Due,
     DueEntry,
     Dump,
+    Holder,
     Key,
     Loaded,
     Notice,
     QueueCounts,
     Reads,
+    Slots,
 )
 from kept.runtime import Runtime
-from kept.stores.memory import reading
+from kept.stores.memory import overview, reading
 from kept.stores.memory.changes import Journal, apply, undo
 from kept.stores.memory.tables import EntryMoment, Moment, Tables
 
@@ -117,11 +120,11 @@ class MemoryStore:
         return reading.beyond(self._of(tenant).schedules, after, limit, prefix)
 
     async def scan_dead_letters(
-        self, tenant: str, filter: DeadList, after: str | None, limit: int
+        self, tenant: str, filter: DeadList, after: str | None, limit: int, prefix: str = ""
     ) -> list[DeadLetter]:
         letters = self._of(tenant).dead_letters
         wanted = {id: letter for id, letter in letters.items() if reading.is_wanted(letter, filter)}
-        return reading.beyond(wanted, after, limit)
+        return reading.beyond(wanted, after, limit, prefix)
 
     async def scan_entries(
         self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""
@@ -198,6 +201,28 @@ class MemoryStore:
 
     async def queue_counts(self, tenant: str, queue: str, now: int) -> QueueCounts:
         return reading.queue_counts(self._of(tenant), queue, now)
+
+    async def queue_names(self, limit: int) -> list[tuple[str, str]]:
+        names = {
+            (tenant, queue)
+            for tenant, tables in self.tables.items()
+            for queue in overview.queue_names(tables)
+        }
+        return nsmallest(limit, names)
+
+    async def worker_leases(self, limit: int) -> dict[str, int]:
+        held = [task for t in self.tables.values() for task in overview.held(t)]
+        first = nsmallest(limit, held, key=lambda task: task.expires_at or 0)
+        return dict(Counter(task.pid or "" for task in first))
+
+    async def holders(self, tenant: str, slots: Slots, limit: int) -> list[Holder]:
+        return overview.holders(self._of(tenant), slots, limit)
+
+    async def count_before(self, tenant: str, id: str, limit: int) -> int:
+        return overview.count_before(self._of(tenant), id, limit)
+
+    async def awaited_by(self, tenant: str, id: str, limit: int) -> Awaited:
+        return overview.awaited_by(self._of(tenant), id, limit)
 
     async def dump(self, tenant: str) -> Dump:
         return reading.dump(self._of(tenant))

@@ -192,11 +192,16 @@ def schedules(
 
 
 def dead_letters(
-    connection: sqlite3.Connection, tenant: str, filter: DeadList, after: str | None, limit: int
+    connection: sqlite3.Connection,
+    tenant: str,
+    filter: DeadList,
+    after: str | None,
+    limit: int,
+    prefix: str,
 ) -> list[DeadLetter]:
     """Matching dead letters by id, beyond `after`."""
     values: dict[str, object] = {"tenant": tenant, "limit": limit}
-    conditions = _range(values, after, "")
+    conditions = _range(values, after, prefix)
     for name, condition in (
         ("queue", "p.queue = :queue"),
         ("function", "p.function = :function"),

@@ -13,10 +13,19 @@ from kept.errors import StoreFailedError
 from kept.protocol.entries import Entry, EntryKind
 from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
-from kept.protocol.storage import Children, Due, Dump, Notice, QueueCounts
+from kept.protocol.storage import (
+    Awaited,
+    Children,
+    Due,
+    Dump,
+    Holder,
+    Notice,
+    QueueCounts,
+    Slots,
+)
 from kept.runtime import Runtime
 from kept.stores.sqlite import connection as connections
-from kept.stores.sqlite import scan
+from kept.stores.sqlite import overview, scan
 from kept.stores.sqlite.faults import translated
 from kept.stores.sqlite.identity import Identity
 from kept.stores.sqlite.schema import check_version, migrate, migrations
@@ -256,9 +265,11 @@ class SqliteStore:
         return await self._scan(lambda c: scan.schedules(c, tenant, after, limit, prefix))
 
     async def scan_dead_letters(
-        self, tenant: str, filter: DeadList, after: str | None, limit: int
+        self, tenant: str, filter: DeadList, after: str | None, limit: int, prefix: str = ""
     ) -> list[DeadLetter]:
-        return await self._scan(lambda c: scan.dead_letters(c, tenant, filter, after, limit))
+        return await self._scan(
+            lambda c: scan.dead_letters(c, tenant, filter, after, limit, prefix)
+        )
 
     async def scan_entries(
         self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""
@@ -286,6 +297,21 @@ class SqliteStore:
 
     async def queue_counts(self, tenant: str, queue: str, now: int) -> QueueCounts:
         return await self._scan(lambda c: scan.queue_counts(c, tenant, queue, now))
+
+    async def queue_names(self, limit: int) -> list[tuple[str, str]]:
+        return await self._scan(lambda c: overview.queue_names(c, limit))
+
+    async def worker_leases(self, limit: int) -> dict[str, int]:
+        return await self._scan(lambda c: overview.worker_leases(c, limit))
+
+    async def holders(self, tenant: str, slots: Slots, limit: int) -> list[Holder]:
+        return await self._scan(lambda c: overview.holders(c, tenant, slots, limit))
+
+    async def count_before(self, tenant: str, id: str, limit: int) -> int:
+        return await self._scan(lambda c: overview.count_before(c, tenant, id, limit))
+
+    async def awaited_by(self, tenant: str, id: str, limit: int) -> Awaited:
+        return await self._scan(lambda c: overview.awaited_by(c, tenant, id, limit))
 
     async def dump(self, tenant: str) -> Dump:
         return await self._scan(lambda c: scan.dump(c, tenant))
