@@ -12,6 +12,7 @@ from kept.engine.config import MAX_DUE_ITEMS, EngineConfig
 from kept.engine.statistics import Statistics
 from kept.errors import StoreError
 from kept.machine import background as steps
+from kept.protocol.limits import MAX_LEAVING_PER_COMMIT
 from kept.protocol.storage import Due
 from kept.runtime import Runtime
 from kept.stores.base import Store
@@ -125,4 +126,7 @@ def items_of(due: Due, fixed_now: int | None = None) -> list[Item]:
         Item(tenant, step(id), fixed_now) for keys, step in kinds for tenant, id in sorted(keys)
     ]
     looks = [Item(tenant, steps.LookAtEntry(key), fixed_now) for tenant, key in sorted(due.entries)]
-    return items + looks
+    # As many as one commit has room for, however many are due: requests come in between.
+    trees = sorted(due.trees[:MAX_LEAVING_PER_COMMIT])
+    leaves = [Item(tenant, steps.LeaveTree(origin), fixed_now) for tenant, origin in trees]
+    return items + looks + leaves

@@ -6,7 +6,11 @@ from typing import Final
 
 import msgspec
 
-from kept.protocol.limits import DEFAULT_RETRY_TIMEOUT_MS, DEFAULT_UNREGISTERED_GRACE_MS
+from kept.protocol.limits import (
+    DEFAULT_RETENTION_MS,
+    DEFAULT_RETRY_TIMEOUT_MS,
+    DEFAULT_UNREGISTERED_GRACE_MS,
+)
 
 # Requests and background steps that one commit takes.
 MAX_COMMIT_ITEMS: Final = 500
@@ -31,7 +35,8 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True):
 
     `debug` allows debug requests and `resonate:debug_time`. `server_url` is told to pushed workers.
     `repair_ms` is how often scans look for what timers and wake-ups may have missed,
-    `unregistered_grace_ms` after how long a job whose function nobody announces is a dead letter.
+    `unregistered_grace_ms` after how long a job whose function nobody announces is a dead letter,
+    `retention_ms` how long a settled tree stays whose queue says nothing; None: for ever.
     """
 
     debug: bool = False
@@ -39,3 +44,4 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True):
     retry_timeout_ms: int = DEFAULT_RETRY_TIMEOUT_MS
     repair_ms: int = 5_000
     unregistered_grace_ms: int = DEFAULT_UNREGISTERED_GRACE_MS
+    retention_ms: int | None = DEFAULT_RETENTION_MS

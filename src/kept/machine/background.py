@@ -91,6 +91,12 @@ class LookAtEntry(msgspec.Struct, frozen=True):
     key: EntryKey
 
 
+class LeaveTree(msgspec.Struct, frozen=True):
+    """A settled tree, by its origin, is looked at and perhaps leaves (`machine/retention.py`)."""
+
+    id: str
+
+
 class BulkPart(msgspec.Struct, frozen=True):
     """The next dead letters of a bulk operation: `ids` beyond `after`, up to `cursor`; None: these
     are the last (`machine/bulk.py`)."""
@@ -119,6 +125,7 @@ InternalStep: TypeAlias = (
     | DeliveredMessage
     | FailedMessage
     | LookAtEntry
+    | LeaveTree
     | BulkPart
     | LeaveLine
 )

@@ -20,6 +20,7 @@ from kept.machine.mailboxes import mailbox_key, message_key
 from kept.machine.queues import heads_of
 from kept.machine.schedule_line import line_key
 from kept.machine.slots import slots_key
+from kept.machine.trees import tree_key
 from kept.machine.turns import turn_key
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
@@ -47,7 +48,14 @@ def _object(request: Any, reads: Reads) -> None:
 
 def _promise_create(request: r.PromiseCreate, reads: Reads) -> None:
     reads.objects.add(request.id)
+    _add_tree_of(request.tags, reads)
     _add_queue_of(request.tags, reads)
+
+
+def _add_tree_of(tags: dict[str, str], reads: Reads) -> None:
+    """Into a tree: whether its root is pending decides whether anybody has to look after it."""
+    if tag.ORIGIN in tags:
+        reads.objects.add(tags[tag.ORIGIN])
 
 
 def _add_queue_of(tags: dict[str, str], reads: Reads) -> None:
@@ -85,6 +93,7 @@ def _register_listener(request: r.PromiseRegisterListener, reads: Reads) -> None
 
 def _task_create(request: r.TaskCreate, reads: Reads) -> None:
     reads.objects.add(request.action.data.id)
+    _add_tree_of(request.action.data.tags, reads)
     _add_queue_of(request.action.data.tags, reads)
     if request.preload != 0:
         reads.children.add(request.action.data.id)
@@ -215,6 +224,11 @@ def _entry(step: b.LookAtEntry | b.LeaveLine, reads: Reads) -> None:
         reads.schedules.add(step.key.name)
 
 
+def _leave_tree(step: b.LeaveTree, reads: Reads) -> None:
+    reads.entries.add(tree_key(step.id))
+    reads.objects.add(step.id)
+
+
 def _lock(request: Any, reads: Reads) -> None:
     reads.entries.add(lock_key(request.resource))
 
@@ -294,6 +308,7 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     b.DeliveredMessage: _message,
     b.FailedMessage: _message,
     b.LookAtEntry: _entry,
+    b.LeaveTree: _leave_tree,
     b.BulkPart: _bulk_part,
     b.LeaveLine: _entry,
 }

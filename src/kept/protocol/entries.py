@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from kept.protocol.records import Value
+from kept.protocol.records import PromiseState, Value
 
 
 class EntryKind(StrEnum):
@@ -40,6 +40,8 @@ class EntryKind(StrEnum):
     GUARD = "guard"
     SCHEDULE_LINE = "schedule_line"
     BACKFILL = "backfill"
+    RETENTION = "retention"
+    KEPT_ID = "kept_id"
 
 
 class EntryKey(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -80,6 +82,7 @@ class QueueSettings(EntryData, frozen=True):
     aging: int | None = None
     paused: bool = False
     retention: int | None = None
+    keep_ids: bool = False
 
 
 class Turn(EntryData, frozen=True):
@@ -258,6 +261,29 @@ class Backfill(EntryData, frozen=True):
     spans: tuple[Span, ...]
 
 
+class Retention(EntryData, frozen=True):
+    """When a settled tree leaves (B6); its entry has the origin's id.
+
+    Nothing keeps those of its promises that were born after `seen`, nor it. `leaving`: that holds
+    for all of them, and they are being removed. `held_by`: one that kept the tree.
+    """
+
+    seen: str | None = None
+    leaving: bool = False
+    held_by: str | None = None
+
+
+class KeptId(EntryData, frozen=True):
+    """The verdict of a promise that has left; its entry has the promise's id (B6). `left_at` (ms):
+    when it left."""
+
+    state: PromiseState
+    timeout_at: int
+    created_at: int
+    settled_at: int
+    left_at: int
+
+
 class KeyHolder(EntryData, frozen=True):
     """What every holder of a key says (B4): the id of the promise that has it."""
 
@@ -361,6 +387,8 @@ DATA_TYPES: Final[dict[EntryKind, type[EntryData]]] = {
     EntryKind.GUARD: Guard,
     EntryKind.SCHEDULE_LINE: ScheduleLine,
     EntryKind.BACKFILL: Backfill,
+    EntryKind.RETENTION: Retention,
+    EntryKind.KEPT_ID: KeptId,
 }
 
 EncodedData: TypeAlias = str

@@ -15,6 +15,7 @@ from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleReco
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import Children, Due, DueEntry, Dump, Edge, Key, QueueCounts
 from kept.stores.sqlite.load import Loader
+from kept.stores.sqlite.ranges import text_after
 from kept.stores.sqlite.rows import (
     ENTRY_COLUMNS,
     LETTER_COLUMNS,
@@ -31,9 +32,6 @@ from kept.stores.sqlite.rows import (
 
 # Up to so many matches of a filter are sorted; where there are more, walking by id meets them soon.
 MAX_SORTED_MATCHES: Final = 10_000
-
-_LAST_CHARACTER: Final = 0x10FFFF
-_SURROGATES: Final = range(0xD800, 0xE000)
 
 _OBJECTS: Final = f"SELECT {OBJECT_COLUMNS} FROM promises p {OBJECT_JOINS} WHERE p.tenant = :tenant"
 _IS_DELAYED: Final = "x.state = 'pending' AND x.delivery = 'pull' AND x.ready = 0"
@@ -59,8 +57,14 @@ _DUE_SCHEDULES: Final = (
     "ORDER BY next_run_at, tenant, id LIMIT ?"
 )
 _DUE_ENTRIES: Final = (
-    "SELECT tenant, kind, name FROM entries WHERE due_at IS NOT NULL AND due_at <= ? "
+    "SELECT tenant, kind, name FROM entries "
+    "WHERE due_at IS NOT NULL AND kind <> 'retention' AND due_at <= ? "
     "ORDER BY due_at, tenant, kind, name LIMIT ?"
+)
+_DUE_TREES: Final = (
+    "SELECT tenant, name FROM entries "
+    "WHERE due_at IS NOT NULL AND kind = 'retention' AND due_at <= ? "
+    "ORDER BY due_at, tenant, name LIMIT ?"
 )
 _DRAINS: Final = "SELECT tenant, id FROM promises WHERE undrained = 1 ORDER BY seq LIMIT ?"
 _NEXT_DUE: Final = (
@@ -70,7 +74,8 @@ _NEXT_DUE: Final = (
     "UNION ALL SELECT min(retry_at) FROM tasks WHERE state = 'pending' AND delivery = 'push' "
     f"UNION ALL SELECT min(x.retry_at) FROM tasks x WHERE {_IS_DELAYED} "
     "UNION ALL SELECT min(next_run_at) FROM schedules WHERE paused = 0 "
-    "UNION ALL SELECT min(due_at) FROM entries WHERE due_at IS NOT NULL "
+    "UNION ALL SELECT min(due_at) FROM entries WHERE due_at IS NOT NULL AND kind <> 'retention' "
+    "UNION ALL SELECT min(due_at) FROM entries WHERE due_at IS NOT NULL AND kind = 'retention' "
     "UNION ALL SELECT 0 WHERE EXISTS (SELECT 1 FROM promises WHERE undrained = 1))"
 )
 # Of many open channels, few have something to send.
@@ -290,6 +295,7 @@ def due(connection: sqlite3.Connection, now: int, limit: int) -> Due:
             DueEntry(tenant, EntryKey(EntryKind(kind), name))
             for tenant, kind, name in connection.execute(_DUE_ENTRIES, (now, limit))
         ],
+        trees=keys(_DUE_TREES, now, limit),
     )
 
 
@@ -377,14 +383,3 @@ def _range(values: dict[str, object], after: str | None, prefix: str, column: st
             values["prefix_end"] = end
             condition += f" AND {column} < :prefix_end"
     return condition
-
-
-def text_after(prefix: str) -> str | None:
-    """The first text that comes after all those with this prefix; None where there is no end."""
-    for position in range(len(prefix) - 1, -1, -1):
-        code = ord(prefix[position]) + 1
-        if code in _SURROGATES:
-            code = _SURROGATES.stop
-        if code <= _LAST_CHARACTER:
-            return prefix[:position] + chr(code)
-    return None
