@@ -454,6 +454,7 @@ def test_two_who_do_it_at_once() -> None:
 
 
 def test_too_early_a_look_does_nothing() -> None:
+    """Neither while it is pending nor before its time."""
     world = World()
     world.create("root", external="true")
     look(world)
