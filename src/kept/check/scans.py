@@ -309,7 +309,8 @@ def _moments(states: Mapping[str, State]) -> dict[str, dict[object, int]]:
         if at is not None:
             found[name][Key(tenant, id)] = at
 
-    for name in ("deadlines", "leases", "retries", "ready", "schedules", "drains", "entries"):
+    names = ("deadlines", "leases", "retries", "ready", "schedules", "drains", "entries", "trees")
+    for name in names:
         found[name] = {}
     for tenant, state in states.items():
         for promise in state.promises.values():
@@ -327,6 +328,8 @@ def _moments(states: Mapping[str, State]) -> dict[str, dict[object, int]]:
         for schedule in state.schedules.values():
             put("schedules", tenant, schedule.id, schedule.due_at)
         for key, entry in state.entries.items():
-            if entry.due_at is not None:
+            if entry.due_at is not None and key.kind is EntryKind.RETENTION:
+                put("trees", tenant, key.name, entry.due_at)
+            elif entry.due_at is not None:
                 found["entries"][tenant, key] = entry.due_at
     return found

@@ -276,7 +276,7 @@ class World:
         store = await self.disk.medium.keeper()
         dump = await store.dump(DEFAULT_TENANT)
         self.monitor.compare(dump)
-        self.ledger.compare(dump)
+        self.ledger.compare(dump, self.disk.medium.clock)
         self.guards.compare(dump)
         clock = self.disk.medium.clock
         await Scans(store, self.monitor.states, clock, self._questions).compare()

@@ -118,6 +118,7 @@ _REMOVE: Final = (
     *(f"DELETE FROM {table} WHERE {key} = ?" for table, key in _HANGING),
     "DELETE FROM promises WHERE seq = ?",
 )
+_COUNT_REMOVED: Final = "UPDATE meta SET removed = removed + ?"
 _RESET: Final = (
     *(f"DELETE FROM {table} WHERE {key} {_OF_TENANT}" for table, key in _HANGING),
     *(
@@ -159,7 +160,9 @@ class Saver:
 
     def _reset(self) -> None:
         for statement in _RESET:
-            self._connection.execute(statement, (self._tenant,))
+            gone = self._connection.execute(statement, (self._tenant,)).rowcount
+            if statement.startswith("DELETE FROM promises "):
+                self._connection.execute(_COUNT_REMOVED, (gone,))
         self._objects.forget()
 
     def _remove(self, ids: list[str]) -> None:
@@ -167,6 +170,7 @@ class Saver:
         rows: list[Row] = [(known[id],) for id in ids if id in known]
         for statement in _REMOVE:
             self._run(statement, rows)
+        self._connection.execute(_COUNT_REMOVED, (len(rows),))
         for id in ids:
             self._objects.forget_one(id)
 

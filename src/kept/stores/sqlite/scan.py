@@ -117,10 +117,7 @@ _QUEUE_COUNTS: Final = (
 )
 
 _COUNTS: Final = (
-    (
-        "promises",
-        "SELECT ifnull((SELECT max(seq) FROM promises) - (SELECT min(seq) FROM promises) + 1, 0)",
-    ),
+    ("promises", "SELECT next_seq - 1 - removed FROM meta"),
     ("tasks_acquired", "SELECT count(*) FROM tasks WHERE state = 'acquired'"),
     (
         "tasks_pending",
@@ -355,7 +352,7 @@ def dump(connection: sqlite3.Connection, tenant: str) -> Dump:
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, int]:
-    """Numbers for metrics; that of promises is an estimate."""
+    """Numbers for metrics."""
     return {name: connection.execute(query).fetchone()[0] for name, query in _COUNTS}
 
 

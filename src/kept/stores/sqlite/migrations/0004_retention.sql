@@ -12,3 +12,7 @@ INSERT OR IGNORE INTO entries (tenant, kind, name, data, due_at)
     SELECT tenant, 'retention', ifnull(origin, id), '{}',
         max(ifnull(settled_at, (SELECT clock FROM meta))) + 604800000
     FROM promises GROUP BY tenant, ifnull(origin, id);
+
+-- How many promises there are is told without counting them: those numbered, less those removed.
+ALTER TABLE meta ADD COLUMN removed INTEGER NOT NULL DEFAULT 0;
+UPDATE meta SET removed = next_seq - 1 - (SELECT count(*) FROM promises);
