@@ -141,6 +141,7 @@ QUEUES = [
     "consistent_depth_is_what_waits",
 ]
 
+RETENTION = ["preserved_tree_of_something_pending", "preserved_root_until_the_last"]
 CANCELLATION_STATE = ["consistent_cancel_request_is_seen_to"]
 CANCELLATION_STEP = ["preserved_cancel_request"]
 DUPLICATES = [
@@ -170,7 +171,7 @@ def test_exactly_the_named_properties_are_registered() -> None:
     )
     assert sorted(INTERNAL_STEP_PROPERTIES) == sorted(INTERNAL)
     assert sorted(CONFIG_PROPERTIES) == sorted(CONFIG)
-    ours = QUEUES + CANCELLATION_STATE + CANCELLATION_STEP + DUPLICATES + KEYS
+    ours = QUEUES + CANCELLATION_STATE + CANCELLATION_STEP + DUPLICATES + KEYS + RETENTION
     assert len(ALL_NAMES) == 101 + len(ours)
 
 
