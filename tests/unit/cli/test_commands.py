@@ -236,3 +236,18 @@ def test_schedules_in_full(kept: Kept) -> None:
     assert "0 3 * * * Europe/Berlin" in kept("schedule", "list").out
     assert kept("schedule", "put", "s").code != 0
     assert kept("schedule", "backfill", "s", "--from", "noon", "--to", "2026-01-01").code == 2
+
+
+def test_how_long_results_of_a_queue_stay(kept: Kept) -> None:
+    """Put, shown, taken back; ids are kept or not, and what is not named stays."""
+    put = ("queue", "put", "q")
+    queue = json.loads(kept(*put, "--retention", "30d", "--keep-ids", "--json").out)
+    assert (queue["retention"], queue["keepIds"]) == (30 * 86_400_000, True)
+    shown = kept("queue", "get", "q").out
+    assert "30d" in shown
+    assert "kept" in shown
+    queue = json.loads(kept(*put, "--retention", "none", "--json").out)
+    assert ("retention" in queue, queue["keepIds"]) == (False, True)
+    queue = json.loads(kept(*put, "--no-keep-ids", "--json").out)
+    assert "keepIds" not in queue
+    assert kept(*put, "--retention", "1ms").code != 0
