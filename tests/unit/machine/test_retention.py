@@ -507,6 +507,7 @@ def test_kept_ids_are_asked_where_the_queue_keeps_them() -> None:
 
 
 def test_a_batch_of_creates_asks_for_kept_ids_once() -> None:
+    """One more load for all of them, not one for each."""
     world = World()
     put(world, keep_ids=True)
     loads = world.loads
