@@ -17,7 +17,7 @@ from kept.check.answers import check_first, same
 from kept.check.fronts import check_heads
 from kept.check.state import NO_ENDS, State
 from kept.protocol.addresses import channel_of
-from kept.protocol.entries import EntryKind
+from kept.protocol.entries import TREE_KINDS, EntryKind
 from kept.protocol.limits import MAX_EDGES_PER_STEP
 from kept.protocol.records import DeadLetter, Delivery, Promise, Task, TaskState
 from kept.protocol.requests import DeadList
@@ -328,8 +328,6 @@ def _moments(states: Mapping[str, State]) -> dict[str, dict[object, int]]:
         for schedule in state.schedules.values():
             put("schedules", tenant, schedule.id, schedule.due_at)
         for key, entry in state.entries.items():
-            if entry.due_at is not None and key.kind is EntryKind.RETENTION:
-                put("trees", tenant, key.name, entry.due_at)
-            elif entry.due_at is not None:
-                found["entries"][tenant, key] = entry.due_at
+            if entry.due_at is not None:
+                found["trees" if key.kind in TREE_KINDS else "entries"][tenant, key] = entry.due_at
     return found

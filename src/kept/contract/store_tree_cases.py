@@ -28,7 +28,6 @@ from kept.protocol.storage import (
     Edge,
     EntryPrefix,
     Head,
-    Key,
     Members,
     Notice,
     Reads,
@@ -213,7 +212,7 @@ class TreeCases(Opens):
             await write(store, changes)
             assert await store.due(NOW, 2) == Due(
                 entries=[DueEntry("default", box.key)],
-                trees=[Key("default", "t4"), Key("default", "t3")],
+                trees=[DueEntry("default", trees[4].key), DueEntry("default", trees[3].key)],
             )
             assert await store.next_due() == NOW - 4
             await write(store, Changes(entries={entry.key: None for entry in trees}))

@@ -8,11 +8,10 @@ import logging
 from kept.engine.alarm import Alarm
 from kept.engine.bulk import with_parts
 from kept.engine.committer import Committer, Item
-from kept.engine.config import MAX_DUE_ITEMS, EngineConfig
+from kept.engine.config import MAX_DUE_ITEMS, MAX_TREE_LOOKS, EngineConfig
 from kept.engine.statistics import Statistics
 from kept.errors import StoreError
 from kept.machine import background as steps
-from kept.protocol.limits import MAX_LEAVING_PER_COMMIT
 from kept.protocol.storage import Due
 from kept.runtime import Runtime
 from kept.stores.base import Store
@@ -127,6 +126,6 @@ def items_of(due: Due, fixed_now: int | None = None) -> list[Item]:
     ]
     looks = [Item(tenant, steps.LookAtEntry(key), fixed_now) for tenant, key in sorted(due.entries)]
     # As many as one commit has room for, however many are due: requests come in between.
-    trees = sorted(due.trees[:MAX_LEAVING_PER_COMMIT])
-    leaves = [Item(tenant, steps.LeaveTree(origin), fixed_now) for tenant, origin in trees]
+    trees = sorted(due.trees[:MAX_TREE_LOOKS])
+    leaves = [Item(tenant, steps.LeaveTree(key), fixed_now) for tenant, key in trees]
     return items + looks + leaves

@@ -20,6 +20,8 @@ MAX_QUEUED_ITEMS: Final = 100_000
 MAX_WAITERS: Final = 100_000
 # Background steps of each kind that one scan looks for.
 MAX_DUE_ITEMS: Final = 1_000
+# Of those, looks at trees that may leave: each is of one tree, or of many small ones.
+MAX_TREE_LOOKS: Final = 20
 MAX_SCAN_ROWS: Final = 1_000
 # The same for rows that carry payloads, and the payloads of one page of a search.
 MAX_PAYLOAD_SCAN_ROWS: Final = 100

@@ -92,9 +92,9 @@ class LookAtEntry(msgspec.Struct, frozen=True):
 
 
 class LeaveTree(msgspec.Struct, frozen=True):
-    """A settled tree, by its origin, is looked at and perhaps leaves (`machine/retention.py`)."""
+    """A settled tree, or many, by their entry, are looked at and perhaps leave (`machine/retention.py`)."""
 
-    id: str
+    key: EntryKey
 
 
 class BulkPart(msgspec.Struct, frozen=True):

@@ -20,7 +20,6 @@ from kept.machine.mailboxes import mailbox_key, message_key
 from kept.machine.queues import heads_of
 from kept.machine.schedule_line import line_key
 from kept.machine.slots import slots_key
-from kept.machine.trees import tree_key
 from kept.machine.turns import turn_key
 from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
@@ -225,8 +224,9 @@ def _entry(step: b.LookAtEntry | b.LeaveLine, reads: Reads) -> None:
 
 
 def _leave_tree(step: b.LeaveTree, reads: Reads) -> None:
-    reads.entries.add(tree_key(step.id))
-    reads.objects.add(step.id)
+    reads.entries.add(step.key)
+    if step.key.kind is EntryKind.RETENTION:
+        reads.objects.add(step.key.name)
 
 
 def _lock(request: Any, reads: Reads) -> None:

@@ -29,6 +29,7 @@ from kept.protocol.entries import (
     EntryKind,
     KeptId,
     Retention,
+    Retiring,
 )
 from kept.protocol.keys import has_keys, keys_of
 from kept.protocol.limits import HELD_LOOK_MS, MAX_INTEGER, MAX_LEAVING_PER_COMMIT
@@ -45,28 +46,54 @@ class Obstacle(NamedTuple):
 
 
 def leave_tree(step: Step, due: LeaveTree) -> None:
-    """Looks at the next part of a tree, and removes it where nothing keeps the tree."""
+    """Looks at the next part of a tree, or at many trees, and removes it where nothing keeps it."""
     records = step.records
-    key = tree_key(due.id)
-    entry = records.entry(key)
+    entry = records.entry(due.key)
     if entry is None or entry.due_at is None or entry.due_at > step.now:
         return
     if records.left >= MAX_LEAVING_PER_COMMIT:
         return
-    data = entry.data
-    assert isinstance(data, Retention)
-    root = _root(step, due.id)
+    if isinstance(entry.data, Retiring):
+        _look_at_roots(step, entry, entry.data.roots)
+    else:
+        assert isinstance(entry.data, Retention)
+        _look_at(step, due.key.name, entry.data)
+
+
+def _look_at_roots(step: Step, entry: Entry, roots: tuple[str, ...]) -> None:
+    """The trees of roots that settled at one time. One that has an entry of its own by now is left
+    to that; those for which the commit has no room stay due."""
+    records = step.records
+    records.require(
+        Reads(
+            objects=set(roots),
+            entries={tree_key(root) for root in roots},
+            trees={TreePage(root, None, MAX_LEAVING_PER_COMMIT) for root in roots},
+        )
+    )
+    for position, root in enumerate(roots):
+        if records.entry(tree_key(root)) is None and not _look_at(step, root, Retention()):
+            records.put_entry(Entry(entry.key, Retiring(roots[position:]), step.now))
+            return
+    records.remove_entry(entry.key)
+
+
+def _look_at(step: Step, origin: str, data: Retention) -> bool:
+    """Looks at the next part of a tree, of which `data` is known; False where this commit has no
+    room for it."""
+    records, key = step.records, tree_key(origin)
+    root = _root(step, origin)
     retention = retention_of(step, root)
     if retention is None:
         records.remove_entry(key)
-        return
+        return True
     page = Members([], more=False)
     obstacle = _still_held(step, data, retention)
     if obstacle is None:
-        page = records.members(TreePage(due.id, data.seen, MAX_LEAVING_PER_COMMIT))
+        page = records.members(TreePage(origin, data.seen, MAX_LEAVING_PER_COMMIT))
         if records.left + len(page.members) > MAX_LEAVING_PER_COMMIT and records.left:
             records.left = MAX_LEAVING_PER_COMMIT
-            return
+            return False
         obstacle = _obstacle(step, page.members, retention)
     records.left += max(len(page.members), 1)
     if obstacle is not None:
@@ -82,6 +109,7 @@ def leave_tree(step: Step, due: LeaveTree) -> None:
         records.put_entry(Entry(key, Retention(page.members[-1].id), step.now))
     else:
         records.put_entry(Entry(key, Retention(leaving=True), step.now))
+    return True
 
 
 def _root(step: Step, origin: str) -> Promise | None:

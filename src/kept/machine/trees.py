@@ -1,8 +1,8 @@
 """Trees: when the promises of one origin leave (protocol B6; docs/design/retention.md).
 
-A tree whose root is pending needs nothing: settling the root puts the entry that brings the background
-to it. Where there is no such root, or what is born is settled already, its birth puts the entry.
-Entries are put without looking at what is there: the later look is always enough.
+A tree whose root is pending needs nothing: settling the root puts it into an entry that brings the
+background to it, one for all roots that a commit settles. Where there is no such root, its members'
+births put an entry of its own. Both are put without looking at what is there.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from kept.machine.limits import settings_of
 from kept.machine.step import Step
 from kept.protocol import tags as tag
 from kept.protocol.addresses import queue_of
-from kept.protocol.entries import Entry, EntryKey, EntryKind, KeptId, Retention
-from kept.protocol.limits import MAX_INTEGER, NEVER_MS
+from kept.protocol.entries import Entry, EntryKey, EntryKind, KeptId, Retention, Retiring
+from kept.protocol.limits import MAX_INTEGER, MAX_LEAVING_PER_COMMIT, NEVER_MS
 from kept.protocol.records import EMPTY, Promise, Value
 from kept.protocol.requests import PromiseCreate
 
@@ -46,8 +46,22 @@ def retention_of(step: Step, root: Promise | None) -> int | None:
 
 def note_settled(step: Step, promise: Promise) -> None:
     """A promise is settled: if it is a root, its tree is looked at after its retention."""
-    if promise.origin == promise.id:
-        _look_after(step, promise.id, retention_of(step, promise), step.now)
+    if promise.origin != promise.id:
+        return
+    retention = retention_of(step, promise)
+    if retention is not None:
+        due_at = min(step.now + retention, MAX_INTEGER)
+        entry = step.records.latest_retiring(due_at)
+        roots: tuple[str, ...] = ()
+        if entry is not None and isinstance(entry.data, Retiring):
+            roots = entry.data.roots
+        if entry is None or len(roots) >= MAX_LEAVING_PER_COMMIT:
+            # In the order of time, so that they lie side by side; of nobody else, as a root settles
+            # only once at an instant.
+            key = EntryKey(EntryKind.RETIRING, f"{due_at:016} {promise.id}")
+            step.records.put_retiring(Entry(key, Retiring((promise.id,)), due_at))
+        else:
+            step.records.put_retiring(Entry(entry.key, Retiring((*roots, promise.id)), due_at))
 
 
 def note_born(step: Step, promise: Promise) -> None:

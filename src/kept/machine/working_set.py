@@ -84,6 +84,8 @@ class WorkingSet:
         self.left = 0
         self._left_before = 0
         self._removed: dict[str, bool] = {}
+        # The latest entry of roots that settle in this batch, by when their trees are looked at.
+        self._retiring: dict[int, EntryKey] = {}
         self._trees: dict[TreePage, Members] = {}
         self._entry_prefixes: dict[EntryPrefix, list[EntryKey]] = {}
         self._requests: dict[str, list[str]] = {}
@@ -220,10 +222,12 @@ class WorkingSet:
         return self._entry_prefixes[prefix]
 
     def require(self, reads: Reads) -> None:
-        """Asks for entries in one load."""
+        """Asks for promises, entries and trees in one load."""
         missing = Reads(
+            objects={id for id in reads.objects if id not in self._promises},
             entries={key for key in reads.entries if key not in self._entries},
             entry_prefixes=reads.entry_prefixes - self._entry_prefixes.keys(),
+            trees=reads.trees - self._trees.keys(),
         )
         if missing:
             raise NotLoaded(missing)
@@ -438,6 +442,16 @@ class WorkingSet:
 
     def put_entry(self, entry: Entry) -> None:
         self._set("entries", self._entries, entry.key, entry)
+
+    def latest_retiring(self, due_at: int) -> Entry | None:
+        """The entry that this batch put last for roots whose trees are looked at at an instant."""
+        key = self._retiring.get(due_at)
+        return None if key is None else self._entries.get(key)
+
+    def put_retiring(self, entry: Entry) -> None:
+        assert entry.due_at is not None, entry
+        self._retiring[entry.due_at] = entry.key
+        self.put_entry(entry)
 
     def remove_entry(self, key: EntryKey) -> None:
         self._set("entries", self._entries, key, None)

@@ -41,6 +41,7 @@ class EntryKind(StrEnum):
     SCHEDULE_LINE = "schedule_line"
     BACKFILL = "backfill"
     RETENTION = "retention"
+    RETIRING = "retiring"
     KEPT_ID = "kept_id"
 
 
@@ -273,6 +274,13 @@ class Retention(EntryData, frozen=True):
     held_by: str | None = None
 
 
+class Retiring(EntryData, frozen=True):
+    """Roots that settled in one commit, and whose trees are looked at at one instant: a row for
+    many of them. What then keeps one gets an entry of its own (`Retention`)."""
+
+    roots: tuple[str, ...]
+
+
 class KeptId(EntryData, frozen=True):
     """The verdict of a promise that has left; its entry has the promise's id (B6). `left_at` (ms):
     when it left."""
@@ -364,6 +372,9 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     due_at: int | None = None
 
 
+# The entries that say when trees are looked at: they are due apart from all others.
+TREE_KINDS: Final = frozenset({EntryKind.RETENTION, EntryKind.RETIRING})
+
 DATA_TYPES: Final[dict[EntryKind, type[EntryData]]] = {
     EntryKind.QUEUE: QueueSettings,
     EntryKind.TURN: Turn,
@@ -388,6 +399,7 @@ DATA_TYPES: Final[dict[EntryKind, type[EntryData]]] = {
     EntryKind.SCHEDULE_LINE: ScheduleLine,
     EntryKind.BACKFILL: Backfill,
     EntryKind.RETENTION: Retention,
+    EntryKind.RETIRING: Retiring,
     EntryKind.KEPT_ID: KeptId,
 }
 

@@ -290,8 +290,8 @@ class Due(msgspec.Struct):
     drains: list[Key] = []
     # Entries at which the background has to look, but for those of trees.
     entries: list[DueEntry] = []
-    # Trees (by their origins) that may leave.
-    trees: list[Key] = []
+    # Those of trees: settled ones that may leave.
+    trees: list[DueEntry] = []
 
     def __bool__(self) -> bool:
         return any(getattr(self, field) for field in self.__struct_fields__)

@@ -167,13 +167,7 @@ def test_exactly_the_named_properties_are_registered() -> None:
         WELL_FORMED + CONSISTENT_STATE + OURS + CANCELLATION_STATE + KEYS
     )
     assert sorted(STEP_PROPERTIES) == sorted(
-        CONSISTENT_STEP
-        + PRESERVED
-        + MONOTONE
-        + QUEUES
-        + CANCELLATION_STEP
-        + DUPLICATES
-        + RETENTION
+        CONSISTENT_STEP + PRESERVED + MONOTONE + QUEUES + CANCELLATION_STEP + DUPLICATES + RETENTION
     )
     assert sorted(INTERNAL_STEP_PROPERTIES) == sorted(INTERNAL)
     assert sorted(CONFIG_PROPERTIES) == sorted(CONFIG)

@@ -53,7 +53,9 @@ def test_environment_gives_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parsed("--port", "1").port == 1
 
 
-@pytest.mark.parametrize("option", ["--port=70000", "--port=x", "--grace=5", "--max-body=0", "--retention=9ms"])
+@pytest.mark.parametrize(
+    "option", ["--port=70000", "--port=x", "--grace=5", "--max-body=0", "--retention=9ms"]
+)
 def test_wrong_options_are_usage_errors(option: str) -> None:
     """They end with exit code 2 before anything starts."""
     with pytest.raises(SystemExit) as exit_:

@@ -42,9 +42,9 @@ def rest(world: World, milliseconds: int) -> None:
     world.settle_down()
 
 
-def look(world: World, origin: str = "root") -> None:
-    """One part of what a tree's look does, in a commit of its own."""
-    world.fire(LeaveTree(origin))
+def look(world: World) -> None:
+    """The looks at trees that are due, in one commit."""
+    world.fire(*world.looks_at_trees())
 
 
 def done(world: World, id: str = "root", **tags: str) -> None:
@@ -161,6 +161,9 @@ def test_a_deadline_settles_too(tags: dict[str, str]) -> None:
     rest(world, HOUR + WEEK - 1)
     assert there(world) == {"root", "root.1"}
     rest(world, WEEK + 1)
+    assert not world.dump.promises
+    # Its settlement was stored late, and is looked after too.
+    rest(world, WEEK)
     assert gone(world)
 
 
@@ -381,7 +384,7 @@ def test_one_commit_takes_a_bounded_number_of_trees() -> None:
     world.pass_time(WEEK)
     sizes = [count]
     while there(world):
-        world.fire(*(LeaveTree(f"t{n}") for n in range(count)))
+        look(world)
         sizes.append(len(there(world)))
     assert [a - b for a, b in pairwise(sizes)] == [
         MAX_LEAVING_PER_COMMIT,
@@ -437,7 +440,7 @@ def test_removed_and_born_again_in_one_commit() -> None:
     world.ask(record("root", 1, "root.1", tags=CHILD, released=["root.1"]))
     world.ask(fulfill("root", 1))
     world.pass_time(WEEK)
-    world.fire_and_ask(LeaveTree("root"), create("root", queue="q"))
+    world.fire_and_ask(world.looks_at_trees()[0], create("root", queue="q"))
     assert there(world) == {"root"}
     assert (world.task("root").version, world.stored("root").pending) == (0, True)
     assert not world.dump.releases
@@ -448,7 +451,7 @@ def test_two_who_do_it_at_once() -> None:
     world = World()
     done(world)
     world.pass_time(WEEK)
-    world.fire(LeaveTree("root"), LeaveTree("root"))
+    world.fire(*world.looks_at_trees(), *world.looks_at_trees())
     look(world)
     assert gone(world)
 
@@ -456,11 +459,11 @@ def test_two_who_do_it_at_once() -> None:
 def test_too_early_a_look_does_nothing() -> None:
     """Neither while it is pending nor before its time."""
     world = World()
-    world.create("root", external="true")
-    look(world)
-    world.settle("root")
-    look(world)
-    assert there(world) == {"root"}
+    world.create("root", timeout_at=START_MS + HOUR)
+    world.fire(LeaveTree(tree_key("root")))
+    done(world, "other")
+    world.fire(*(LeaveTree(key) for key in world.dump.entries))
+    assert there(world) == {"root", "other"}
 
 
 # -- ids that are kept -----------------------------------------------------------------------------------

@@ -165,12 +165,7 @@ class MemoryStore:
             schedules=_merged(((t, s.instants.first(limit, now)) for t, s in each), limit),
             drains=_merged(((t, _undrained(s)) for t, s in each), limit),
             entries=_entries(((t, s.due_entries.first(limit, now)) for t, s in each), limit),
-            trees=[
-                Key(tenant, key.name)
-                for tenant, key in _entries(
-                    ((t, s.due_trees.first(limit, now)) for t, s in each), limit
-                )
-            ],
+            trees=_entries(((t, s.due_trees.first(limit, now)) for t, s in each), limit),
         )
 
     async def next_due(self) -> int | None:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from typing import NamedTuple
 
 from kept.protocol.addresses import channel_of
-from kept.protocol.entries import Entry, EntryKey, EntryKind
+from kept.protocol.entries import TREE_KINDS, Entry, EntryKey
 from kept.protocol.records import (
     DeadLetter,
     Delivery,
@@ -245,8 +245,7 @@ class Tables:
         if entry is not None:
             self.entries[key] = entry
             if entry.due_at is not None:
-                of_trees = key.kind is EntryKind.RETENTION
-                agenda = self.due_trees if of_trees else self.due_entries
+                agenda = self.due_trees if key.kind in TREE_KINDS else self.due_entries
                 agenda.add(EntryMoment(entry.due_at, key))
         return before
 

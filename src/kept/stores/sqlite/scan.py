@@ -56,15 +56,18 @@ _DUE_SCHEDULES: Final = (
     "SELECT tenant, id FROM schedules WHERE paused = 0 AND next_run_at <= ? "
     "ORDER BY next_run_at, tenant, id LIMIT ?"
 )
+# As the two indexes say it.
+_OF_OTHERS: Final = "due_at IS NOT NULL AND kind NOT IN ('retention', 'retiring')"
+_OF_TREES: Final = "due_at IS NOT NULL AND kind IN ('retention', 'retiring')"
 _DUE_ENTRIES: Final = (
     "SELECT tenant, kind, name FROM entries "
-    "WHERE due_at IS NOT NULL AND kind <> 'retention' AND due_at <= ? "
+    f"WHERE {_OF_OTHERS} AND due_at <= ? "
     "ORDER BY due_at, tenant, kind, name LIMIT ?"
 )
 _DUE_TREES: Final = (
-    "SELECT tenant, name FROM entries "
-    "WHERE due_at IS NOT NULL AND kind = 'retention' AND due_at <= ? "
-    "ORDER BY due_at, tenant, name LIMIT ?"
+    "SELECT tenant, kind, name FROM entries "
+    f"WHERE {_OF_TREES} AND due_at <= ? "
+    "ORDER BY due_at, tenant, kind, name LIMIT ?"
 )
 _DRAINS: Final = "SELECT tenant, id FROM promises WHERE undrained = 1 ORDER BY seq LIMIT ?"
 _NEXT_DUE: Final = (
@@ -74,8 +77,8 @@ _NEXT_DUE: Final = (
     "UNION ALL SELECT min(retry_at) FROM tasks WHERE state = 'pending' AND delivery = 'push' "
     f"UNION ALL SELECT min(x.retry_at) FROM tasks x WHERE {_IS_DELAYED} "
     "UNION ALL SELECT min(next_run_at) FROM schedules WHERE paused = 0 "
-    "UNION ALL SELECT min(due_at) FROM entries WHERE due_at IS NOT NULL AND kind <> 'retention' "
-    "UNION ALL SELECT min(due_at) FROM entries WHERE due_at IS NOT NULL AND kind = 'retention' "
+    f"UNION ALL SELECT min(due_at) FROM entries WHERE {_OF_OTHERS} "
+    f"UNION ALL SELECT min(due_at) FROM entries WHERE {_OF_TREES} "
     "UNION ALL SELECT 0 WHERE EXISTS (SELECT 1 FROM promises WHERE undrained = 1))"
 )
 # Of many open channels, few have something to send.
@@ -281,6 +284,12 @@ def due(connection: sqlite3.Connection, now: int, limit: int) -> Due:
     def keys(query: str, *values: int) -> list[Key]:
         return [Key(tenant, id) for tenant, id in connection.execute(query, values)]
 
+    def entries(query: str) -> list[DueEntry]:
+        return [
+            DueEntry(tenant, EntryKey(EntryKind(kind), name))
+            for tenant, kind, name in connection.execute(query, (now, limit))
+        ]
+
     return Due(
         deadlines=keys(_DUE_PROMISES, now, limit),
         leases=keys(_DUE_LEASES, now, limit),
@@ -288,11 +297,8 @@ def due(connection: sqlite3.Connection, now: int, limit: int) -> Due:
         ready=keys(_DUE_READY, now, limit),
         schedules=keys(_DUE_SCHEDULES, now, limit),
         drains=keys(_DRAINS, limit),
-        entries=[
-            DueEntry(tenant, EntryKey(EntryKind(kind), name))
-            for tenant, kind, name in connection.execute(_DUE_ENTRIES, (now, limit))
-        ],
-        trees=keys(_DUE_TREES, now, limit),
+        entries=entries(_DUE_ENTRIES),
+        trees=entries(_DUE_TREES),
     )
 
 

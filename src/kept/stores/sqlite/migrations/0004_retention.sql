@@ -4,8 +4,8 @@ CREATE INDEX resumes_by_awaited ON resumes (awaited);
 
 -- However many trees are due, the rest that is due is found without walking past them.
 DROP INDEX entries_due;
-CREATE INDEX entries_due ON entries (due_at) WHERE due_at IS NOT NULL AND kind <> 'retention';
-CREATE INDEX trees_due ON entries (due_at) WHERE due_at IS NOT NULL AND kind = 'retention';
+CREATE INDEX entries_due ON entries (due_at) WHERE due_at IS NOT NULL AND kind NOT IN ('retention', 'retiring');
+CREATE INDEX trees_due ON entries (due_at) WHERE due_at IS NOT NULL AND kind IN ('retention', 'retiring');
 
 -- What is there already is looked at after the default retention.
 INSERT OR IGNORE INTO entries (tenant, kind, name, data, due_at)
