@@ -37,6 +37,7 @@ from kept.sim.recording import Recording, ServerClock
 from kept.sim.runtime import EPOCH_MS, Clock, OnlookersRuntime, SimulatedRuntime
 from kept.sim.strikes import Strikes
 from kept.sim.trace import KEPT_EVENTS, Trace
+from kept.sim.trees import check_trees
 from kept.sim.witness import Witness
 
 # What one tick of the command line is.
@@ -303,6 +304,7 @@ class World:
         self.monitor.check_everything()
         await self.compare()
         self.goals.check()
+        check_trees(self.monitor.state())
         await self._audit()
         if self.mix.calm:
             check_calm(self)
