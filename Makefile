@@ -12,7 +12,7 @@ PYTEST := $(RUN) -m pytest --numprocesses $(JOBS) --dist loadgroup
 export PYTHON
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check e2e bench docs format clean lint types floors tidy
+.PHONY: help demo test check e2e bench storm docs format clean lint types floors tidy
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,10 @@ e2e: ## test against official clients, with the Node that they need
 bench: ## measure, and print the table
 	@scripts/environment core
 	@$(RUN) -m benchmarks $(ARGS)
+
+storm: ## a million events, five times each at most, against workers that are killed (ARGS="--events 20000")
+	@scripts/environment core
+	@$(RUN) -m benchmarks.storm $(ARGS)
 
 docs: ## write the generated sections of the documents anew
 	@scripts/environment dev

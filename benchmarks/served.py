@@ -26,3 +26,5 @@ def server(path: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+        if process.stderr is not None:
+            process.stderr.close()

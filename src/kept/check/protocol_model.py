@@ -150,7 +150,7 @@ class ProtocolModel:
                 if _seen(before, part):
                     yield before
             return
-        for time in _times(state, part):
+        for time in self._times(state, part):
             for before in self._with_background(state, part, time):
                 reply, after = _applied(before, part, time)
                 if part.answer is not None and not _fits(part, reply):
@@ -190,7 +190,7 @@ class ProtocolModel:
         return not any(between.time < deadline <= after.time for deadline in deadlines)
 
     def expected(self, state: Snapshot, part: Part) -> str:
-        times = list(_times(state, part))
+        times = list(self._times(state, part))
         if not times:
             span = f"{part.earliest} to {part.latest}"
             return f"its instant lies in {span}, but {state.time} has been reached before it"
@@ -208,6 +208,35 @@ class ProtocolModel:
             return f"only an instant outside of {part.earliest} to {part.latest} would fit"
         data = msgspec.json.encode(reply.data).decode()
         return f"{place} (the model answers {reply.status} {data[:MAX_SHOWN_CHARACTERS]})"
+
+    def _times(self, state: Snapshot, part: Part) -> Iterator[int]:
+        """The instants (ms) worth trying."""
+        start = max(state.time, part.earliest)
+        if part.latest < start:
+            return
+        instants = (
+            *part.instants,
+            *_nacked_at(state, part),
+            *_due_again_at(state, part),
+            *self._given_up_at(state, part),
+        )
+        shown = [at for at in instants if start < at <= part.latest]
+        if shown:
+            yield shown[0]
+        yield start
+        yield from shown[1:]
+        if state.next_instant <= part.latest:
+            yield from (at for at in state.instants(start, part.latest) if at not in shown)
+
+    def _given_up_at(self, state: Snapshot, part: Part) -> Iterator[int]:
+        """When a last lease ended that the part finds over, as far as anybody was told: not before
+        that, whatever else would do."""
+        for id in part.keys:
+            task = state.tasks.get(id)
+            if task is None or task["state"] != "acquired":
+                continue
+            if queues.is_exhausted(state.promises[id]["tags"], task["failures"] + 1):
+                yield from (at for at in self._shown.get(id, ()) if at >= task["expiresAt"])
 
     def _with_background(self, state: Snapshot, part: Part, time: int) -> Iterator[Snapshot]:
         """The state, and those that the background may have made of it by `time`."""
@@ -258,21 +287,6 @@ class ProtocolModel:
         shown = self._shown.get(id, ())
         told = sorted(at for at in shown if task["expiresAt"] <= at <= time)
         return [at for at in (*told, time) if is_live(promise, at)]
-
-
-def _times(state: Snapshot, part: Part) -> Iterator[int]:
-    """The instants (ms) worth trying."""
-    start = max(state.time, part.earliest)
-    if part.latest < start:
-        return
-    instants = (*part.instants, *_nacked_at(state, part), *_due_again_at(state, part))
-    shown = [at for at in instants if start < at <= part.latest]
-    if shown:
-        yield shown[0]
-    yield start
-    yield from shown[1:]
-    if state.next_instant <= part.latest:
-        yield from (at for at in state.instants(start, part.latest) if at not in shown)
 
 
 def _nacked_at(state: Snapshot, part: Part) -> Iterator[int]:

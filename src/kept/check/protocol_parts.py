@@ -468,7 +468,9 @@ def _instants(
         if kind == "dead.replay":
             # Without an answer, what it made is only known by its name.
             ids |= {id for id in shown if id.rpartition("~")[0] in ids}
-        return tuple(sorted(set(_each_instant(shown[id] for id in ids if id in shown))))
+        told = set(_each_instant(shown[id] for id in ids if id in shown))
+        # Past its own deadline a create is something else, and its answer would have shown that.
+        return tuple(sorted(told.union(_deadlines(data))))
     if not isinstance(answer.data, dict):
         return ()
     records = [answer.data.get(name) for name in ("promise", "schedule")]
@@ -483,6 +485,13 @@ def _instants(
 def _each_instant(sets: Iterable[Iterable[int]]) -> Iterator[int]:
     for one in sets:
         yield from one
+
+
+def _deadlines(data: JsonObject) -> Iterator[int]:
+    """When what a request creates is born settled."""
+    for inner in (data, data.get("step"), (data.get("action") or {}).get("data")):
+        if isinstance(inner, dict) and isinstance(inner.get("timeoutAt"), int):
+            yield inner["timeoutAt"]
 
 
 def _inner_promise(data: JsonObject) -> Any:

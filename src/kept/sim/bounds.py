@@ -29,7 +29,7 @@ _EXECUTION: Final = ("kept.sdk.execution",)
 _STORES: Final = ("kept.stores.memory.reading", "kept.stores.sqlite.load")
 
 BOUNDS: Final[Mapping[str, Bound]] = {
-    "MAX_EDGES_PER_STEP": Bound((1, 2), ("kept.machine.dispatch", *_STORES)),
+    "MAX_EDGES_PER_STEP": Bound((1, 2), ("kept.machine.dispatch", "kept.check.scans", *_STORES)),
     "MAX_INSTANTS_PER_STEP": Bound((1, 2), ("kept.machine.schedules", "kept.machine.backfill")),
     # Pages of children only: what a lease brings must be all, for clients that know no pages.
     "MAX_PRELOAD_RECORDS": Bound((1, 3), ("kept.engine.searching",)),

@@ -15,8 +15,10 @@ from kept.protocol import guard_requests as g
 from kept.protocol.entries import EntryKey, EntryKind, Guard, Slots
 from kept.protocol.requests import Request
 from kept.protocol.responses import (
+    CONFLICT,
     BucketResult,
     GuardAdvanceResult,
+    LeaseExtension,
     LockGrant,
     LockResult,
     Response,
@@ -49,6 +51,8 @@ LEASE_MS: Final = (500, 1_500, 4_000)
 WAIT_MS: Final = (0, 1_000, 10_000, 30_000)
 # Longer than some leases, so that some lapse in the hands of their holders.
 LONGEST_HOLD_SECONDS: Final = 1.5
+# Who did not give a lock back asks for it anew, under the same name.
+SHARE_OF_NAMESAKES: Final = 0.5
 SHARE_OF_FORGETFUL: Final = 0.1
 ASK_AGAIN_SECONDS: Final = 0.5
 # Once faults have stopped, what is due is done within this.
@@ -82,6 +86,17 @@ class GuardOracle:
             self._break("fences rise", f"{resource}: {holder} got {fence} after {known}")
         self._highest[resource] = max(self.fence(resource), fence)
 
+    def refused(self, key: str, response: Response, began: int) -> None:
+        """An answer to a question that was asked at `began` on the store's clock, in ms."""
+        expires_at = (response.detail or {}).get("expiresAt")
+        if response.status == CONFLICT and isinstance(expires_at, int) and expires_at <= began:
+            self._break("what has lapsed is free", f"{key}: held until {expires_at}, it is {began}")
+
+    def lost(self, key: str, response: Response, expires_at: int, latest: int) -> None:
+        """A heartbeat was not accepted by `latest`, and the lease was good until `expires_at` (ms)."""
+        if response.status == CONFLICT and latest < expires_at:
+            self._break("what is held stays held", f"{key}: lost by {latest}, good to {expires_at}")
+
     def confirmed(self, resource: str, holder: str, fence: int, known: int) -> None:
         """A heartbeat or release under a fence succeeded, asked when `known` was the highest."""
         if fence < known:
@@ -97,8 +112,9 @@ class GuardOracle:
 
     def took(self, tokens: int, began: int, clock: int) -> None:
         """Tokens were granted; `clock` is the store's, in ms, `began` what it was before."""
-        if self._first_take_at is None:
-            self._first_take_at = began
+        # An earlier take may be answered later.
+        first = began if self._first_take_at is None else self._first_take_at
+        self._first_take_at = min(first, began)
         self._tokens += tokens
         gained = (clock - self._first_take_at) * BUCKET_LIMIT
         if (self._tokens - BUCKET_BURST) * BUCKET_PERIOD_MS > gained:
@@ -152,6 +168,8 @@ class Contender:
         self._random: Random = world.random(f"guards {process} {number}")
         self._own_name = f"{process.name}-{process.incarnation}-{number}"
         self._number = 0
+        # Of each lock that was not given back: under which name and fence.
+        self._left: dict[str, tuple[str, int]] = {}
         self._actions = (
             *[self._lock] * 8,
             *[self._slot] * 5,
@@ -177,7 +195,8 @@ class Contender:
 
     async def _lock(self) -> None:
         resource = self._random.choice(LOCKS)
-        holder = self._name()
+        left, fence = self._left.pop(resource, ("", 0))
+        holder = left if left and self._random.random() < SHARE_OF_NAMESAKES else self._name()
         known = self._oracle.fence(resource)
         request = g.LockAcquire(
             resource, holder, self._random.choice(LEASE_MS), self._random.choice(WAIT_MS)
@@ -185,29 +204,52 @@ class Contender:
         grant = (await self._waiting(request, resource)).data
         if not isinstance(grant, LockGrant):
             return
-        self._oracle.granted(resource, holder, grant.fence, known)
+        is_held_still = holder == left and grant.fence == fence
+        if not is_held_still:
+            self._oracle.granted(resource, holder, grant.fence, known)
+        if holder == left and not is_held_still:
+            # Its own name does not make good a fence that is over.
+            act = self._random.choice((g.LockHeartbeat, g.LockRelease))
+            await self._act(act(resource, holder, fence), fence)
+        expires_at = grant.expires_at
         for _ in range(self._random.randrange(3)):
             await self._hold()
-            await self._act(g.LockHeartbeat(resource, holder, grant.fence), grant.fence)
+            beat = g.LockHeartbeat(resource, holder, grant.fence)
+            expires_at = self._extended(resource, await self._act(beat, grant.fence), expires_at)
         if self._random.random() >= SHARE_OF_FORGETFUL:
             await self._act(g.LockRelease(resource, holder, grant.fence), grant.fence)
+        else:
+            self._left[resource] = holder, grant.fence
 
-    async def _act(self, request: g.LockHeartbeat | g.LockRelease, fence: int) -> None:
+    async def _act(self, request: g.LockHeartbeat | g.LockRelease, fence: int) -> Response:
         known = self._oracle.fence(request.resource)
-        if (await self._connection.send(request)).ok:
+        response = await self._connection.send(request)
+        if response.ok:
             self._oracle.confirmed(request.resource, request.holder, fence, known)
+        return response
+
+    def _extended(self, key: str, response: Response, expires_at: int) -> int:
+        """Until when a lease holds after the answer to a heartbeat; it held until `expires_at`."""
+        if isinstance(response.data, LeaseExtension):
+            return response.data.expires_at
+        # A refusal commits nothing, so only the machines' clocks tell when it was at the latest.
+        _, latest = self._world.server_clock.bounds()
+        self._oracle.lost(key, response, expires_at, latest)
+        return expires_at
 
     async def _slot(self) -> None:
         holder = self._name()
         request = g.SlotAcquire(
             SLOTS, SLOT_LIMIT, holder, self._random.choice(LEASE_MS), self._random.choice(WAIT_MS)
         )
-        if not (await self._waiting(request, SLOTS)).ok:
+        grant = (await self._waiting(request, SLOTS)).data
+        if not isinstance(grant, LeaseExtension):
             return
         entry = self._world.monitor.state().entries.get(EntryKey(EntryKind.SLOTS, SLOTS))
         self._oracle.slots(entry.data if entry and isinstance(entry.data, Slots) else None)
         await self._hold()
-        await self._connection.send(g.SlotHeartbeat(SLOTS, holder))
+        beat = await self._connection.send(g.SlotHeartbeat(SLOTS, holder))
+        self._extended(SLOTS, beat, grant.expires_at)
         await self._hold()
         if self._random.random() >= SHARE_OF_FORGETFUL:
             await self._connection.send(g.SlotRelease(SLOTS, holder))
@@ -267,11 +309,14 @@ class Contender:
 
     async def _waiting(self, request: g.LockAcquire | g.SlotAcquire, key: str) -> Response:
         """Asks a request for whose answer nobody may wait for ever."""
+        began = self._world.disk.medium.clock
         self._world.begin_waiting(self._process, f"guard {key}")
         try:
-            return await self._connection.send(request)
+            response = await self._connection.send(request)
         finally:
             self._world.end_waiting(self._process, f"guard {key}", "guard answer")
+        self._oracle.refused(key, response, began)
+        return response
 
     async def _hold(self) -> None:
         await self._runtime.sleep(self._random.uniform(0, LONGEST_HOLD_SECONDS))
