@@ -59,6 +59,8 @@ class Inspector:
         # When each promise was settled. A step that is undone leaves its mark, and the next one
         # of its kind replaces it.
         self.settled_at: dict[str, float] = {}
+        # What has left, as it was.
+        self.departed: dict[str, Promise] = {}
         # When each version of a message was last taken out to be sent.
         self._taken_at: dict[tuple[MessageKey, int], int] = {}
         self._pending_since: dict[str, int] = {}
@@ -72,6 +74,7 @@ class Inspector:
             if not promise.pending:
                 self._settled(now, before.promises.get(id), promise)
         for id in sorted(changes.removed):
+            self.departed[id] = before.promises[id]
             self._left(now, before.promises[id], before, state)
         if name == "task.claim":
             self._claimed(now, before, state, changes)

@@ -121,6 +121,7 @@ class World:
         self._questions = self.random("questions")
         self.inspector = Inspector(mix, self.ledger, self.milliseconds, self.reachable())
         self.monitor.inspector = self.inspector
+        self.inspector.departed = self.deliveries.departed = self.goals.departed
         self.ledger.witness = Witness(mix, self.ledger, self.monitor.state, loop.time)
         self.deliveries.on_unblock = self.inspector.unblocked
         loop.after_callback = self._after_callback
