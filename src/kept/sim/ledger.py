@@ -130,8 +130,11 @@ class Ledger:
         known = self._created.get(id)
         root = self._created.get(known.origin) if known is not None else None
         retention = self._retentions.get(root.queue or "") if root is not None else None
-        if known is None or retention is None:
+        if known is None or root is None or retention is None:
             return False
+        if root.created_at > known.created_at:
+            # Its root was born again, and roots leave last.
+            return True
         # To the millisecond nobody outside knows when it was stored.
         latest = self._latest.get(known.origin, 0)
         return latest + retention <= now
@@ -148,6 +151,8 @@ class Ledger:
 
     def _forget(self, id: str) -> None:
         self._created.pop(id, None)
+        # Where it is a root: what is told of its tree from here on is of another one.
+        self._latest.pop(id, None)
         self._settled.pop(id, None)
         self._versions.pop(id, None)
         for key in [key for key in self._holders if key[0] == id]:
