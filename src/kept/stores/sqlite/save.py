@@ -118,7 +118,7 @@ _REMOVE: Final = (
     *(f"DELETE FROM {table} WHERE {key} = ?" for table, key in _HANGING),
     "DELETE FROM promises WHERE seq = ?",
 )
-_COUNT_REMOVED: Final = "UPDATE meta SET removed = removed + ?"
+_COUNT_REMOVED: Final = "UPDATE meta SET removed = removed + ? WHERE one = 1"
 _RESET: Final = (
     *(f"DELETE FROM {table} WHERE {key} {_OF_TENANT}" for table, key in _HANGING),
     *(
