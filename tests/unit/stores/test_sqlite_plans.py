@@ -42,7 +42,9 @@ def _walks(file: sqlite3.Connection, statement: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("module", [heads, load, save, scan, transaction, trees], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [heads, load, save, scan, transaction, trees], ids=lambda m: m.__name__
+)
 async def test_no_statement_walks_a_table(tmp_path: Path, module: ModuleType) -> None:
     """No statement of the store reads a table from one end to the other, whatever it holds."""
     async with sqlite_store(tmp_path / "kept.db") as store:
