@@ -9,7 +9,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import baseline, cycle, latency, locking, over_http, stored, work
+from benchmarks import baseline, cycle, latency, locking, over_http, stored, waiting, work
 from benchmarks.folder import fresh_folder
 from benchmarks.measure import HEADER, Result, repeated
 
@@ -99,6 +99,40 @@ def with_a_million(runs: int, scale: int) -> Iterator[Result]:
     )
 
 
+def with_many_waiting(runs: int, scale: int) -> Iterator[Result]:
+    """The cycle where a million jobs wait and a million are delayed, and with many lanes."""
+    jobs = 20_000 // scale
+    million = MILLION // scale
+    for name, due, delayed, lanes in (
+        (
+            f"cycle with {million:,} waiting and {million:,} delayed, share of empty",
+            million,
+            million,
+            1,
+        ),
+        ("cycle with 100,000 waiting in 10,000 lanes, share of empty", 100_000, 0, 10_000),
+    ):
+        with fresh_folder() as folder:
+            path = folder / "full.db"
+            waiting.fill(path, due, delayed, lanes)
+            ratios = []
+            for run in range(runs):
+                full = waiting.cycle_on(path, jobs, f"run-{run}", lanes)
+                empty = folder / f"empty-{run}.db"
+                ratios.append(full / waiting.cycle_on(empty, jobs, f"run-{run}"))
+            yield Result(name, "", ratios, 0.8, 0.8)
+
+
+def beside_a_flood(runs: int, scale: int) -> Iterator[Result]:
+    """A quiet lane's jobs, alone and while another lane has many that wait."""
+    jobs = 500 // scale
+    for name, flood in (("alone", 0), ("beside 100,000 of another lane", 100_000)):
+        both = [waiting.quiet_lane(flood, jobs) for _ in range(runs)]
+        p50, p99 = [one for one, _ in both], [other for _, other in both]
+        yield Result(f"create to start, a quiet lane {name}, p50", "ms", p50)
+        yield Result(f"create to start, a quiet lane {name}, p99", "ms", p99)
+
+
 PARTS: dict[str, Callable[[int, int], Iterator[Result]]] = {
     "cycle": cycles,
     "http": served,
@@ -106,6 +140,8 @@ PARTS: dict[str, Callable[[int, int], Iterator[Result]]] = {
     "latency": latencies,
     "locks": locked,
     "million": with_a_million,
+    "waiting": with_many_waiting,
+    "flood": beside_a_flood,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.folder import fresh_folder
@@ -38,19 +39,26 @@ async def _measured(path: Path, jobs: int) -> float:
         await engine.stop()
 
 
-async def cycle(engine: Engine, jobs: int, prefix: str = "job") -> float:
+async def cycle(
+    engine: Engine,
+    jobs: int,
+    prefix: str = "job",
+    tags_of: Callable[[int], dict[str, str]] = lambda _: TAGS,
+) -> float:
     """Jobs/s of `jobs` full cycles on a running engine."""
     began = time.perf_counter()
-    await asyncio.gather(_produce(engine, jobs, prefix), _work(engine, jobs))
+    await asyncio.gather(_produce(engine, jobs, prefix, tags_of), _work(engine, jobs))
     return jobs / (time.perf_counter() - began)
 
 
-async def _produce(engine: Engine, jobs: int, prefix: str) -> None:
+async def _produce(
+    engine: Engine, jobs: int, prefix: str, tags_of: Callable[[int], dict[str, str]]
+) -> None:
     numbers = iter(range(jobs))
 
     async def produce() -> None:
         for number in numbers:
-            create = r.PromiseCreate(f"{prefix}-{number}", NEVER_MS, PARAM, TAGS)
+            create = r.PromiseCreate(f"{prefix}-{number}", NEVER_MS, PARAM, tags_of(number))
             assert (await engine.submit(create)).ok
 
     await asyncio.gather(*(produce() for _ in range(IN_FLIGHT)))
@@ -59,8 +67,8 @@ async def _produce(engine: Engine, jobs: int, prefix: str) -> None:
 async def _work(engine: Engine, jobs: int) -> None:
     left = jobs
     finishing: set[asyncio.Task[None]] = set()
-    while left:
-        claim = r.TaskClaim(["bench"], "worker", 60_000, CLAIM, 5_000, preload=0)
+    while left > 0:
+        claim = r.TaskClaim(["bench"], "worker", 60_000, min(CLAIM, left), 5_000, preload=0)
         response = await engine.submit(claim)
         assert isinstance(response.data, ClaimResult)
         for acquired in response.data.tasks:

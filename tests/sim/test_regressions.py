@@ -17,6 +17,7 @@ FOUND = {
     5000141: "a create of which nobody heard came after its own deadline",
     5000347: "a last lease that ended some time after it could",
     5000326: "a promise has more listeners than a step drains",
+    5000640: "a wait of a script may end before what it waits for is asked for",
     5000095: "an earlier take of a bucket may be answered later",
 }
 

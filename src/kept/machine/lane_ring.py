@@ -29,7 +29,8 @@ class LaneRing:
             return self._order
         for place, lane in enumerate(self._order):
             before = self._order[place - 1] if place else self.window.start
-            if before <= start <= lane:
+            goes_round = lane < before
+            if before <= start <= lane or (goes_round and (start >= before or start <= lane)):
                 return self._order[place:]
         return None
 

@@ -22,6 +22,7 @@ from kept.protocol.storage import Head, LaneWindow, Reads
 # How many lanes, and tasks of each, are loaded at first; more when a claim wants more.
 FIRST_LANES: Final = 32
 FIRST_TASKS: Final = 4
+LANES_FACTOR: Final = 4
 # A claim that finds this many lanes at their limits looks no further.
 MAX_LANES: Final = 16_384
 
@@ -75,9 +76,7 @@ def _next(
     blocked: set[str],
     limited: list[Refusal],
 ) -> tuple[str, Task, Promise] | None:
-    ring = _ring(step, head, start)
-    order = ring.order_from(start)
-    assert order is not None
+    ring, order = _order(step, head, start)
     born = _became_pending(step, head)
     if ring.complete:
         order = _with_new_lanes(order, born, start)
@@ -93,25 +92,31 @@ def _next(
         if found is not None:
             return lane, *found
         if ring.may_have_more(lane):
-            raise NotLoaded(_wider(head, ring, start, tasks=2))
-    if ring.complete or len(order) >= MAX_LANES:
+            raise NotLoaded(_wider(head, ring, tasks=2))
+    if ring.complete or ring.window.lanes >= MAX_LANES:
         return None
-    raise NotLoaded(_wider(head, ring, start, lanes=2))
+    raise NotLoaded(_wider(head, ring, lanes=LANES_FACTOR))
 
 
-def _ring(step: Step, head: Head, start: str) -> LaneRing:
+def _order(step: Step, head: Head, start: str) -> tuple[LaneRing, list[str]]:
+    """The lanes from a name on, as far as they are known; none where too many have been looked at."""
     ring = step.records.heads.ring(head)
     if ring is None:
         window = LaneWindow(start, FIRST_LANES, FIRST_TASKS)
         raise NotLoaded(Reads(lanes={head: window}))
-    if ring.order_from(start) is None:
-        raise NotLoaded(_wider(head, ring, start))
-    return ring
+    order = ring.order_from(start)
+    if order is None:
+        if ring.window.lanes < MAX_LANES:
+            raise NotLoaded(_wider(head, ring, lanes=LANES_FACTOR))
+        order = []
+    return ring, order
 
 
-def _wider(head: Head, ring: LaneRing, start: str, lanes: int = 1, tasks: int = 1) -> Reads:
+def _wider(head: Head, ring: LaneRing, lanes: int = 1, tasks: int = 1) -> Reads:
+    """More from where the window begins: a claim that passed lanes is applied anew, from there."""
     window = ring.window
-    return Reads(lanes={head: LaneWindow(start, window.lanes * lanes, window.tasks * tasks)})
+    wider = LaneWindow(window.start, window.lanes * lanes, window.tasks * tasks)
+    return Reads(lanes={head: wider})
 
 
 def _became_pending(step: Step, head: Head) -> dict[str, list[Task]]:

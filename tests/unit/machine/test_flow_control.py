@@ -384,3 +384,19 @@ def test_a_held_job_keeps_its_attempt_through_all_of_this() -> None:
     (lease,) = world.ok(r.TaskClaim(["q"], "w", 1_000), ClaimResult).tasks
     assert isinstance(lease, AcquiredTask)
     assert (lease.task.id, lease.attempt) == ("b", 1)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("passed", [0, 1, 150, 199])
+def test_one_claim_takes_from_more_lanes_than_are_looked_at_first(passed: int) -> None:
+    """However many lanes a claim passes, and wherever the turn stands, each lane comes once before
+    any comes twice."""
+    world = World(watched=False)
+    names = [f"{n:03}" for n in range(200)]
+    for lane in names:
+        jobs(world, f"{lane}a", f"{lane}b", lane=lane)
+    if passed:
+        assert claimed(world, limit=passed) == [f"{lane}a" for lane in names[:passed]]
+    rest = [f"{lane}a" for lane in names[passed:]] + [f"{lane}b" for lane in names]
+    assert claimed(world, limit=120) == rest[:120]
+    assert claimed(world, limit=300) == rest[120:]

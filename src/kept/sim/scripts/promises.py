@@ -28,7 +28,7 @@ async def life(s: Script) -> None:
     other = r.PromiseCreate(create.id, create.timeout_at + 5, Value(data="other"))
     s.same("created again", await s.data(other, PromiseResult), born)
     s.same("waited", await s.data(r.PromiseWait(create.id, 0), PromiseResult), born)
-    wait = s.runtime.spawn(s.data(r.PromiseWait(create.id, 30_000), PromiseResult), "wait")
+    wait = s.runtime.spawn(s.settled(create.id), "wait")
     state = s.random.choice(_STATES)
     value = Value(headers={"h": "v"}, data="value")
     settled = await s.data(r.PromiseSettle(create.id, state, value), PromiseResult)
@@ -56,8 +56,8 @@ async def deadlines(s: Script) -> None:
         if s.runtime.now_ms() >= at:
             return
         s.same("born", found.promise.state, PromiseState.PENDING)
-    waits = [r.PromiseWait(each.id, 30_000) for each in (timer, plain, awaited, work)]
-    results = await asyncio.gather(*(s.data(wait, PromiseResult) for wait in waits))
+    ids = [each.id for each in (timer, plain, awaited, work)]
+    results = await asyncio.gather(*(s.settled(id) for id in ids))
     now = s.runtime.now_ms()
     if now < at:
         s.fail(f"deadlines of {at} struck at {now}")

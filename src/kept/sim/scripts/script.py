@@ -14,7 +14,7 @@ from kept.client.retry import REFUSED_FOR_NOW
 from kept.errors import ConnectionFailedError
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
-from kept.protocol.records import PromiseRecord, Value
+from kept.protocol.records import PromiseRecord, PromiseState, Value
 from kept.protocol.responses import (
     INTERNAL,
     NOT_FOUND,
@@ -32,6 +32,7 @@ DataT = TypeVar("DataT")
 
 LIFETIME_MS: Final = 86_400_000
 LEASE_MS: Final = 3_600_000
+WAIT_MS: Final = 30_000
 _UUID_BYTES: Final = 16
 ASK_AGAIN_SECONDS: Final = 0.5
 # What an engine says of a commit about which it could not find out.
@@ -143,6 +144,13 @@ class Script:
 
     async def promise(self, id: str) -> PromiseRecord:
         return (await self.data(r.PromiseGet(id), PromiseResult)).promise
+
+    async def settled(self, id: str) -> PromiseResult:
+        """Waits until a promise is settled, in as many requests as it takes."""
+        while True:
+            result = await self.data(r.PromiseWait(id, WAIT_MS), PromiseResult)
+            if result.promise.state is not PromiseState.PENDING:
+                return result
 
     async def task_is(self, id: str, **expected: Any) -> None:
         """Requires that fields of a task are as expected."""
