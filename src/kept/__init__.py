@@ -49,7 +49,14 @@ from kept.errors import (
 )
 
 if typing.TYPE_CHECKING:
+    from kept import inbox as inbox
+    from kept import outbox as outbox
     from kept.sdk.app import App as App
+    from kept.sdk.audit import Audit as Audit
+    from kept.sdk.audit import Job as Job
+    from kept.sdk.audit import JobFields as JobFields
+    from kept.sdk.audit import current_job as current_job
+    from kept.sdk.audit import dedupe_key as dedupe_key
     from kept.sdk.context import Context as Context
     from kept.sdk.duplicates import Debounce as Debounce
     from kept.sdk.duplicates import Singleton as Singleton
@@ -67,21 +74,29 @@ __version__ = "0.1.0"
 # Loaded when first used, so that a command or a server pays for nothing that it does not need.
 _FROM_SDK = {
     "App": "kept.sdk.app",
+    "Audit": "kept.sdk.audit",
     "Constant": "kept.sdk.retry",
     "Context": "kept.sdk.context",
     "Debounce": "kept.sdk.duplicates",
     "Exponential": "kept.sdk.retry",
     "Function": "kept.sdk.functions",
     "Handle": "kept.sdk.handle",
+    "Job": "kept.sdk.audit",
+    "JobFields": "kept.sdk.audit",
     "Linear": "kept.sdk.retry",
     "Never": "kept.sdk.retry",
     "Retry": "kept.sdk.retry",
     "WorkState": "kept.sdk.handle",
     "Singleton": "kept.sdk.duplicates",
+    "current_job": "kept.sdk.audit",
+    "dedupe_key": "kept.sdk.audit",
 }
+
+_ROOMS = frozenset({"inbox", "outbox"})
 
 __all__ = [
     "App",
+    "Audit",
     "BadRequestError",
     "CommitUnknownError",
     "ConfigurationError",
@@ -97,6 +112,8 @@ __all__ = [
     "Handle",
     "InternalError",
     "InvalidArgumentsError",
+    "Job",
+    "JobFields",
     "KeptError",
     "LeaseLostError",
     "Linear",
@@ -127,15 +144,21 @@ __all__ = [
     "UnregisteredError",
     "WorkState",
     "__version__",
+    "current_job",
+    "dedupe_key",
+    "inbox",
+    "outbox",
 ]
 
 
 def __getattr__(name: str) -> typing.Any:
     """What the SDK offers under this name."""
-    if name not in _FROM_SDK:
-        raise AttributeError(f"module 'kept' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _ROOMS:
+        return import_module(f"kept.{name}")
+    if name not in _FROM_SDK:
+        raise AttributeError(f"module 'kept' has no attribute {name!r}")
     found = getattr(import_module(_FROM_SDK[name]), name)
     globals()[name] = found
     return found

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 import kept
+from tests.process.programs import Programs, line_of, tell
 
-SOURCE = Path(kept.__file__).parents[1]
 PROCESSES = 3
 ROUNDS = 15
 TTL_SECONDS = 1.0
@@ -54,52 +49,13 @@ asyncio.run(main())
 """
 
 
-class Programs:
-    """Processes in one directory, killed at the end where they still run."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self._running: list[subprocess.Popen[str]] = []
-
-    def start(self, program: str, *arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, *arguments],
-            cwd=self.place,
-            env={**os.environ, "PYTHONPATH": str(SOURCE)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._running.append(process)
-        return process
-
-    def end(self) -> None:
-        for process in self._running:
-            process.kill()
-            process.communicate()
-
-
-def line_of(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
-
-
-@pytest.fixture
-def programs(tmp_path: Path) -> Iterator[Programs]:
-    started = Programs(tmp_path)
-    yield started
-    started.end()
-
-
 def test_processes_take_turns(programs: Programs) -> None:
     """Never two inside, fences rise, and each waits for the others' release, not for a poll."""
     processes = [programs.start(CONTEND, str(ROUNDS)) for _ in range(PROCESSES)]
     assert [line_of(process) for process in processes] == ["ready"] * PROCESSES
     began = time.monotonic()
     for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
+        tell(process)
     assert [line_of(process) for process in processes] == ["done"] * PROCESSES
     assert time.monotonic() - began < LONGEST_SECONDS
     log = [line.split() for line in (programs.place / "log").read_text().splitlines()]

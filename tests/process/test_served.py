@@ -39,6 +39,21 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.wait(10)
 
 
+async def served(app: kept.App) -> None:
+    """Waits for the server to answer."""
+
+    async def answers() -> bool:
+        try:
+            await app.handle("nothing").done()
+        except kept.ConnectionFailedError:
+            return False
+        except kept.NotFoundError:
+            return True
+        return True
+
+    await eventually(answers, 30)
+
+
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
 async def test_workflows_over_http(url: str, body: Body) -> None:
     """Each workflow comes to its result through a server, with a worker that keeps nothing."""
@@ -47,16 +62,28 @@ async def test_workflows_over_http(url: str, body: Body) -> None:
     app.url, app.queue, app._works, app._cache = url, f"queue-{body.__name__}", True, 0
     workflow = world.workflow(body)
     async with app:
-
-        async def is_served() -> bool:
-            try:
-                await app.handle("nothing").done()
-            except kept.ConnectionFailedError:
-                return False
-            except kept.NotFoundError:
-                return True
-            return True
-
-        await eventually(is_served, 30)
+        await served(app)
         async with asyncio.timeout(20):
             assert await app.run(workflow) == EXPECTED[body.__name__]
+
+
+async def test_the_ledger_over_http(url: str) -> None:
+    """Two programs, many callers: one of them runs it, all get its result; also after a failure."""
+    runs: list[str] = []
+
+    async def charge(idempotency_key: str) -> int:
+        runs.append(idempotency_key)
+        await asyncio.sleep(0)
+        if len(runs) == 1:
+            raise ValueError("declined")
+        return len(runs)
+
+    async with kept.App(url, worker=False) as one, kept.App(url, worker=False) as two:
+        await served(one)
+        async with asyncio.timeout(20):
+            calls = [(one, two)[n % 2].once("charge-42", charge) for n in range(20)]
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            assert sorted(map(str, outcomes)) == ["2"] * 19 + ["declined"]
+            assert await two.once("charge-42", charge) == 2
+    assert len(runs) == 2
+    assert len(set(runs)) == 1

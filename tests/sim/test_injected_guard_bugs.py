@@ -56,13 +56,13 @@ def locks_handlers() -> dict[type, object]:
 
 
 def test_a_lock_that_stays_with_a_dead_holder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lapse that frees nothing leaves everybody waiting for ever."""
+    """A lapse that frees nothing is told to whoever asks when it is over."""
 
     def eternal(lock: Lock, now: int) -> Lock:
         return replace(lock, waiters=line.called(lock.waiters, int(lock.holder is not None), now))
 
     monkeypatch.setattr(locks, "_at", eternal)
-    assert "liveness" in broken_by(ticks=TICKS)
+    assert "what has lapsed is free" in broken_by(ticks=TICKS)
 
 
 def test_one_slot_too_many(monkeypatch: pytest.MonkeyPatch) -> None:

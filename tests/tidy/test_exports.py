@@ -9,6 +9,7 @@ import kept
 # Adding a name here is a promise to every user; removing one breaks their code.
 PUBLIC = [
     "App",
+    "Audit",
     "BadRequestError",
     "CommitUnknownError",
     "ConfigurationError",
@@ -24,6 +25,8 @@ PUBLIC = [
     "Handle",
     "InternalError",
     "InvalidArgumentsError",
+    "Job",
+    "JobFields",
     "KeptError",
     "LeaseLostError",
     "Linear",
@@ -54,13 +57,44 @@ PUBLIC = [
     "UnregisteredError",
     "WorkState",
     "__version__",
+    "current_job",
+    "dedupe_key",
+    "inbox",
+    "outbox",
 ]
+ROOMS = {
+    "inbox": [
+        "clean",
+        "clean_async",
+        "create_table",
+        "create_table_async",
+        "mark",
+        "mark_async",
+        "statements",
+    ],
+    "outbox": [
+        "Passed",
+        "Relay",
+        "create_table",
+        "create_table_async",
+        "enqueue",
+        "enqueue_async",
+        "statements",
+    ],
+}
 
 
 def test_the_exports_are_exactly_these() -> None:
     """`kept.__all__` holds the pinned names, sorted, each once."""
     assert sorted(kept.__all__) == sorted(PUBLIC)
     assert len(set(PUBLIC)) == len(PUBLIC)
+
+
+def test_the_rooms_export_exactly_these() -> None:
+    """So do `kept.inbox` and `kept.outbox`."""
+    for room, names in ROOMS.items():
+        assert getattr(kept, room).__all__ == names
+        assert [name for name in names if not hasattr(getattr(kept, room), name)] == []
 
 
 def test_every_export_is_there() -> None:

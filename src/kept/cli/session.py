@@ -118,7 +118,7 @@ def in_session(command: Command) -> Callable[[argparse.Namespace], int]:
 
 
 async def _in_session(command: Command, arguments: argparse.Namespace) -> int:
-    _refuse_missing_file(arguments.url)
+    refuse_missing_file(arguments.url)
     runtime = SystemRuntime()
     output = Output(runtime.now_ms(), json=arguments.json, quiet=arguments.quiet)
     connection = await connect(arguments.url, runtime, arguments.token, retry=RETRY)
@@ -129,7 +129,7 @@ async def _in_session(command: Command, arguments: argparse.Namespace) -> int:
         await connection.close()
 
 
-def _refuse_missing_file(url: str) -> None:
+def refuse_missing_file(url: str) -> None:
     """A look at a file that is not there must not create it: the name is probably mistyped."""
     path = url.removeprefix("sqlite:///")
     if path != url and path and not Path(path).exists():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -53,10 +54,22 @@ def _run(arguments: argparse.Namespace) -> int:
         traceback.print_exception(error.__cause__)
         complain(str(error))
         return EXIT_REFUSED
-    return asyncio.run(_work_until_signal(work))
+    _configure_logs()
+    return asyncio.run(work_until_signal(work))
 
 
-async def _work_until_signal(work: Work) -> int:
+def _configure_logs() -> None:
+    """Each line with the job that it is about; a program that has set up its logs keeps them."""
+    from kept.sdk.audit import JobFields
+    from kept.server.logs import LineFormatter
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    handler.addFilter(JobFields())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+async def work_until_signal(work: Work) -> int:
     stop = asyncio.Event()
     received: list[int] = []
 

@@ -38,6 +38,16 @@ DEBOUNCE_MODE: Final = "kept:debounce-mode"
 DEBOUNCE_MAX: Final = "kept:debounce-max"
 SINGLETON: Final = "kept:singleton"
 SINGLETON_KEY: Final = "kept:singleton-key"
+# What is to be known of a job; none of it changes what is done with it. The trace is the W3C's (B2).
+AUDIT_EVENT: Final = "kept:audit-event"
+AUDIT_SOURCE: Final = "kept:audit-source"
+AUDIT_REVISION: Final = "kept:audit-revision"
+AUDIT_INDEX: Final = "kept:audit-index"
+AUDIT_DEDUPE: Final = "kept:audit-dedupe"
+AUDIT_TENANT: Final = "kept:audit-tenant"
+AUDIT_ROUTE: Final = "kept:audit-route"
+TRACE_PARENT: Final = "traceparent"
+TRACE_STATE: Final = "tracestate"
 # Tags that a replay under a new id leaves behind (B4): duplicates, delay and lineage.
 NOT_REPLAYED: Final = (
     DELAY,

@@ -12,13 +12,13 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar, overload
 
 from kept.client.connect import connect
 from kept.client.connection import Connection, call
-from kept.errors import ConfigurationError, ConflictError, InvalidArgumentsError
+from kept.errors import ConfigurationError, ConflictError
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
-from kept.protocol.limits import MAX_CLAIM_TASKS, MAX_INTEGER, NEVER_MS
+from kept.protocol.limits import MAX_CLAIM_TASKS
 from kept.protocol.responses import PromiseResult
 from kept.runtime import Runtime, SystemRuntime
-from kept.sdk import payload
+from kept.sdk.audit import Audit
 from kept.sdk.context import Context
 from kept.sdk.dead import DeadLetters
 from kept.sdk.duplicates import Debounce, Duplicates, Singleton, SingletonMode
@@ -29,6 +29,7 @@ from kept.sdk.loop import refuse_in_durable_code
 from kept.sdk.retry import Retry
 from kept.sdk.schedules import Plan, Scheduled
 from kept.sdk.services import Services, Target
+from kept.sdk.starting import create_request, is_work_of
 from kept.sdk.worker import MAX_CACHED, MIN_TTL_SECONDS, STOP_GRACE_SECONDS, Worker
 
 P = ParamSpec("P")
@@ -220,6 +221,11 @@ class App(Guarded, Scheduled):
         """The connection, for requests of the protocol itself. The app must be open."""
         return self._open_services().connection
 
+    @property
+    def runtime(self) -> Runtime:
+        """The clock, timers and threads that the app uses."""
+        return self._runtime
+
     def _open_services(self) -> Services:
         refuse_in_durable_code("using the app", "durable code starts work with ctx.call()")
         if self._services is None:
@@ -244,6 +250,7 @@ class App(Guarded, Scheduled):
         dedupe_window: timedelta | float | None = None,
         debounce: Debounce | None = None,
         singleton: SingletonMode | Singleton | None = None,
+        audit: Audit | None = None,
         **kwargs: Any,
     ) -> Handle[T]: ...
     @overload
@@ -258,6 +265,7 @@ class App(Guarded, Scheduled):
         dedupe_window: timedelta | float | None = None,
         debounce: Debounce | None = None,
         singleton: SingletonMode | Singleton | None = None,
+        audit: Audit | None = None,
         **kwargs: Any,
     ) -> Handle[T]: ...
     async def start(
@@ -271,6 +279,7 @@ class App(Guarded, Scheduled):
         dedupe_window: timedelta | float | None = None,
         debounce: Debounce | None = None,
         singleton: SingletonMode | Singleton | None = None,
+        audit: Audit | None = None,
         **kwargs: Any,
     ) -> Handle[Any]:
         """Starts a registered function once: the same `id` is the same work.
@@ -280,7 +289,8 @@ class App(Guarded, Scheduled):
         Starts with an equal `dedupe` key are one: while the work is unsettled, or `dedupe_window`
         (a timedelta or seconds) has not passed since its start. `debounce` makes one of many starts
         that follow each other, `singleton` says what happens while another one is under way. All
-        hold within one queue; the handle is to the work that stands for this start.
+        hold within one queue; the handle is to the work that stands for this start. `audit` says
+        where it comes from.
 
         Raises `InvalidArgumentsError` where the arguments do not fit, and `ConflictError` where the
         id belongs to work of another function, where the work of the `dedupe` key was started with
@@ -295,7 +305,7 @@ class App(Guarded, Scheduled):
         target = services.target_of(function)
         target.check(args, kwargs)
         said = Duplicates(dedupe, dedupe_window, debounce, singleton)
-        create = self._create(services, target, args, kwargs, id, timeout, said)
+        create = create_request(self._runtime, target, args, kwargs, id, timeout, said, audit)
         return await self._started(services, create, target)
 
     async def run(
@@ -309,6 +319,7 @@ class App(Guarded, Scheduled):
         dedupe_window: timedelta | float | None = None,
         debounce: Debounce | None = None,
         singleton: SingletonMode | Singleton | None = None,
+        audit: Audit | None = None,
         **kwargs: Any,
     ) -> Any:
         """Starts a function and gives its result: `await (await app.start(…))`."""
@@ -321,6 +332,7 @@ class App(Guarded, Scheduled):
             dedupe_window=dedupe_window,
             debounce=debounce,
             singleton=singleton,
+            audit=audit,
             **kwargs,
         )
         return await handle
@@ -337,6 +349,7 @@ class App(Guarded, Scheduled):
         dedupe_window: timedelta | float | None = None,
         debounce: Debounce | None = None,
         singleton: SingletonMode | Singleton | None = None,
+        audit: Audit | None = None,
     ) -> Handle[Any]:
         """Starts a function by its name (or `name@version`), without importing its code.
 
@@ -353,7 +366,7 @@ class App(Guarded, Scheduled):
         else:
             target = await services.routed(target)
         said = Duplicates(dedupe, dedupe_window, debounce, singleton)
-        create = self._create(services, target, (), kwargs, id, timeout, said)
+        create = create_request(self._runtime, target, (), kwargs, id, timeout, said, audit)
         return await self._started(services, create, target)
 
     async def start_many(
@@ -388,32 +401,6 @@ class App(Guarded, Scheduled):
         """
         return await state_of(self._open_services().connection, id)
 
-    def _create(
-        self,
-        services: Services,
-        target: Target,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        id: str | None,
-        timeout: timedelta | float | None,
-        said: Duplicates,
-    ) -> r.PromiseCreate:
-        if id is not None and not isinstance(id, str):
-            raise InvalidArgumentsError(f"id: must be a str, not {type(id).__name__}")
-        deadline = NEVER_MS
-        if timeout is not None:
-            span_ms = int(payload.as_seconds(timeout) * 1_000)
-            deadline = min(self._runtime.now_ms() + span_ms, MAX_INTEGER - 1)
-        param = payload.encode_arguments(args, kwargs, services.root_headers)
-        if said.singleton is None and target.function is not None:
-            said = said._replace(singleton=target.function.singleton)
-        return r.PromiseCreate(
-            self._runtime.entropy(16).hex() if id is None else id,
-            deadline,
-            param,
-            {**target.all_tags, **said.tags(param, self._runtime.now_ms())},
-        )
-
     async def _started(
         self, services: Services, create: r.PromiseCreate, target: Target
     ) -> Handle[Any]:
@@ -421,14 +408,9 @@ class App(Guarded, Scheduled):
         assert isinstance(response.data, PromiseResult)
         promise = response.data.promise
         owner = promise.tags.get(tag.FUNCTION)
-        # Another version of the function is the same work, begun before a deployment.
-        if owner is None or _name_of(owner) != _name_of(target.reference):
+        if not is_work_of(owner, target.reference):
             raise ConflictError(
                 f"{promise.id} is the work of {owner or 'something else'} already; "
                 f"start {target.reference} under another id"
             )
         return Handle(promise.id, services.connection, self._runtime, target.returns)
-
-
-def _name_of(reference: str) -> str:
-    return reference.rpartition("@")[0] or reference

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
+from kept.sdk.audit import Audit
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -19,6 +21,10 @@ class ContextHost(Protocol):
     @property
     def attempt(self) -> int:
         """Failures so far, plus one."""
+
+    @property
+    def audit(self) -> Audit:
+        """Where the work comes from."""
 
     def ask_run(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -63,6 +69,11 @@ class Context:
     def attempt(self) -> int:
         """How many times this work failed before, plus one. It differs between replays."""
         return self._host.attempt
+
+    @property
+    def audit(self) -> Audit:
+        """Where this work comes from, as its start said; what it calls has the same."""
+        return self._host.audit
 
     @overload
     def run(

@@ -43,6 +43,7 @@ from kept.protocol.responses import (
 from kept.sdk import payload
 from kept.sdk.annotations import Annotations
 from kept.sdk.asks import Ask, Kind, child_id, promise_name, stored_arguments
+from kept.sdk.audit import Audit, audit_of, carried_tags
 from kept.sdk.cancellation import Cancellation
 from kept.sdk.context import Context
 from kept.sdk.functions import Function
@@ -115,6 +116,10 @@ class Execution:
     @property
     def attempt(self) -> int:
         return self.lease.attempt
+
+    @property
+    def audit(self) -> Audit:
+        return audit_of(self.lease.promise.tags)
 
     # -- the life of a run -------------------------------------------------------------------
 
@@ -262,9 +267,9 @@ class Execution:
         target.check(args, kwargs)
         param = payload.encode_arguments(args, kwargs, self._services.root_headers)
         step = self._loop.next_step()
-        create = r.PromiseCreate(
-            child_id(self.id, step), NEVER_MS, param, self._child_tags(target.all_tags)
-        )
+        carried = carried_tags(self.lease.promise.tags)
+        tags = self._child_tags({**carried, **target.all_tags})
+        create = r.PromiseCreate(child_id(self.id, step), NEVER_MS, param, tags)
         return self._asked(Ask(Kind.CALL, step, create, expected=target.returns, target=target))
 
     def ask_promise(self, name: str, timeout: float | None, expected: Any) -> asyncio.Future[Any]:

@@ -1,10 +1,11 @@
-"""`app.lock`, `app.slot`, `app.bucket`, `app.guard`: what an app offers against doing too much, twice or
-too late (protocol B5)."""
+"""`app.once`, `app.lock`, `app.slot`, `app.bucket`, `app.guard`: what an app offers against doing too
+much, twice or too late (protocol B5)."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar, overload
 
 from kept.client.connection import Connection
 from kept.errors import StaleRevisionError, error_for
@@ -14,8 +15,11 @@ from kept.runtime import Runtime
 from kept.sdk import payload
 from kept.sdk.buckets import Bucket
 from kept.sdk.held import Held
+from kept.sdk.ledger import DEFAULT_WINDOW_SECONDS, Asked, Ledger
 from kept.sdk.loop import refuse_in_durable_code
 from kept.sdk.services import Services
+
+T = TypeVar("T")
 
 _ADVICE = "use it inside a step"
 
@@ -33,6 +37,57 @@ class Guarded:
 
     def _open_services(self) -> Services:
         raise NotImplementedError
+
+    @overload
+    async def once(
+        self,
+        key: str,
+        function: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        window: timedelta | float = ...,
+        ttl: timedelta | float = ...,
+        **kwargs: Any,
+    ) -> T: ...
+    @overload
+    async def once(
+        self,
+        key: str,
+        function: Callable[..., T],
+        /,
+        *args: Any,
+        window: timedelta | float = ...,
+        ttl: timedelta | float = ...,
+        **kwargs: Any,
+    ) -> T: ...
+    async def once(
+        self,
+        key: str,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        window: timedelta | float = DEFAULT_WINDOW_SECONDS,
+        ttl: timedelta | float = 30.0,
+        **kwargs: Any,
+    ) -> Any:
+        """Calls `function` once for `key`, whoever asks, in this process or another: one at a time,
+        until there is a result. That is recorded, and what everybody gets who asks within `window`
+        (a timedelta or seconds; 7 days) of the first call, without another run.
+
+        What the function raises is raised here and not recorded: the next call runs it again, or the
+        one that waits already. After a crash another call does so once `ttl` (a timedelta or seconds)
+        has passed. It may have had its effect already, so it gets the same idempotency key, if it
+        has a parameter `idempotency_key`. The key alone says what is the same: arguments are not
+        compared. The result is JSON, as a step's is (docs/guards.md).
+
+        Raises `InvalidArgumentsError` where the arguments do not fit, `TypeError` for a result that
+        cannot be stored, `PromiseCanceledError` where an operator canceled it.
+        """
+        refuse_in_durable_code("app.once()", "await ctx.run() instead, or use it inside a step")
+        services = self._open_services()
+        callee = services.as_function(function)
+        asked = Asked(key, callee, args, kwargs, _milliseconds(window), _milliseconds(ttl))
+        return await Ledger(services, asked).result()
 
     def lock(
         self,

@@ -90,12 +90,16 @@ def encode_error(error: BaseException) -> Value:
     """An error as a payload: its type's name and message."""
     if isinstance(error, PromiseRejectedError):
         return encode(Failure(error.type, error.message))
+    return encode(Failure(type(error).__name__, error_text(error)))
+
+
+def error_text(error: BaseException) -> str:
+    """What an error says, as far as it can be shown and stored."""
     try:
         text = str(error)
     except Exception as fault:  # noqa: BLE001 - a broken __str__ must not hide the error itself
         text = f"(its text cannot be shown: {type(fault).__name__})"
-    message = text[:MAX_ERROR_CHARACTERS].encode(errors="replace").decode()
-    return encode(Failure(type(error).__name__, message))
+    return text[:MAX_ERROR_CHARACTERS].encode(errors="replace").decode()
 
 
 def decode(value: Value, annotation: Any = Any) -> Any:

@@ -108,8 +108,7 @@ class Services:
                 return Target(function, self.queue, Any, {}, None)
         else:
             found = self.as_function(function)
-        queue = found.queue or self.queue
-        return Target(found.reference, queue, found.returns, _limits_of(found), found)
+        return target_of_function(found, found.queue or self.queue)
 
     async def routed(self, target: Target) -> Target:
         """A name that is not known here goes to the queue that is announced for it, if one is."""
@@ -137,16 +136,22 @@ class Services:
     async def call(
         self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        """As `call_now`, once there is room."""
+        async with self._room:
+            return await self.call_now(function, args, kwargs)
+
+    async def call_now(
+        self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         """Calls a plain function: on the worker's loop, or in a thread if it is not `async`.
 
         Raises what it raises; `RuntimeError` where it tries to end the process or its own task.
         """
         try:
-            async with self._room:
-                if function.asynchronous:
-                    return await function.plain(*args, **kwargs)
-                result = await self._call_in_thread(function, args, kwargs)
-                return await result if inspect.isawaitable(result) else result
+            if function.asynchronous:
+                return await function.plain(*args, **kwargs)
+            result = await self._call_in_thread(function, args, kwargs)
+            return await result if inspect.isawaitable(result) else result
         except SystemExit as error:
             raise RuntimeError(f"{function.name} called sys.exit({error.code!r})") from error
         except asyncio.CancelledError as error:
@@ -203,6 +208,11 @@ class Services:
                 r.TaskFulfill(lease.id, lease.version, settle, released)
             )
         )
+
+
+def target_of_function(function: Function[..., Any], queue: str) -> Target:
+    """A function that is known here, in a queue."""
+    return Target(function.reference, queue, function.returns, _limits_of(function), function)
 
 
 def _called(function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -27,6 +27,7 @@ from kept.protocol.records import EMPTY, PromiseState
 from kept.protocol.responses import ClaimResult, HeartbeatResult
 from kept.sdk import payload
 from kept.sdk.announcing import Announcer
+from kept.sdk.audit import JobFields, enter_job
 from kept.sdk.execution import Execution
 from kept.sdk.functions import Function
 from kept.sdk.lease import Lease
@@ -36,6 +37,7 @@ from kept.sdk.retry import next_wait
 from kept.sdk.services import HOLDER, Services
 
 log = logging.getLogger("kept.worker")
+log.addFilter(JobFields())
 
 MIN_TTL_SECONDS: Final = 0.1
 CLAIM_WAIT_MS: Final = 20_000
@@ -260,7 +262,7 @@ class Worker:
         """Asks work to stop, where it can; it is told so by every heartbeat."""
         lease, _ = self._held.get(id, (None, None))
         if lease is not None and lease.on_cancel is not None and not lease.ending:
-            log.info("%s: asked to stop", id)
+            log.info("%s: asked to stop", id, extra={"lease": lease})
             on_cancel, lease.on_cancel = lease.on_cancel, None
             on_cancel()
 
@@ -274,7 +276,8 @@ class Worker:
     def _lose(self, lease: Lease, reason: str) -> None:
         held = self._held.get(lease.id)
         if held is not None and held[0] is lease and not lease.ending:
-            log.warning("%s: the lease is lost (%s), stopping", lease.id, reason)
+            about = {"lease": lease}
+            log.warning("%s: the lease is lost (%s), stopping", lease.id, reason, extra=about)
             # Once: a second cancellation would break into the stopping.
             lease.ending = True
             held[1].cancel()
@@ -284,6 +287,7 @@ class Worker:
     async def _work(self, lease: Lease) -> None:
         """Works on one task until it is finished, suspended, failed or lost."""
         HOLDER.set(lease.id)
+        enter_job(lease)
         try:
             await self._run(lease)
         except LeaseLostError as error:
@@ -355,8 +359,10 @@ class Worker:
             lease.on_cancel = None
             wait = next_wait(function.retry, lease.attempt, error)
             if wait is None or call.stopped:
+                log.warning("%s: failed for good: %s", lease.id, _said(error))
                 await self._nack(lease, error, "exhausted", final="reject")
             else:
+                log.info("%s: failed, again in %.1f s: %s", lease.id, wait, _said(error))
                 await self._nack(lease, error, None, delay=int(wait * 1_000))
             return
         lease.on_cancel = None
@@ -410,6 +416,10 @@ class Worker:
         response = await self._services.connection.send(request)
         if not response.ok:
             raise LeaseLostError(f"{lease.id}: {response.data}")
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {payload.error_text(error)}"
 
 
 class _StoppableCall:

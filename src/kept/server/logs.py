@@ -14,7 +14,8 @@ _PLAIN: Final = frozenset(
 
 
 class LineFormatter(logging.Formatter):
-    """`time=… level=… logger=… message="…" exception="…"`, always on one line."""
+    """`time=… level=… logger=… message="…" exception="…"`, always on one line. Behind the message
+    stands what the record says of its job (`job_fields`), where it is about one."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC)
@@ -24,6 +25,8 @@ class LineFormatter(logging.Formatter):
             ("logger", record.name),
             ("message", record.getMessage()),
         ]
+        about: dict[str, str] = getattr(record, "job_fields", {})
+        fields += about.items()
         if record.exc_info:
             fields.append(("exception", self.formatException(record.exc_info)))
         return " ".join(f"{name}={_quoted(text)}" for name, text in fields)

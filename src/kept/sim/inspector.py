@@ -161,6 +161,8 @@ class Inspector:
     def _acquired(self, now: int, name: str, before: Task, task: Task, promise: Promise) -> None:
         if name == "task.claim" and (before.retry_at or 0) > now:
             self._ledger.break_off("nothing is claimed early", f"{task.id} at {now}")
+        if name == "task.claim" and task.pid in self._ledger.leaving:
+            self._ledger.unreleased[task.id, task.version] = None
         if not self._mix.prompt or not (task.pid or "").startswith(HEARTBEATING):
             return
         pushed = task.delivery is Delivery.PUSH
@@ -200,7 +202,8 @@ class Inspector:
             self._ledger.break_off("leases last", f"{before} expired at {now}")
         if task.failures != before.failures + 1:
             self._ledger.break_off("failures are counted", f"{task} after its lease expired")
-        if self._mix.gentle and (before.pid or "").startswith(HEARTBEATING):
+        is_known = (task.id, before.version) not in self._ledger.unreleased
+        if self._mix.gentle and is_known and (before.pid or "").startswith(HEARTBEATING):
             self._ledger.break_off("heartbeats keep leases", f"{before} expired at {now}")
         if task.state is not TaskState.PENDING:
             return

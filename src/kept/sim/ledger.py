@@ -79,7 +79,10 @@ class Ledger:
         # The shortest retention (ms) that anybody asked for a queue.
         self._retentions: dict[str, int] = {}
         self._settled: dict[str, tuple[Verdict, int]] = {}
-        # Leases whose holder wanted to hand them back and reached nobody.
+        # Workers that were told to stop: their claims are given up, and asked again to learn what
+        # they got; what one gets after that, before its server knows, is left to expire.
+        self.leaving: dict[str, None] = {}
+        # Leases whose holder wanted to hand them back and reached nobody, or never knew of.
         self.unreleased: dict[tuple[str, int], None] = {}
         # Who got a task under a version, and the latest version of each, with when it was known.
         self._holders: dict[tuple[str, int], str] = {}

@@ -120,6 +120,7 @@ async def _work(world: World, process: Process, runtime: Runtime) -> None:
             break
     await process.told_to_stop.wait()
     pid, undisturbed = app.worker_pid, not world.restarting
+    world.ledger.leaving[pid] = None
     await app.close()
     tasks, unreleased = world.monitor.state().tasks, world.ledger.unreleased
     held = [

@@ -30,6 +30,7 @@ from kept.sim.inspector import InspectingMonitor, Inspector
 from kept.sim.ledger import Boundary, Ledger
 from kept.sim.loop import SimulatedLoop
 from kept.sim.network import Network
+from kept.sim.once import OnceOracle
 from kept.sim.plan import Plan
 from kept.sim.process import Process, current_owner
 from kept.sim.receivers import addresses_of
@@ -89,6 +90,7 @@ class World:
         self.ledger = Ledger(self.trace)
         self.boundary = Boundary(self.ledger)
         self.guards = GuardOracle(self.ledger)
+        self.once = OnceOracle(self.ledger, calm=mix.calm)
         self.monitor = InspectingMonitor(whole_every=STEPS_PER_WHOLE_CHECK)
         self.deliveries = Deliveries(mix, self.ledger, self.monitor.state)
         self.goals = Goals(self.ledger, self.boundary, self.monitor.state)

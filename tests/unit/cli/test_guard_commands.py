@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import kept
 from kept.cli.main import main
 from kept.client.connect import connect
 from kept.client.connection import call
@@ -88,3 +90,31 @@ def test_guards_are_listed_shown_and_forgotten(url: str, command: Command) -> No
     assert command("guard", "forget", "customer-7") == (0, "customer-7 forgotten\n")
     assert command("guard", "show", "customer-7") == (1, "")
     assert command("guard", "forget", "customer-7") == (1, "")
+
+
+def test_what_was_done_once_is_listed_and_shown(url: str, command: Command) -> None:
+    """With its result, or that it has none yet."""
+
+    async def work() -> None:
+        def fails() -> None:
+            raise ValueError
+
+        async with kept.App(url, worker=False) as app:
+            await app.once("charge-42", lambda: "receipt")
+            with contextlib.suppress(ValueError):
+                await app.once("charge-43", fails)
+
+    asyncio.run(work())
+    assert command("once", "list", "-q") == (0, "charge-42\ncharge-43\n")
+    assert command("once", "list", "--pending", "-q") == (0, "charge-43\n")
+    assert [line.split("\t")[:2] for line in command("once", "list")[1].splitlines()] == [
+        ["charge-42", "resolved"],
+        ["charge-43", "pending"],
+    ]
+    code, out = command("once", "show", "charge-42")
+    assert code == 0
+    assert 'result           "receipt"' in out
+    _, out = command("once", "show", "charge-43")
+    assert out.splitlines()[-2:] == ["running          no", "runs so far      1"]
+    assert json.loads(command("once", "show", "charge-42", "--json")[1])["state"] == "resolved"
+    assert command("once", "show", "unknown") == (1, "")
