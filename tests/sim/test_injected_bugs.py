@@ -16,6 +16,8 @@ SEEDS = range(1, 61)
 SOON = {
     "half-a-request-stays": "machine",
     "awaiter-not-woken": "machine",
+    "settled-tree-forgotten": "machine",
+    "retention-not-waited-for": "machine",
     "reply-before-commit": "engine",
     "failed-commit-answered": "engine",
     "exact-timer-off": "engine",

@@ -26,7 +26,10 @@ from kept.stores.memory import MemoryStore
 START_MS = 1_000_000
 REQUESTS = 400
 # Properties of requests that have random histories of their own.
-ELSEWHERE = ("cancel_request", "per_dedupe_key", "per_singleton_key", "key_is_held")
+ELSEWHERE = (
+    *("cancel_request", "per_dedupe_key", "per_singleton_key", "key_is_held"),
+    *("tree_of_something_pending", "root_until_the_last"),
+)
 TICK_EVERY = 5
 IDS = [f"j{n}" for n in range(24)]
 QUEUES = ["fast", "slow"]

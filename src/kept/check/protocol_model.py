@@ -91,9 +91,16 @@ class ProtocolModel:
         self._background = Background({}, self._cancellations)
         # Operations on all dead letters of a filter.
         self._bulks = 0
+        # Targets whose settled trees may leave while somebody looks.
+        self._leaving: set[str] = set()
 
     def parts(self, operations: Sequence[Operation], skew_ms: float | None) -> Iterable[Part]:
         self._bulks = sum(_is_bulk(operation) for operation in operations)
+        self._leaving = {
+            f"queue://{operation.data['name']}"
+            for operation in operations
+            if operation.kind == "queue.put" and operation.data.get("retention") is not None
+        }
         parts = parts_of(operations, skew_ms)
         self._leases = Leases(parts)
         self._cancellations = Cancellations(parts)
@@ -106,6 +113,8 @@ class ProtocolModel:
         for part in setting.parts:
             if part.data.get("dryRun"):
                 unknown["dryRun"] += 1
+            if _tags_of(part).get("resonate:target") in self._leaving:
+                unknown["retention"] += 1
             if part.kind == "task.nack" and part.data.get("reason") == "unregistered":
                 # What became of it depends on who announced what.
                 unknown["task.nack unregistered"] += 1

@@ -17,7 +17,7 @@ from kept.check.answers import check_first, same
 from kept.check.fronts import check_heads
 from kept.check.state import NO_ENDS, State
 from kept.protocol.addresses import channel_of
-from kept.protocol.entries import EntryKind
+from kept.protocol.entries import TREE_KINDS, EntryKind
 from kept.protocol.limits import MAX_EDGES_PER_STEP
 from kept.protocol.records import DeadLetter, Delivery, Promise, Task, TaskState
 from kept.protocol.requests import DeadList
@@ -309,7 +309,8 @@ def _moments(states: Mapping[str, State]) -> dict[str, dict[object, int]]:
         if at is not None:
             found[name][Key(tenant, id)] = at
 
-    for name in ("deadlines", "leases", "retries", "ready", "schedules", "drains", "entries"):
+    names = ("deadlines", "leases", "retries", "ready", "schedules", "drains", "entries", "trees")
+    for name in names:
         found[name] = {}
     for tenant, state in states.items():
         for promise in state.promises.values():
@@ -328,5 +329,5 @@ def _moments(states: Mapping[str, State]) -> dict[str, dict[object, int]]:
             put("schedules", tenant, schedule.id, schedule.due_at)
         for key, entry in state.entries.items():
             if entry.due_at is not None:
-                found["entries"][tenant, key] = entry.due_at
+                found["trees" if key.kind in TREE_KINDS else "entries"][tenant, key] = entry.due_at
     return found

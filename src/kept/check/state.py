@@ -175,6 +175,8 @@ class State:
         delta = self.clear() if changes.reset else Delta()
         delta.born_promises = changes.born_promises
         delta.born_tasks = changes.born_tasks
+        if changes.removed:
+            self._remove(changes.removed, delta)
         _write(self.promises, changes.promises, delta.promises)
         _write(self.tasks, changes.tasks, delta.tasks)
         _write(self.schedules, changes.schedules, delta.schedules)
@@ -191,6 +193,21 @@ class State:
             self._clear_resumes(changes.resumes_cleared, delta.resumes)
         _write_edges(self.resumes, changes.resumes, delta.resumes)
         return delta
+
+    def _remove(self, ids: Iterable[str], delta: Delta) -> None:
+        """Takes promises out with their tasks and all that begins at either."""
+        gone = dict.fromkeys(sorted(ids))
+        _write(self.promises, gone, delta.promises)
+        _write(self.tasks, {id: None for id in gone if id in self.tasks}, delta.tasks)
+        releases = {edge: None for edge in self.releases if edge.of in gone}
+        _write(self.releases, releases, delta.releases)
+        for edges, edge_delta in (
+            (self.callbacks, delta.callbacks),
+            (self.listeners, delta.listeners),
+            (self.resumes, delta.resumes),
+        ):
+            begin = {Edge(id, to): False for id in gone for to in edges.at.get(id, NO_ENDS)}
+            _write_edges(edges, begin, edge_delta)
 
     def clear(self) -> Delta:
         """Takes everything out."""

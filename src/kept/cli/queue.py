@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.Argument
         ("--lane-rate", "jobs of each lane that start in a period", _rate, "N/DURATION"),
         ("--max-depth", "jobs that may wait; beyond that new ones are refused", _count, "N"),
         ("--aging", "how long a wait is worth one step of priority (60s)", _duration, "DURATION"),
-        ("--retention", "how long results are kept (7d)", _duration, "DURATION"),
+        ("--retention", "how long settled work and its results stay (7d)", _duration, "DURATION"),
     ):
         put.add_argument(option, help=what, type=kind, metavar=meta, default=UNSET)
     put.add_argument(
@@ -69,6 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.Argument
         type=_weight,
         metavar="LANE=N",
         help="turns that a lane gets in each round; may be repeated",
+    )
+    put.add_argument(
+        "--keep-ids",
+        action=argparse.BooleanOptionalAction,
+        default=UNSET,
+        help="remember ids and verdicts of what has left, so that none of it runs again (no)",
     )
     put.set_defaults(run=in_session(_put))
     for verb, text, command in (
@@ -125,6 +131,7 @@ async def _put(session: Session, arguments: argparse.Namespace) -> None:
         max_depth=arguments.max_depth,
         aging=arguments.aging,
         retention=arguments.retention,
+        keep_ids=arguments.keep_ids,
     )
     lane = (arguments.lane_concurrency, arguments.lane_rate)
     if arguments.weight or lane != (UNSET, UNSET):
@@ -220,6 +227,7 @@ def _details(queue: QueueRecord) -> list[tuple[str, str]]:
         ("max depth", _number(queue.max_depth)),
         ("aging", "60s" if queue.aging is None else spoken(queue.aging)),
         ("retention", "7d" if queue.retention is None else spoken(queue.retention)),
+        ("ids", "kept" if queue.keep_ids else "leave too"),
     ]
     fields += [
         (f"lane {name}", _spoken_lane(limits)) for name, limits in sorted(queue.lanes.items())

@@ -13,6 +13,7 @@ from typing import Final
 
 from kept.cli.durations import duration
 from kept.cli.failure import EXIT_REFUSED, UsageError, complain
+from kept.protocol.limits import DEFAULT_RETENTION_MS, MIN_RETENTION_MS
 from kept.server.auth import AuthOptions
 from kept.server.limits import Limits
 from kept.server.serve import (
@@ -57,6 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser, _everywhere: argparse.Argumen
     )
     parser.add_argument(
         "--server-url", metavar="URL", help="what workers that get pushed messages answer to"
+    )
+    parser.add_argument(
+        "--retention",
+        type=_retention,
+        default=DEFAULT_RETENTION_MS,
+        metavar="DURATION",
+        help="how long settled work stays whose queue says nothing; none: for ever (7d)",
     )
     parser.add_argument(
         "--debug", action="store_true", help="allow debug requests: tests only, they can erase all"
@@ -145,6 +153,7 @@ def server_options(arguments: argparse.Namespace) -> ServerOptions:
         store_url=arguments.store,
         debug=arguments.debug,
         server_url=arguments.server_url,
+        retention_ms=arguments.retention,
         auth=AuthOptions(
             public_key_file=arguments.auth_public_key,
             jwks_file=arguments.auth_jwks,
@@ -188,6 +197,15 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the secret in {path}: {error}") from error
+
+
+def _retention(text: str) -> int | None:
+    if text == "none":
+        return None
+    length = duration(text)
+    if length < MIN_RETENTION_MS:
+        raise argparse.ArgumentTypeError(f"{text!r} is shorter than a second")
+    return length
 
 
 def _port(text: str) -> int:

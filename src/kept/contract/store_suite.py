@@ -22,7 +22,10 @@ from kept.contract.store_queue_cases import QueueCases
 from kept.contract.store_record_cases import RecordCases
 from kept.contract.store_scan_cases import ScanCases
 from kept.contract.store_transaction_cases import TransactionCases
+from kept.contract.store_tree_cases import TreeCases
 
 
-class StoreSuite(RecordCases, EdgeCases, EntryCases, QueueCases, ScanCases, TransactionCases):
+class StoreSuite(
+    RecordCases, EdgeCases, EntryCases, QueueCases, ScanCases, TransactionCases, TreeCases
+):
     """The contract of `Store`; `opened` is to be defined."""

@@ -8,7 +8,7 @@ import logging
 from kept.engine.alarm import Alarm
 from kept.engine.bulk import with_parts
 from kept.engine.committer import Committer, Item
-from kept.engine.config import MAX_DUE_ITEMS, EngineConfig
+from kept.engine.config import MAX_DUE_ITEMS, MAX_TREE_LOOKS, EngineConfig
 from kept.engine.statistics import Statistics
 from kept.errors import StoreError
 from kept.machine import background as steps
@@ -125,4 +125,7 @@ def items_of(due: Due, fixed_now: int | None = None) -> list[Item]:
         Item(tenant, step(id), fixed_now) for keys, step in kinds for tenant, id in sorted(keys)
     ]
     looks = [Item(tenant, steps.LookAtEntry(key), fixed_now) for tenant, key in sorted(due.entries)]
-    return items + looks
+    # As many as one commit has room for, however many are due: requests come in between.
+    trees = sorted(due.trees[:MAX_TREE_LOOKS])
+    leaves = [Item(tenant, steps.LeaveTree(key), fixed_now) for tenant, key in trees]
+    return items + looks + leaves

@@ -6,7 +6,11 @@ from typing import Final
 
 import msgspec
 
-from kept.protocol.limits import DEFAULT_RETRY_TIMEOUT_MS, DEFAULT_UNREGISTERED_GRACE_MS
+from kept.protocol.limits import (
+    DEFAULT_RETENTION_MS,
+    DEFAULT_RETRY_TIMEOUT_MS,
+    DEFAULT_UNREGISTERED_GRACE_MS,
+)
 
 # Requests and background steps that one commit takes.
 MAX_COMMIT_ITEMS: Final = 500
@@ -16,6 +20,8 @@ MAX_QUEUED_ITEMS: Final = 100_000
 MAX_WAITERS: Final = 100_000
 # Background steps of each kind that one scan looks for.
 MAX_DUE_ITEMS: Final = 1_000
+# Of those, looks at trees that may leave: each is of one tree, or of many small ones.
+MAX_TREE_LOOKS: Final = 20
 MAX_SCAN_ROWS: Final = 1_000
 # The same for rows that carry payloads, and the payloads of one page of a search.
 MAX_PAYLOAD_SCAN_ROWS: Final = 100
@@ -31,7 +37,8 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True):
 
     `debug` allows debug requests and `resonate:debug_time`. `server_url` is told to pushed workers.
     `repair_ms` is how often scans look for what timers and wake-ups may have missed,
-    `unregistered_grace_ms` after how long a job whose function nobody announces is a dead letter.
+    `unregistered_grace_ms` after how long a job whose function nobody announces is a dead letter,
+    `retention_ms` how long a settled tree stays whose queue says nothing; None: for ever.
     """
 
     debug: bool = False
@@ -39,3 +46,4 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True):
     retry_timeout_ms: int = DEFAULT_RETRY_TIMEOUT_MS
     repair_ms: int = 5_000
     unregistered_grace_ms: int = DEFAULT_UNREGISTERED_GRACE_MS
+    retention_ms: int | None = DEFAULT_RETENTION_MS

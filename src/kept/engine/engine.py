@@ -63,6 +63,7 @@ class Engine:
             self.config.retry_timeout_ms,
             BASE_SCHEMES | installed,
             self.config.unregistered_grace_ms,
+            retention_ms=self.config.retention_ms,
         )
         self._schemes = machine_config.schemes
         self._committer = Committer(

@@ -94,6 +94,12 @@ class LookAtEntry(msgspec.Struct, frozen=True):
     key: EntryKey
 
 
+class LeaveTree(msgspec.Struct, frozen=True):
+    """A settled tree, or many, by their entry, are looked at and perhaps leave (`machine/retention.py`)."""
+
+    key: EntryKey
+
+
 class BulkPart(msgspec.Struct, frozen=True):
     """The next dead letters of a bulk operation: `ids` beyond `after`, up to `cursor`; None: these
     are the last (`machine/bulk.py`)."""
@@ -122,6 +128,7 @@ InternalStep: TypeAlias = (
     | DeliveredMessage
     | FailedMessage
     | LookAtEntry
+    | LeaveTree
     | BulkPart
     | LeaveLine
 )

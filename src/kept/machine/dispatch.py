@@ -25,6 +25,7 @@ from kept.machine import (
     promises,
     queue_settings,
     queues,
+    retention,
     schedule_changes,
     schedules,
     slots,
@@ -301,6 +302,7 @@ _INTERNAL: Final[dict[type, tuple[str, Callable[[Step, Any], OutboxEntry | None]
     b.DeliveredMessage: ("outbox.delivered", b.delivered_message),
     b.FailedMessage: ("outbox.failed", b.failed_message),
     b.LookAtEntry: ("entry.due", entries.look_at_entry),
+    b.LeaveTree: ("retention", retention.leave_tree),
     b.BulkPart: ("dead.bulk.part", bulk.bulk_part),
     b.LeaveLine: ("entry.left", entries.leave_line),
 }

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from kept.machine.limits import count_start, settings_of
 from kept.machine.schedule_line import go_on, line_behind
 from kept.machine.step import Step
+from kept.machine.trees import note_born, note_settled
 from kept.protocol import tags as tag
 from kept.protocol.addresses import queue_of
 from kept.protocol.entries import Dedupe, KeyHolder
@@ -60,6 +61,7 @@ def settle(
     schedule_id = line_behind(step, promise)
     if has_keys(promise.tags):
         _let_go(step, promise)
+    note_settled(step, promise)
     settled = replace(promise, state=state, value=value.normal(), settled_at=settled_at)
     records.put_promise(settled)
     task = records.task(promise.id)
@@ -185,6 +187,7 @@ def put_new_promise(step: Step, create: PromiseCreate, latest: int | None = None
     but at `latest` (ms) at the latest."""
     promise = new_promise(create, step.now)
     step.records.put_promise(promise)
+    note_born(step, promise)
     if promise.target is not None:
         step.records.put_task(new_task(step, promise, latest))
     return promise

@@ -7,6 +7,7 @@ from kept.machine.effects import read_promise, settle
 from kept.machine.events import KeyHit
 from kept.machine.limits import is_full
 from kept.machine.step import Step
+from kept.machine.trees import kept_verdict
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.addresses import queue_of
@@ -42,7 +43,7 @@ def promise_create(step: Step, request: r.PromiseCreate) -> Response:
 def create_promise(step: Step, request: r.PromiseCreate, *, may_be_shed: bool = False) -> Response:
     """Idempotent by id: the second create answers with the stored record. A key may answer for it
     too, or let it take another's place (B4)."""
-    promise = read_promise(step, request.id)
+    promise = read_promise(step, request.id) or kept_verdict(step, request)
     if promise is None:
         admitted = consider(step, request)
         if isinstance(admitted, Response):

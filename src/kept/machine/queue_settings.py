@@ -35,7 +35,7 @@ def queue_put(step: Step, request: r.QueuePut) -> Response:
 
 
 def _cleared(field: str) -> object:
-    return {"paused": False, "lanes": {}}.get(field)
+    return {"paused": False, "lanes": {}, "keep_ids": False}.get(field)
 
 
 def queue_get(step: Step, request: r.QueueGet) -> Response:

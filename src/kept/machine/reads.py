@@ -49,7 +49,14 @@ def _object(request: Any, reads: Reads) -> None:
 
 def _promise_create(request: r.PromiseCreate, reads: Reads) -> None:
     reads.objects.add(request.id)
+    _add_tree_of(request.tags, reads)
     _add_queue_of(request.tags, reads)
+
+
+def _add_tree_of(tags: dict[str, str], reads: Reads) -> None:
+    """Into a tree: whether its root is pending decides whether anybody has to look after it."""
+    if tag.ORIGIN in tags:
+        reads.objects.add(tags[tag.ORIGIN])
 
 
 def _add_queue_of(tags: dict[str, str], reads: Reads) -> None:
@@ -87,6 +94,7 @@ def _register_listener(request: r.PromiseRegisterListener, reads: Reads) -> None
 
 def _task_create(request: r.TaskCreate, reads: Reads) -> None:
     reads.objects.add(request.action.data.id)
+    _add_tree_of(request.action.data.tags, reads)
     _add_queue_of(request.action.data.tags, reads)
     if request.preload != 0:
         reads.children.add(request.action.data.id)
@@ -228,6 +236,12 @@ def _entry(step: b.LookAtEntry | b.LeaveLine, reads: Reads) -> None:
         reads.schedules.add(step.key.name)
 
 
+def _leave_tree(step: b.LeaveTree, reads: Reads) -> None:
+    reads.entries.add(step.key)
+    if step.key.kind is EntryKind.RETENTION:
+        reads.objects.add(step.key.name)
+
+
 def _lock(request: Any, reads: Reads) -> None:
     reads.entries.add(lock_key(request.resource))
 
@@ -308,6 +322,7 @@ _PLANNERS: Final[dict[type, Callable[[Any, Reads], None]]] = {
     b.DeliveredMessage: _ended_message,
     b.FailedMessage: _ended_message,
     b.LookAtEntry: _entry,
+    b.LeaveTree: _leave_tree,
     b.BulkPart: _bulk_part,
     b.LeaveLine: _entry,
 }

@@ -13,6 +13,7 @@ from kept.machine.effects import put_new_promise, read_promise
 from kept.machine.schedule_line import line_key, line_of, put_line
 from kept.machine.step import Step
 from kept.machine.tasks import NOTHING
+from kept.machine.trees import kept_verdict
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.entries import Entry, ScheduleLine
@@ -151,7 +152,9 @@ def create_occurrence(step: Step, schedule: ScheduleRecord, instant: int) -> Non
     The id is the key, so an instant that was fired before changes nothing.
     """
     create = occurrence(schedule, instant, step.now)
-    if id_problem(create.id) is None and read_promise(step, create.id) is None:
+    if id_problem(create.id) is not None or read_promise(step, create.id) is not None:
+        return
+    if kept_verdict(step, create) is None:
         put_new_promise(step, create)
 
 

@@ -6,6 +6,7 @@ from kept.machine.working_set import WorkingSet
 from kept.protocol.addresses import BASE_SCHEMES
 from kept.protocol.limits import (
     CANCEL_GRACE_MS,
+    DEFAULT_RETENTION_MS,
     DEFAULT_RETRY_TIMEOUT_MS,
     DEFAULT_UNREGISTERED_GRACE_MS,
 )
@@ -17,9 +18,16 @@ class MachineConfig:
     `retry_timeout_ms`: after how long a pushed task that nobody acquired is offered again.
     `schemes`: those of the installed transports. `unregistered_grace_ms`: how long jobs wait whose
     function nobody announces. `cancel_grace_ms`: how long work that is asked to stop may take.
+    `retention_ms`: how long a settled tree stays whose queue says nothing; None: for ever.
     """
 
-    __slots__ = ("cancel_grace_ms", "retry_timeout_ms", "schemes", "unregistered_grace_ms")
+    __slots__ = (
+        "cancel_grace_ms",
+        "retention_ms",
+        "retry_timeout_ms",
+        "schemes",
+        "unregistered_grace_ms",
+    )
 
     def __init__(
         self,
@@ -27,12 +35,14 @@ class MachineConfig:
         schemes: frozenset[str] = BASE_SCHEMES,
         unregistered_grace_ms: int = DEFAULT_UNREGISTERED_GRACE_MS,
         cancel_grace_ms: int = CANCEL_GRACE_MS,
+        retention_ms: int | None = DEFAULT_RETENTION_MS,
     ) -> None:
         # A retry that is due again at the instant it fires would never come to an end.
         assert retry_timeout_ms > 0
         self.retry_timeout_ms = retry_timeout_ms
         self.schemes = schemes
         self.cancel_grace_ms = cancel_grace_ms
+        self.retention_ms = retention_ms
         self.unregistered_grace_ms = unregistered_grace_ms
 
 

@@ -25,6 +25,7 @@ from kept.machine.limits import PAUSED, count_start, refusal_of
 from kept.machine.preload import preload_of
 from kept.machine.promises import create_promise, no_promise, not_external, promise_settle
 from kept.machine.step import Step
+from kept.machine.trees import kept_verdict, note_born
 from kept.protocol import requests as r
 from kept.protocol.limits import PROTOCOL_VERSION
 from kept.protocol.records import Delivery, Promise, PromiseState, Task, TaskState
@@ -70,6 +71,9 @@ def task_create(step: Step, request: r.TaskCreate) -> Response:
     create = request.action.data
     promise = read_promise(step, create.id)
     if promise is None:
+        kept = kept_verdict(step, create)
+        if kept is not None:
+            return _acquired_response(step, Task(kept.id, TaskState.FULFILLED), kept, 0)
         admitted = consider(step, create)
         if isinstance(admitted, Response):
             return admitted
@@ -119,6 +123,7 @@ def _task_created(
     """Born acquired; or, past its deadline, fulfilled at version 0."""
     make_way(step, admitted)
     step.records.put_promise(promise)
+    note_born(step, promise)
     take_keys(step, promise, admitted)
     task = new_task(step, promise)
     if promise.pending:

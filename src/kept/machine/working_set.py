@@ -15,7 +15,8 @@ from kept.machine.heads import Heads
 from kept.machine.moves import Moves
 from kept.machine.not_loaded import NotLoaded
 from kept.machine.transitions import PROMISE_EDGES, TASK_EDGES
-from kept.protocol.entries import Entry, EntryKey, KeyHolder
+from kept.protocol.addresses import queue_of
+from kept.protocol.entries import Entry, EntryKey, EntryKind, KeyHolder, QueueSettings
 from kept.protocol.keys import has_keys, keys_of
 from kept.protocol.records import (
     DeadLetter,
@@ -33,10 +34,13 @@ from kept.protocol.storage import (
     ChildPage,
     Children,
     Edge,
+    EntryPrefix,
     Loaded,
+    Members,
     PendingChildren,
     Reads,
     Slots,
+    TreePage,
 )
 
 _ABSENT: Final = object()
@@ -77,6 +81,14 @@ class WorkingSet:
         self.canceled = 0
         self._canceled_before = 0
         self._head_children = False
+        # How many promises of settled trees this batch looked at, and before the request at hand.
+        self.left = 0
+        self._left_before = 0
+        self._removed: dict[str, bool] = {}
+        # The latest entry of roots that settle in this batch, by when their trees are looked at.
+        self._retiring: dict[int, EntryKey] = {}
+        self._trees: dict[TreePage, Members] = {}
+        self._entry_prefixes: dict[EntryPrefix, list[EntryKey]] = {}
         self._requests: dict[str, list[str]] = {}
         # Tasks that the batch wrote under a request's id.
         self._requested: dict[str, dict[str, None]] = {}
@@ -119,6 +131,10 @@ class WorkingSet:
             self._children.setdefault(id, children)
         for page, pending in loaded.pending_children.items():
             self._pending_children.setdefault(page, pending)
+        for tree, members in loaded.trees.items():
+            self._trees.setdefault(tree, members)
+        for prefix, keys in loaded.entry_prefixes.items():
+            self._entry_prefixes.setdefault(prefix, keys)
         self._requests.update(loaded.requests)
         for head, ids in loaded.heads.items():
             tasks = [task for id in ids if (task := self._tasks[id]) is not None]
@@ -148,11 +164,23 @@ class WorkingSet:
 
     def _follow(self, loaded: Loaded, now: int) -> Reads:
         """Late promises are settled by whoever looks, which drains edges, which wakes awaiters. Who
-        settles lets keys go, and who looks at a key looks at its holder."""
+        settles lets keys go, and who looks at a key looks at its holder. Who settles a root (its edges
+        are known then) needs the retention of its queue; who creates where ids are kept needs them."""
         reads = Reads()
+        keeps_ids = any(
+            entry is not None and isinstance(entry.data, QueueSettings) and entry.data.keep_ids
+            for entry in loaded.entries.values()
+        )
         for id, promise in loaded.promises.items():
+            if promise is None and keeps_ids:
+                reads.entries.add(EntryKey(EntryKind.KEPT_ID, id))
             if promise is None or not promise.pending:
                 continue
+            if id in self._edges_known and promise.origin == id and promise.target is not None:
+                queue = queue_of(promise.target)
+                key = None if queue is None else EntryKey(EntryKind.QUEUE, queue)
+                if key is not None and key not in self._entries:
+                    reads.entries.add(key)
             if has_keys(promise.tags):
                 reads.entries.update(
                     key for key in keys_of(promise.tags).values() if key not in self._entries
@@ -176,6 +204,37 @@ class WorkingSet:
         return id in self._promises
 
     # -- reading ---------------------------------------------------------------------------
+
+    def known_promise(self, id: str) -> Promise | None:
+        """The stored promise, if it happens to be loaded."""
+        return self._promises.get(id)
+
+    def wrote_promise(self, id: str) -> bool:
+        """Whether the batch wrote a promise, or tried to."""
+        return id in self._before.get("promises", ())
+
+    def members(self, page: TreePage) -> Members:
+        """A page of the promises of an origin as they were before the batch."""
+        if page not in self._trees:
+            raise NotLoaded(Reads(trees={page}))
+        return self._trees[page]
+
+    def entry_keys(self, prefix: EntryPrefix) -> list[EntryKey]:
+        """Entries whose names begin alike, as they were before the batch."""
+        if prefix not in self._entry_prefixes:
+            raise NotLoaded(Reads(entry_prefixes={prefix}))
+        return self._entry_prefixes[prefix]
+
+    def require(self, reads: Reads) -> None:
+        """Asks for promises, entries and trees in one load."""
+        missing = Reads(
+            objects={id for id in reads.objects if id not in self._promises},
+            entries={key for key in reads.entries if key not in self._entries},
+            entry_prefixes=reads.entry_prefixes - self._entry_prefixes.keys(),
+            trees=reads.trees - self._trees.keys(),
+        )
+        if missing:
+            raise NotLoaded(missing)
 
     def promise(self, id: str) -> Promise | None:
         """The stored promise, not projected."""
@@ -245,7 +304,8 @@ class WorkingSet:
         if page is None:
             raise NotLoaded(Reads(children={id}))
         released = [child.id for child in page.released]
-        others = {child.id for child in page.others}
+        released = [id for id in released if self._promises.get(id) is not None]
+        others = {c.id for c in page.others if self._promises.get(c.id) is not None}
         if page.more is None or page.more.startswith(OTHERS_CURSOR):
             others.update(self._born_within(id, page.more))
             released += self._released_since(id, released)
@@ -339,6 +399,14 @@ class WorkingSet:
                     self._born_children.setdefault(of, {})[id] = None
         self._set("promises", self._promises, id, promise)
 
+    def remove_promise(self, id: str) -> None:
+        """Removes a settled promise with its task and all that begins at either."""
+        promise = self._promises.get(id)
+        assert promise is None or not promise.pending, id
+        self._set("promises", self._promises, id, None)
+        self._set("tasks", self._tasks, id, None)
+        self._set("removed", self._removed, id, True)
+
     def put_task(self, task: Task) -> None:
         before = self._tasks[task.id]
         assert before is None or (before.state, task.state) in TASK_EDGES, task
@@ -385,6 +453,16 @@ class WorkingSet:
 
     def put_entry(self, entry: Entry) -> None:
         self._set("entries", self._entries, entry.key, entry)
+
+    def latest_retiring(self, due_at: int) -> Entry | None:
+        """The entry that this batch put last for roots whose trees are looked at at an instant."""
+        key = self._retiring.get(due_at)
+        return None if key is None else self._entries.get(key)
+
+    def put_retiring(self, entry: Entry) -> None:
+        assert entry.due_at is not None, entry
+        self._retiring[entry.due_at] = entry.key
+        self.put_entry(entry)
 
     def remove_entry(self, key: EntryKey) -> None:
         self._set("entries", self._entries, key, None)
@@ -457,6 +535,7 @@ class WorkingSet:
         self.depth_moves.clear()
         self._canceled_before = self.canceled
         self._events_kept = len(self.events)
+        self._left_before = self.left
 
     def rollback(self) -> None:
         """Undoes all that was written since the last `keep`."""
@@ -471,6 +550,7 @@ class WorkingSet:
         self.depth_moves.clear()
         self.canceled = self._canceled_before
         del self.events[self._events_kept :]
+        self.left = self._left_before
         self._moves = None
         self.heads.rewind()
 
@@ -501,6 +581,7 @@ class WorkingSet:
     def _collected(self, before: dict[str, dict[Any, Any]]) -> Changes:
         """What differs from `before`, which holds what each table held under the keys written."""
         changes = Changes()
+        removed = before.get("removed", ())
         for name, writes in before.items():
             table = self._table(name)
             written = {key: table[key] for key in writes if key in table}
@@ -509,10 +590,13 @@ class WorkingSet:
                 changes.resumes_cleared.update(written)
                 continue
             changed = {key: v for key, v in written.items() if v is not writes[key]}
-            if name == "promises":
-                changes.born_promises = {id for id in changed if writes[id] is None}
-            elif name == "tasks":
-                changes.born_tasks = {id for id in changed if writes[id] is None}
+            if name == "removed":
+                changed = set(changed)  # type: ignore[assignment]
+            elif name in ("promises", "tasks"):
+                # What is removed is told by `removed` alone, and may have been born again since.
+                changed = {id: v for id, v in changed.items() if v is not None}
+                born = {id for id in changed if writes[id] is None or id in removed}
+                setattr(changes, f"born_{name}", born)
             elif name == "resumes":
                 # What is gone, its clearing takes away already.
                 changed = {edge: True for edge, present in changed.items() if present}

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from kept.protocol.records import Value
+from kept.protocol.records import PromiseState, Value
 
 
 class EntryKind(StrEnum):
@@ -41,6 +41,9 @@ class EntryKind(StrEnum):
     SCHEDULE_LINE = "schedule_line"
     BACKFILL = "backfill"
     DELIVERIES = "deliveries"
+    RETENTION = "retention"
+    RETIRING = "retiring"
+    KEPT_ID = "kept_id"
 
 
 class EntryKey(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -81,6 +84,7 @@ class QueueSettings(EntryData, frozen=True):
     aging: int | None = None
     paused: bool = False
     retention: int | None = None
+    keep_ids: bool = False
 
 
 class Turn(EntryData, frozen=True):
@@ -277,6 +281,36 @@ class Deliveries(EntryData, frozen=True):
     attempts: tuple[Attempt, ...]
 
 
+class Retention(EntryData, frozen=True):
+    """When a settled tree leaves (B6); its entry has the origin's id.
+
+    Nothing keeps those of its promises that were born after `seen`, nor it. `leaving`: that holds
+    for all of them, and they are being removed. `held_by`: one that kept the tree.
+    """
+
+    seen: str | None = None
+    leaving: bool = False
+    held_by: str | None = None
+
+
+class Retiring(EntryData, frozen=True):
+    """Roots that settled in one commit, and whose trees are looked at at one instant: a row for
+    many of them. What then keeps one gets an entry of its own (`Retention`)."""
+
+    roots: tuple[str, ...]
+
+
+class KeptId(EntryData, frozen=True):
+    """The verdict of a promise that has left; its entry has the promise's id (B6). `left_at` (ms):
+    when it left."""
+
+    state: PromiseState
+    timeout_at: int
+    created_at: int
+    settled_at: int
+    left_at: int
+
+
 class KeyHolder(EntryData, frozen=True):
     """What every holder of a key says (B4): the id of the promise that has it."""
 
@@ -357,6 +391,9 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     due_at: int | None = None
 
 
+# The entries that say when trees are looked at: they are due apart from all others.
+TREE_KINDS: Final = frozenset({EntryKind.RETENTION, EntryKind.RETIRING})
+
 DATA_TYPES: Final[dict[EntryKind, type[EntryData]]] = {
     EntryKind.QUEUE: QueueSettings,
     EntryKind.TURN: Turn,
@@ -381,6 +418,9 @@ DATA_TYPES: Final[dict[EntryKind, type[EntryData]]] = {
     EntryKind.SCHEDULE_LINE: ScheduleLine,
     EntryKind.BACKFILL: Backfill,
     EntryKind.DELIVERIES: Deliveries,
+    EntryKind.RETENTION: Retention,
+    EntryKind.RETIRING: Retiring,
+    EntryKind.KEPT_ID: KeptId,
 }
 
 EncodedData: TypeAlias = str

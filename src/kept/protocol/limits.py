@@ -107,3 +107,10 @@ MAX_BUCKET_TOKENS: Final = 1_000_000_000
 MAX_BUCKET_PERIOD_MS: Final = 30 * 86_400_000
 DEFAULT_GUARD_RETENTION_MS: Final = 7 * 86_400_000
 MAX_GUARD_RETENTION_MS: Final = 366 * 86_400_000
+
+# Settled trees (B6): how long they stay, and how many promises of them one commit looks at.
+DEFAULT_RETENTION_MS: Final = 7 * 86_400_000
+MIN_RETENTION_MS: Final = 1_000
+MAX_LEAVING_PER_COMMIT: Final = 100
+# What keeps a tree is looked at again after its retention, but not sooner than this.
+HELD_LOOK_MS: Final = 60_000

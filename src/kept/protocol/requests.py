@@ -265,7 +265,8 @@ class QueuePut(Request):
 
     kind: ClassVar[str] = "queue.put"
     SETTINGS: ClassVar[tuple[str, ...]] = (
-        *("concurrency", "rate", "lane", "lanes", "max_depth", "aging", "paused", "retention"),
+        *("concurrency", "rate", "lane", "lanes", "max_depth", "aging", "paused"),
+        *("retention", "keep_ids"),
     )
     name: Name
     concurrency: int | UnsetType | None = UNSET
@@ -276,6 +277,7 @@ class QueuePut(Request):
     aging: Instant | UnsetType | None = UNSET
     paused: bool | UnsetType | None = UNSET
     retention: Instant | UnsetType | None = UNSET
+    keep_ids: bool | UnsetType | None = UNSET
 
 
 class QueueGet(Request):

@@ -174,6 +174,7 @@ class QueueRecord(Result, frozen=True):
     aging: int | None = None
     paused: bool = False
     retention: int | None = None
+    keep_ids: bool = False
 
     @staticmethod
     def of(name: str, settings: QueueSettings) -> QueueRecord:

@@ -10,12 +10,13 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from kept.protocol.entries import Entry, EntryKey
+from kept.protocol.entries import Entry, EntryKey, EntryKind
 from kept.protocol.records import (
     DeadLetter,
     MessageKey,
     OutboxEntry,
     Promise,
+    PromiseState,
     ScheduleRecord,
     Task,
 )
@@ -74,6 +75,46 @@ class PendingChildren(NamedTuple):
     more: str | None = None
 
 
+class TreePage(NamedTuple):
+    """At most `limit` promises of an origin, the youngest first and the origin's own last, born
+    before `before`; all where that one is not there."""
+
+    origin: str
+    before: str | None
+    limit: int
+
+
+class Member(NamedTuple):
+    """What is known of a promise of a tree without its payloads. `version` is its task's. `named`:
+    an edge from or to it, a message or a dead letter names it. `parent_pending` (as stored): of its
+    tags' parent or branch."""
+
+    id: str
+    state: PromiseState
+    timeout_at: int
+    created_at: int
+    settled_at: int | None
+    tags: dict[str, str]
+    version: int | None
+    named: bool
+    parent_pending: bool
+
+
+class Members(NamedTuple):
+    """A page of a tree, and whether there are more."""
+
+    members: list[Member]
+    more: bool
+
+
+class EntryPrefix(NamedTuple):
+    """Entries of a kind whose names begin alike, at most `limit` of them."""
+
+    kind: EntryKind
+    prefix: str
+    limit: int
+
+
 class Slots(NamedTuple):
     """What is held of a queue, or of one of its lanes."""
 
@@ -105,6 +146,10 @@ class Reads(msgspec.Struct):
     messages: set[MessageKey] = set()
     dead_letters: set[str] = set()
     entries: set[EntryKey] = set()
+    # Entries by the beginning of their names.
+    entry_prefixes: set[EntryPrefix] = set()
+    # Promises by their origin.
+    trees: set[TreePage] = set()
     # Tasks whose last request had one of these ids: a claim that is asked again (B1).
     requests: set[str] = set()
 
@@ -122,6 +167,8 @@ class Reads(msgspec.Struct):
             or self.messages
             or self.dead_letters
             or self.entries
+            or self.entry_prefixes
+            or self.trees
             or self.requests
         )
 
@@ -160,6 +207,8 @@ class Loaded(msgspec.Struct):
     messages: dict[MessageKey, OutboxEntry | None] = {}
     dead_letters: dict[str, DeadLetter | None] = {}
     entries: dict[EntryKey, Entry | None] = {}
+    entry_prefixes: dict[EntryPrefix, list[EntryKey]] = {}
+    trees: dict[TreePage, Members] = {}
     requests: dict[str, list[str]] = {}
 
 
@@ -169,6 +218,8 @@ class Changes(msgspec.Struct):
     A promise or task whose id is in `born_promises` or `born_tasks` is new; all others replace a
     stored one. Edges map to True (present) or False (absent); writing one that is so already is
     harmless. All resumes of the tasks in `resumes_cleared` go before those in `resumes` come.
+    `removed` promises go first of all, each with its task, its payloads, and the releases, edges and
+    marks of either.
     """
 
     promises: dict[str, Promise] = {}
@@ -187,6 +238,7 @@ class Changes(msgspec.Struct):
     outbox: dict[MessageKey, OutboxEntry | None] = {}
     dead_letters: dict[str, DeadLetter | None] = {}
     entries: dict[EntryKey, Entry | None] = {}
+    removed: set[str] = set()
     # Set by debug.reset only: everything of the tenant goes first.
     reset: bool = False
 
@@ -252,8 +304,10 @@ class Due(msgspec.Struct):
     schedules: list[Key] = []
     # Settled promises with edges still to be drained.
     drains: list[Key] = []
-    # Entries at which the background has to look.
+    # Entries at which the background has to look, but for those of trees.
     entries: list[DueEntry] = []
+    # Those of trees: settled ones that may leave.
+    trees: list[DueEntry] = []
 
     def __bool__(self) -> bool:
         return any(getattr(self, field) for field in self.__struct_fields__)

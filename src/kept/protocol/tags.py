@@ -27,6 +27,8 @@ DETACHED: Final = "kept:detached"
 COMPENSATION: Final = "kept:compensation"
 # A header of a canceled promise's value: why.
 CANCEL_REASON_HEADER: Final = "kept-cancel-reason"
+# A header of the value of a promise of which only id and verdict are kept: since when (ms, B6).
+LEFT_HEADER: Final = "kept-left"
 DEDUPE: Final = "kept:dedupe"
 DEDUPE_WINDOW: Final = "kept:dedupe-window"
 DEDUPE_MISMATCH: Final = "kept:dedupe-mismatch"

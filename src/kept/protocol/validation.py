@@ -32,6 +32,7 @@ from kept.protocol.limits import (
     MAX_REPLAYS_PER_REQUEST,
     MAX_TAGS,
     MAX_TAGS_BYTES,
+    MIN_RETENTION_MS,
 )
 from kept.protocol.mailboxes import mailbox_problem
 from kept.protocol.records import SETTABLE, PromiseState, Value
@@ -295,6 +296,8 @@ def _queue_put(request: r.QueuePut, _: Schemes) -> str | None:
     for field, value in (("concurrency", request.concurrency), ("maxDepth", request.max_depth)):
         if isinstance(value, int) and not 1 <= value <= MAX_INTEGER:
             return f"{field}: must be a whole number from 1 on, or null"
+    if isinstance(request.retention, int) and request.retention < MIN_RETENTION_MS:
+        return f"retention: must be at least {MIN_RETENTION_MS} ms, or null"
     if isinstance(request.rate, RateLimit) and (problem := _rate_problem(request.rate, "rate")):
         return problem
     if isinstance(request.lane, LaneLimits) and (problem := _lane_problem(request.lane, "lane")):

@@ -18,6 +18,7 @@ import msgspec
 from kept.engine.config import EngineConfig
 from kept.engine.engine import Engine
 from kept.errors import ConfigurationError
+from kept.protocol.limits import DEFAULT_RETENTION_MS
 from kept.runtime import Runtime, SystemRuntime
 from kept.server.app import Door
 from kept.server.auth import AuthOptions, open_authenticator
@@ -54,6 +55,8 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     store_url: str = DEFAULT_STORE_URL
     debug: bool = False
     server_url: str | None = None
+    # How long settled work stays (ms) whose queue says nothing; None: for ever.
+    retention_ms: int | None = DEFAULT_RETENTION_MS
     auth: AuthOptions = AuthOptions()
     webhooks: WebhookOptions = WebhookOptions()
     limits: Limits = Limits()
@@ -104,7 +107,11 @@ async def serve(
         _warn_if_open(options)
         poll = PollTransport(runtime)
         store = open_store(options.store_url, runtime)
-        config = EngineConfig(debug=options.debug, server_url=options.server_url)
+        config = EngineConfig(
+            debug=options.debug,
+            server_url=options.server_url,
+            retention_ms=options.retention_ms,
+        )
         push = HttpPushTransport(runtime, options.webhooks)
         engine = Engine(store, runtime, config, transports=(poll, push))
         poll.on_connect = lambda group: engine.receiver_connected()

@@ -7,12 +7,13 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from kept.client.connection import Connection
-from kept.errors import ConnectionFailedError, KeptError, PromiseError
+from kept.errors import ConnectionFailedError, KeptError, NotFoundError, PromiseError
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.records import PromiseState
 from kept.protocol.responses import CONFLICT, PromiseResult, ReplayResult
 from kept.sdk import payload
+from kept.sdk.app import DEFAULT_QUEUE
 from kept.sdk.handle import Handle
 from kept.sim import base_protocol, guards, once, programs, scripts
 from kept.sim.breakage import Broken
@@ -82,6 +83,8 @@ class Client:
             self._world.ledger.break_off,
             self._world.plan.kinds,
         )
+        if self._world.mix.retention_seconds is not None:
+            self._runtime.spawn(self._put_retention(), "put-retention")
         guards.contend(self._world, self._process, self._runtime, self._connection)
         once.call_once(self._world, self._process, self._runtime, self._connection)
         while True:
@@ -93,6 +96,18 @@ class Client:
             elif self._doing < MAX_DOING and self._world.may_act(f"{pid}#{self._drawn}"):
                 self._doing += 1
                 self._runtime.spawn(self._do_something(self._drawn), "client-work")
+
+    async def _put_retention(self) -> None:
+        """What the programs leave goes soon."""
+        seconds = self._world.mix.retention_seconds or 0.0
+        put = r.QueuePut(DEFAULT_QUEUE, retention=int(seconds * 1_000))
+        while True:
+            try:
+                if (await self._connection.send(put)).ok:
+                    return
+            except KeptError:
+                pass
+            await self._runtime.sleep(AGAIN_SECONDS)
 
     @property
     def _connection(self) -> Connection:
@@ -227,6 +242,11 @@ class Client:
                 await handle.result()
             except ConnectionFailedError:
                 continue
+            except NotFoundError:
+                # It was settled while nobody could ask, and has left.
+                if handle.id not in self._world.goals.departed:
+                    await self._runtime.sleep(AGAIN_SECONDS)
+                    continue
             except PromiseError:
                 await self._replay(handle.id)
             except KeptError:

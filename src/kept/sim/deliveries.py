@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kept.check.state import State
-from kept.protocol.records import MessageKind, PromiseRecord, PromiseState
+from kept.protocol.records import MessageKind, Promise, PromiseRecord, PromiseState
 from kept.sim.ledger import Ledger
 from kept.sim.mix import Mix
 
@@ -40,6 +40,8 @@ class Deliveries:
         self.unblocks: Counter[tuple[str, str]] = Counter()
         # (promise, address), acknowledged while the promise was pending.
         self._registered: dict[tuple[str, str], None] = {}
+        # What has left, as it was.
+        self.departed: dict[str, Promise] = {}
         # Children that were acknowledged, by their parent.
         self._children: dict[str, dict[str, None]] = {}
 
@@ -66,6 +68,9 @@ class Deliveries:
         """An execute came: never ahead of its task, and where its promise says."""
         self.executes += 1
         task, promise = self._state().tasks.get(id), self._state().promises.get(id)
+        if promise is None and id in self.departed:
+            # It was on its way while its task was done, and its tree left.
+            return
         if task is None or promise is None:
             self._ledger.break_off("executes name tasks", f"{id} does not exist")
         elif version > task.version:
@@ -77,7 +82,7 @@ class Deliveries:
 
     def unblocked(self, addresses: frozenset[str], record: PromiseRecord) -> None:
         """An unblock came: it carries what was settled, and somebody asked for it."""
-        stored = self._state().promises.get(record.id)
+        stored = self._state().promises.get(record.id) or self.departed.get(record.id)
         if record.state is PromiseState.PENDING or stored is None or stored.record() != record:
             why = f"{record} was delivered, stored is {stored}"
             self._ledger.break_off("unblocks carry what is settled", why)
@@ -93,7 +98,7 @@ class Deliveries:
         """A delivery that is owed, in words; "" when there is none. Faults have stopped."""
         state = self._state()
         for (id, address), _ in self._registered.items():
-            promise = state.promises.get(id)
+            promise = state.promises.get(id) or self.departed.get(id)
             if promise is None or promise.pending or self.unblocks[id, address]:
                 continue
             if not (self._lossy and address.startswith("poll:")):

@@ -30,6 +30,8 @@ class Goals:
         self._boundary = boundary
         self._state = state
         self._goals: dict[str, Goal] = {}
+        # What has left, as it was (B6): results are right whether or not they are still there.
+        self.departed: dict[str, Promise] = {}
         self._replays: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -51,7 +53,7 @@ class Goals:
 
     def pending(self) -> list[Goal]:
         """Goals that have not been reached, replays of what failed among them."""
-        promises = self._state().promises
+        promises = self._promises()
         return [
             goal
             for goal in self._goals.values()
@@ -59,6 +61,9 @@ class Goals:
             or promise.pending
             or (goal.program.repair is not None and goal.id not in self._replays)
         ]
+
+    def _promises(self) -> dict[str, Promise]:
+        return {**self.departed, **self._state().promises}
 
     def to_replay(self) -> list[Goal]:
         """Those that are given up and wait for somebody to replay them."""
@@ -71,7 +76,7 @@ class Goals:
 
     def check(self) -> None:
         """Each goal's promise holds a result that is right, and its effects have happened."""
-        promises = self._state().promises
+        promises = self._promises()
         for goal in self._goals.values():
             problem = self._problem(promises[goal.id], goal)
             if problem is not None:

@@ -15,7 +15,9 @@ from typing import Final
 from kept.check.monitor import Monitor
 from kept.check.state import State
 from kept.protocol import tags as tag
-from kept.protocol.limits import NEVER_MS
+from kept.protocol.addresses import queue_of
+from kept.protocol.entries import EntryKey, EntryKind, QueueSettings
+from kept.protocol.limits import DEFAULT_RETENTION_MS, NEVER_MS
 from kept.protocol.records import (
     Delivery,
     MessageKey,
@@ -57,6 +59,8 @@ class Inspector:
         # When each promise was settled. A step that is undone leaves its mark, and the next one
         # of its kind replaces it.
         self.settled_at: dict[str, float] = {}
+        # What has left, as it was.
+        self.departed: dict[str, Promise] = {}
         # When each version of a message was last taken out to be sent.
         self._taken_at: dict[tuple[MessageKey, int], int] = {}
         self._pending_since: dict[str, int] = {}
@@ -69,6 +73,9 @@ class Inspector:
         for id, promise in changes.promises.items():
             if not promise.pending:
                 self._settled(now, before.promises.get(id), promise)
+        for id in sorted(changes.removed):
+            self.departed[id] = before.promises[id]
+            self._left(now, before.promises[id], before, state)
         if name == "task.claim":
             self._claimed(now, before, state, changes)
         for id, task in changes.tasks.items():
@@ -106,6 +113,20 @@ class Inspector:
         struck = armed and promise.settled_at == promise.timeout_at
         if self._mix.prompt and struck and late > LATE_MS:
             self._ledger.break_off("timers fire in time", f"{promise.id}: {late} ms late")
+
+    def _left(self, now: int, promise: Promise, before: Before, state: State) -> None:
+        """A promise was removed: it was settled, for as long as its root's queue says."""
+        root = before.promises.get(promise.origin) or state.promises.get(promise.origin)
+        queue = queue_of(root.target) if root is not None and root.target is not None else None
+        entry = state.entries.get(EntryKey(EntryKind.QUEUE, queue or ""))
+        retention = (
+            entry.data.retention if entry and isinstance(entry.data, QueueSettings) else None
+        )
+        if retention is None:
+            retention = DEFAULT_RETENTION_MS
+        if promise.settled_at is None or now - promise.settled_at < retention:
+            why = f"{promise.id} left at {now}, it was settled at {promise.settled_at}"
+            self._ledger.break_off("nothing leaves before its time", why)
 
     # -- tasks
 
@@ -276,7 +297,8 @@ class Before:
     """What a step's records were before it."""
 
     def __init__(self, state: State, changes: Changes) -> None:
-        self.promises = {id: p for id in changes.promises if (p := state.promises.get(id))}
+        touched = (*changes.promises, *sorted(changes.removed))
+        self.promises = {id: p for id in touched if (p := state.promises.get(id))}
         self.tasks = {id: t for id in changes.tasks if (t := state.tasks.get(id))}
         self.outbox = {key: e for key in changes.outbox if (e := state.outbox.get(key))}
         self.schedules = {id: s for id in changes.schedules if (s := state.schedules.get(id))}

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from kept.client.connection import Connection
 from kept.errors import ConnectionFailedError
 from kept.protocol import requests as r
-from kept.protocol.records import PromiseRecord, PromiseState, TaskState, Value
+from kept.protocol import tags as tag
+from kept.protocol.addresses import queue_of
+from kept.protocol.records import Promise, PromiseRecord, PromiseState, TaskState, Value
 from kept.protocol.responses import (
     AcquiredTask,
     ClaimResult,
@@ -48,6 +50,14 @@ class Verdict(NamedTuple):
     settled_at: int | None
 
 
+class _Created(NamedTuple):
+    """What is known of a promise since its first answer: when it was born, its tree, its queue."""
+
+    created_at: int
+    origin: str
+    queue: str | None
+
+
 class Ledger:
     """Everything that was acknowledged. It raises nothing itself, because what it would raise would
     reach the code under test: the first thing broken waits in `broken`."""
@@ -63,7 +73,11 @@ class Ledger:
         self._trace = trace
         # Each question and each answer has a number, so that before and after are known.
         self._clock = 0
-        self._created: dict[str, int] = {}
+        self._created: dict[str, _Created] = {}
+        # The latest settlement (ms) of each tree, by origin.
+        self._latest: dict[str, int] = {}
+        # The shortest retention (ms) that anybody asked for a queue.
+        self._retentions: dict[str, int] = {}
         self._settled: dict[str, tuple[Verdict, int]] = {}
         # Workers that were told to stop: their claims are given up, and asked again to learn what
         # they got; what one gets after that, before its server knows, is left to expire.
@@ -107,6 +121,46 @@ class Ledger:
         """A settled record that a page showed."""
         self._promise(record, self._clock)
 
+    def retained(self, request: r.Request) -> None:
+        """Somebody says how long what has settled stays, whether or not that arrives (B6)."""
+        if isinstance(request, r.QueuePut) and isinstance(request.retention, int):
+            known = self._retentions.get(request.name, request.retention)
+            self._retentions[request.name] = min(known, request.retention)
+
+    def _may_be_gone(self, id: str, now: int) -> bool:
+        """Whether a promise may have left by `now` (ms): its root's queue lets things go, and no
+        settlement of its tree that anybody was told is younger than that."""
+        known = self._created.get(id)
+        root = self._created.get(known.origin) if known is not None else None
+        retention = self._retentions.get(root.queue or "") if root is not None else None
+        if known is None or root is None or retention is None:
+            return False
+        if root.created_at > known.created_at:
+            # Its root was born again, and roots leave last.
+            return True
+        # To the millisecond nobody outside knows when it was stored.
+        latest = self._latest.get(known.origin, 0)
+        return latest + retention <= now
+
+    def _is_born_again(self, record: PromiseRecord) -> bool:
+        """Whether a record is of another promise than the one that was known under its id."""
+        known = self._created.get(record.id)
+        if known is None or known.created_at == record.created_at:
+            return False
+        if not self._may_be_gone(record.id, record.created_at):
+            why = f"{record.id}: born at {known.created_at}, then at {record.created_at}"
+            self.break_off("nothing acknowledged is lost", why)
+        return True
+
+    def _forget(self, id: str) -> None:
+        self._created.pop(id, None)
+        # Where it is a root: what is told of its tree from here on is of another one.
+        self._latest.pop(id, None)
+        self._settled.pop(id, None)
+        self._versions.pop(id, None)
+        for key in [key for key in self._holders if key[0] == id]:
+            del self._holders[key]
+
     def nacked(self, request: r.Request) -> None:
         """A worker gives up a workflow whose replay took another way: the programs here do not."""
         if isinstance(request, r.TaskNack) and request.reason == NONDETERMINISTIC:
@@ -115,8 +169,29 @@ class Ledger:
 
     def _promise(self, record: PromiseRecord, asked: int) -> None:
         self.checked += 1
-        self._created.setdefault(record.id, self._clock)
+        known_birth = self._created.get(record.id)
+        if known_birth is not None and record.created_at < known_birth.created_at:
+            # A late answer, of one that has left since.
+            return
+        if self._is_born_again(record):
+            self._forget(record.id)
+        if record.id not in self._created:
+            target = record.tags.get(tag.TARGET)
+            origin = record.tags.get(tag.ORIGIN, record.id)
+            queue = queue_of(target) if target is not None else None
+            self._created[record.id] = _Created(record.created_at, origin, queue)
         known = self._settled.get(record.id)
+        if record.settled_at is not None:
+            origin = self._created[record.id].origin
+            self._latest[origin] = max(self._latest.get(origin, 0), record.settled_at)
+        if tag.LEFT_HEADER in (record.value.headers or {}):
+            # Of what has left, only the verdict is known.
+            if known is not None and (known[0].state, known[0].settled_at) != (
+                record.state,
+                record.settled_at,
+            ):
+                self.break_off("settled once", f"{record.id}: first {known[0]}, then {record}")
+            return
         if record.state is PromiseState.PENDING:
             if known is not None and known[1] < asked:
                 self.break_off("settled stays settled", f"{record.id} is pending after {known[0]}")
@@ -157,15 +232,21 @@ class Ledger:
             owner = current_owner()
             self._trace.note(BROKEN, owner.name if owner else "world", str(self.broken))
 
-    def compare(self, dump: Dump) -> None:
-        """Everything acknowledged is in the store, and no two promises had one key at one time."""
+    def _is_another(self, id: str, promise: Promise | None) -> bool:
+        return promise is None or promise.created_at > self._created[id].created_at
+
+    def compare(self, dump: Dump, now: int) -> None:
+        """Everything acknowledged is in the store, but what may have left by `now` (ms), and no two
+        promises had one key at one time."""
         for why in overlapping(dump.promises.values()):
             self.break_off("one promise for a key", why)
         for id in self._created:
-            if id not in dump.promises:
+            if id not in dump.promises and not self._may_be_gone(id, now):
                 self.break_off("nothing acknowledged is lost", f"{id} is gone")
         for id, (verdict, _) in self._settled.items():
             promise = dump.promises.get(id)
+            if self._may_be_gone(id, now) and self._is_another(id, promise):
+                continue
             if promise is None or promise.pending:
                 # Of one that is not external a passed deadline is projected, never stored (A3).
                 if promise is None or verdict.state is not PromiseState.REJECTED_TIMEDOUT:
@@ -186,6 +267,7 @@ class ObservedConnection:
 
     async def send(self, request: r.Request, *, request_id: str | None = None) -> Response:
         self._ledger.nacked(request)
+        self._ledger.retained(request)
         asked, witness = self._ledger.asked(), self._ledger.witness
         asked_at = witness.asked(request) if witness is not None else 0.0
         try:

@@ -61,6 +61,9 @@ SHARE_OF_SQLITE: Final = 0.5
 # So many seeds have workers that keep few suspended workflows in memory, and replay often.
 SHARE_OF_SMALL_CACHES: Final = 0.4
 SMALL_CACHES: Final = (0, 1, 3)
+# In so many seeds trees leave while others run.
+SHARE_OF_RETENTION: Final = 0.15
+RETENTIONS: Final = (20.0, 120.0)
 
 
 class Mix(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +93,8 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     faults: dict[str, float]
     # Constants of the system that are small here, by name.
     bounds: dict[str, int] = {}
+    # How long what the SDK's programs leave stays, once it is settled; None: longer than any run.
+    retention_seconds: float | None = None
 
     def replace(self, **changes: object) -> Mix:
         """The mix with other fields."""
@@ -126,7 +131,7 @@ def draw_mix(seed: int) -> Mix:
     embedded = random.random() < SHARE_OF_EMBEDDED
     if servers == 1 and not embedded:
         faults.pop("notice_lost", None)
-    return Mix(
+    mix = Mix(
         servers=servers,
         workers=random.choice((1, 2, 3)),
         clients=random.choice((1, 2, 3)),
@@ -144,3 +149,6 @@ def draw_mix(seed: int) -> Mix:
         faults=faults,
         bounds=draw_bounds(seed, calm=not faults),
     )
+    if random.random() < SHARE_OF_RETENTION:
+        return mix.replace(retention_seconds=random.choice(RETENTIONS))
+    return mix

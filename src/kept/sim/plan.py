@@ -119,6 +119,7 @@ def in_words(plan: Plan) -> list[tuple[str, str]]:
         ("messages", f"take {_span(mix.delay)}{_share(mix.overtaken, 'are overtaken')}"),
         ("commits", f"take {_span(mix.commit_seconds)}"),
         ("leases", f"last {mix.lease_seconds:g} s"),
+        *_leaving(mix),
         ("clocks", _clocks(mix)),
         ("faults", _faults(plan)),
         ("clients do", _actions(plan)),
@@ -128,6 +129,12 @@ def in_words(plan: Plan) -> list[tuple[str, str]]:
     if plan.programs is not None:
         lines.append(("they start", ", ".join(plan.programs) or "nothing"))
     return lines
+
+
+def _leaving(mix: Mix) -> list[tuple[str, str]]:
+    if mix.retention_seconds is None:
+        return []
+    return [("settled work", f"leaves after {mix.retention_seconds:g} s")]
 
 
 def _faults(plan: Plan) -> str:

@@ -38,6 +38,7 @@ from kept.sim.recording import Recording, ServerClock
 from kept.sim.runtime import EPOCH_MS, Clock, OnlookersRuntime, SimulatedRuntime
 from kept.sim.strikes import Strikes
 from kept.sim.trace import KEPT_EVENTS, Trace
+from kept.sim.trees import check_trees
 from kept.sim.witness import Witness
 
 # What one tick of the command line is.
@@ -122,6 +123,7 @@ class World:
         self._questions = self.random("questions")
         self.inspector = Inspector(mix, self.ledger, self.milliseconds, self.reachable())
         self.monitor.inspector = self.inspector
+        self.inspector.departed = self.deliveries.departed = self.goals.departed
         self.ledger.witness = Witness(mix, self.ledger, self.monitor.state, loop.time)
         self.deliveries.on_unblock = self.inspector.unblocked
         loop.after_callback = self._after_callback
@@ -278,7 +280,7 @@ class World:
         store = await self.disk.medium.keeper()
         dump = await store.dump(DEFAULT_TENANT)
         self.monitor.compare(dump)
-        self.ledger.compare(dump)
+        self.ledger.compare(dump, self.disk.medium.clock)
         self.guards.compare(dump)
         clock = self.disk.medium.clock
         await Scans(store, self.monitor.states, clock, self._questions).compare()
@@ -305,6 +307,7 @@ class World:
         self.monitor.check_everything()
         await self.compare()
         self.goals.check()
+        check_trees(self.monitor.state())
         await self._audit()
         if self.mix.calm:
             check_calm(self)

@@ -141,6 +141,7 @@ QUEUES = [
     "consistent_depth_is_what_waits",
 ]
 
+RETENTION = ["preserved_tree_of_something_pending", "preserved_root_until_the_last"]
 CANCELLATION_STATE = ["consistent_cancel_request_is_seen_to"]
 CANCELLATION_STEP = ["preserved_cancel_request"]
 DUPLICATES = [
@@ -166,11 +167,11 @@ def test_exactly_the_named_properties_are_registered() -> None:
         WELL_FORMED + CONSISTENT_STATE + OURS + CANCELLATION_STATE + KEYS
     )
     assert sorted(STEP_PROPERTIES) == sorted(
-        CONSISTENT_STEP + PRESERVED + MONOTONE + QUEUES + CANCELLATION_STEP + DUPLICATES
+        CONSISTENT_STEP + PRESERVED + MONOTONE + QUEUES + CANCELLATION_STEP + DUPLICATES + RETENTION
     )
     assert sorted(INTERNAL_STEP_PROPERTIES) == sorted(INTERNAL)
     assert sorted(CONFIG_PROPERTIES) == sorted(CONFIG)
-    ours = QUEUES + CANCELLATION_STATE + CANCELLATION_STEP + DUPLICATES + KEYS
+    ours = QUEUES + CANCELLATION_STATE + CANCELLATION_STEP + DUPLICATES + KEYS + RETENTION
     assert len(ALL_NAMES) == 101 + len(ours)
 
 

@@ -22,6 +22,7 @@ from tests.unit.check.cases.monotone import INTERNAL, MONOTONE
 from tests.unit.check.cases.preserved import PRESERVED
 from tests.unit.check.cases.queues import QUEUES
 from tests.unit.check.cases.records import NOW, Step, StepCase, pending, state, waiting
+from tests.unit.check.cases.retention import RETENTION
 from tests.unit.check.cases.steps import NOTHING
 
 CASES = [
@@ -33,6 +34,7 @@ CASES = [
     *QUEUES,
     *CANCELLATION_STEPS,
     *DUPLICATE_STEPS,
+    *RETENTION,
 ]
 
 

@@ -302,3 +302,18 @@ def test_what_became_of_a_webhook_is_listed(kept: Kept, store: MemoryStore) -> N
     assert "127.0.0.1 is a private address, which is not allowed" in outcome
     told = json.loads(kept("--json", "promise", "deliveries", "p").out)
     assert told["error"] == outcome
+
+
+def test_how_long_results_of_a_queue_stay(kept: Kept) -> None:
+    """Put, shown, taken back; ids are kept or not, and what is not named stays."""
+    put = ("queue", "put", "q")
+    queue = json.loads(kept(*put, "--retention", "30d", "--keep-ids", "--json").out)
+    assert (queue["retention"], queue["keepIds"]) == (30 * 86_400_000, True)
+    shown = kept("queue", "get", "q").out
+    assert "30d" in shown
+    assert "kept" in shown
+    queue = json.loads(kept(*put, "--retention", "none", "--json").out)
+    assert ("retention" in queue, queue["keepIds"]) == (False, True)
+    queue = json.loads(kept(*put, "--no-keep-ids", "--json").out)
+    assert "keepIds" not in queue
+    assert kept(*put, "--retention", "1ms").code != 0

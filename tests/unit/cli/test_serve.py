@@ -35,12 +35,15 @@ def test_options_reach_the_server(tmp_path: Path) -> None:
         *("--host", "::1", "--port", "0", "--store", "memory://", "--debug"),
         *("--server-url", "http://x", "--auth-secret-file", str(tmp_path / "secret")),
         *("--max-connections", "7", "--grace", "1.5s", "--idle-timeout", "2m"),
+        *("--retention", "14d"),
     )
     assert (options.host, options.port, options.store_url) == ("::1", 0, "memory://")
     assert options.debug
     assert options.server_url == "http://x"
     assert options.auth.secret == "s" * 40
     assert options.limits.connections == 7
+    assert options.retention_ms == 14 * 86_400_000
+    assert parsed("--retention", "none").retention_ms is None
     assert (options.limits.grace, options.limits.idle_timeout) == (1.5, 120)
 
 
@@ -81,7 +84,9 @@ def test_environment_gives_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parsed("--port", "1").port == 1
 
 
-@pytest.mark.parametrize("option", ["--port=70000", "--port=x", "--grace=5", "--max-body=0"])
+@pytest.mark.parametrize(
+    "option", ["--port=70000", "--port=x", "--grace=5", "--max-body=0", "--retention=9ms"]
+)
 def test_wrong_options_are_usage_errors(option: str) -> None:
     """They end with exit code 2 before anything starts."""
     with pytest.raises(SystemExit) as exit_:

@@ -46,7 +46,7 @@ def beat(world: World, id: str, version: int) -> list[str] | None:
 
 
 def entries(world: World) -> list[str]:
-    return [key.name for key in world.dump.entries]
+    return [key.name for key in world.entries]
 
 
 # -- what is not running -----------------------------------------------------------------------------

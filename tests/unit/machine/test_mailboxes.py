@@ -114,7 +114,7 @@ def test_work_that_is_over_takes_none() -> None:
     assert world.status(r.SignalSend(OWNER, "box")) == 409
     assert world.status(r.SignalSend("late", "box")) == 409
     assert world.stored("late").state is PromiseState.REJECTED_TIMEDOUT
-    assert world.dump.entries == {}
+    assert world.entries == {}
 
 
 def test_a_key_is_one_message() -> None:
@@ -139,15 +139,15 @@ def test_keys_are_forgotten_after_a_week_and_mailboxes_after_their_owner() -> No
     forget = LookAtEntry(message_key(OWNER, "box", "k"))
     world.pass_time(MAILBOX_LOOK_MS)
     world.fire(look, forget)
-    assert len(world.dump.entries) == 2
+    assert len(world.entries) == 2
     world.pass_time(MESSAGE_KEY_RETENTION_MS - MAILBOX_LOOK_MS)
     world.fire(look, forget)
-    assert list(world.dump.entries) == [look.key]
+    assert list(world.entries) == [look.key]
     assert send(world, key="k") == 2
     world.ask(fulfill(OWNER, 1))
     world.pass_time(MESSAGE_KEY_RETENTION_MS)
     world.fire(look, forget)
-    assert world.dump.entries == {}
+    assert world.entries == {}
 
 
 def test_numbers_that_are_taken_are_passed_over() -> None:

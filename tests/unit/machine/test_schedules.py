@@ -310,7 +310,7 @@ def test_a_deleted_schedule_leaves_no_line_and_no_backfill() -> None:
     world.settle_down()
     settle(world, 1)
     assert fired(world) == [1]
-    assert world.dump.entries == {}
+    assert world.entries == {}
 
 
 # -- jitter ------------------------------------------------------------------------------------------
@@ -384,7 +384,7 @@ def test_a_backfill_fires_each_instant_once() -> None:
     world.ok(backfill("s", world.now - EVERY, world.now + 9 * EVERY), ScheduleResult)
     world.settle_down()
     assert fired(world) == [*range(3, 280), 299, 300]
-    assert world.dump.entries == {}
+    assert world.entries == {}
 
 
 def test_spans_of_a_backfill_are_bounded() -> None:

@@ -13,7 +13,7 @@ from kept.machine.reads import plan
 from kept.machine.step import MachineConfig
 from kept.machine.working_set import WorkingSet
 from kept.protocol import requests as r
-from kept.protocol.entries import Entry, EntryKey
+from kept.protocol.entries import TREE_KINDS, Entry, EntryKey
 from kept.protocol.limits import NEVER_MS
 from kept.protocol.records import (
     EMPTY,
@@ -97,6 +97,17 @@ class World:
         batch.commit()
         return taken
 
+    def fire_and_ask(self, step: b.InternalStep, request: r.Request) -> Response:
+        """A background step and a request of one commit, in this order."""
+        reads = Reads()
+        plan(step, reads)
+        plan(request, reads)
+        batch = _Batch(self, reads)
+        batch.fire(step)
+        response = batch.answer(request, None)
+        batch.commit()
+        return response
+
     def pass_time(self, milliseconds: int) -> None:
         """Moves the clock; nothing fires by itself."""
         self.now += milliseconds
@@ -119,6 +130,11 @@ class World:
         yield from (b.RetryTask(m.id) for m in tables.retries.first(500, now))
         yield from (b.ReadyTask(m.id) for m in tables.delayed.first(500, now))
         yield from (b.LookAtEntry(m.key) for m in tables.due_entries.first(500, now))
+        yield from self.looks_at_trees()
+
+    def looks_at_trees(self) -> list[b.InternalStep]:
+        """The looks at trees that are due, the oldest first."""
+        return [b.LeaveTree(m.key) for m in self._tables.due_trees.first(500, self.now)]
 
     # -- looking at what is stored ---------------------------------------------------------------
 
@@ -138,6 +154,12 @@ class World:
 
     def entry(self, key: EntryKey) -> Entry | None:
         return self._tables.entries.get(key)
+
+    @property
+    def entries(self) -> dict[EntryKey, Entry]:
+        """All but those that say when trees leave: each that has settled has one."""
+        found = self._tables.entries.items()
+        return {key: entry for key, entry in found if key.kind not in TREE_KINDS}
 
     def letter(self, id: str) -> DeadLetter:
         return self._tables.dead_letters[id]

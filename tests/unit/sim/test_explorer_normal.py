@@ -54,7 +54,7 @@ class TrueRun:
     def __init__(self, world: World, moves: Moves) -> None:
         self.world = world
         self.moves = moves
-        self.records = Records(MachineConfig(retry_timeout_ms=TICK_MS))
+        self.records = Records(MachineConfig(retry_timeout_ms=TICK_MS, retention_ms=None))
         self.records.now = NOW_MS
         self.versions = [0] * world.workers
         # Of each slot: the version and the request's id with which it was sent.

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from kept.contract.store_samples import births, promise, write
+from kept.contract.store_samples import NOW, births, promise, write
 from kept.errors import StoreError, StoreFailedError, StoreVersionError
+from kept.protocol import tags as tag
+from kept.protocol.entries import EntryKind, Retention
+from kept.protocol.limits import DEFAULT_RETENTION_MS
+from kept.protocol.storage import Changes
 from kept.stores.sqlite import connection as connections
 from kept.stores.sqlite import schema
 from kept.stores.sqlite import store as store_module
@@ -69,6 +73,36 @@ async def test_migrating_leads_to_the_fresh_schema(
         async with sqlite_store(path) as store:
             assert set((await store.dump("default")).promises) == {"p"}
         assert _schema_of(path) == fresh
+
+
+async def test_what_is_in_an_older_file_leaves_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each tree of a file from before retention is looked at once, a week after its latest
+    settlement; and promises are counted right, whatever is removed."""
+    child = promise("root.1", tags={tag.ORIGIN: "root"})
+    with monkeypatch.context() as then:
+        then.setattr(store_module, "migrations", lambda: schema.migrations()[:3])
+        async with sqlite_store(tmp_path / "kept.db") as store:
+            assert store._writer is not None
+            for number, each in enumerate((promise("root"), child, promise("alone"))):
+                await write(store, births(each))
+                store._writer.execute(
+                    "UPDATE promises SET state = 'resolved', settled_at = ? WHERE id = ?",
+                    (NOW + number, each.id),
+                )
+    async with sqlite_store(tmp_path / "kept.db") as store:
+        entries = await store.scan_entries("default", EntryKind.RETENTION, None, 9)
+        week = DEFAULT_RETENTION_MS
+        assert [(e.key.name, e.data, e.due_at) for e in entries] == [
+            ("alone", Retention(), NOW + 2 + week),
+            ("root", Retention(), NOW + 1 + week),
+        ]
+        assert (await store.counts())["promises"] == 3
+        await write(store, Changes(removed={"root.1"}))
+        assert (await store.counts())["promises"] == 2
+        await write(store, Changes(reset=True))
+        assert (await store.counts())["promises"] == 0
 
 
 async def test_a_failed_migration_leaves_the_old_file(

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from kept.contract.store_samples import jobs, queued, write
-from kept.stores.sqlite import heads, load, save, scan, transaction
+from kept.stores.sqlite import heads, load, save, scan, transaction, trees
 from tests.unit.stores.support import sqlite_store
 
 # What a dump reads, it reads whole; a function's name is not known when all of them are wanted.
@@ -42,7 +42,9 @@ def _walks(file: sqlite3.Connection, statement: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("module", [heads, load, save, scan, transaction], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [heads, load, save, scan, transaction, trees], ids=lambda m: m.__name__
+)
 async def test_no_statement_walks_a_table(tmp_path: Path, module: ModuleType) -> None:
     """No statement of the store reads a table from one end to the other, whatever it holds."""
     async with sqlite_store(tmp_path / "kept.db") as store:

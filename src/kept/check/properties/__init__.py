@@ -18,6 +18,7 @@ from kept.check.properties import monotone as monotone
 from kept.check.properties import ours as ours
 from kept.check.properties import preserved as preserved
 from kept.check.properties import queues as queues
+from kept.check.properties import retention as retention
 from kept.check.properties import well_formed as well_formed
 from kept.check.properties import well_formed_promises as well_formed_promises
 from kept.check.properties.registry import (

@@ -12,7 +12,7 @@ from kept.check.properties.scopes import StepScope, is_base_deliverable
 from kept.check.state import State
 from kept.protocol import tags as tag
 from kept.protocol.addresses import scheme_of
-from kept.protocol.entries import Debounce, EntryKind
+from kept.protocol.entries import Debounce, Dedupe, EntryKind
 from kept.protocol.keys import keys_of
 from kept.protocol.limits import NEVER_MS
 from kept.protocol.records import (
@@ -65,19 +65,41 @@ def is_deliverable_by_us(address: str, schemes: frozenset[str]) -> bool:
 
 
 def is_retained_away(scope: StepScope, id: str) -> bool:
-    """Retention (B6) removes promises and tasks: settled and fulfilled ones only, that no message
-    and no edge names any more, and nothing else in the same step."""
+    """Retention (B6) removes promises and tasks: settled and fulfilled ones only, that no message,
+    no edge, dead letter or dedupe key names any more, and whose parent is not pending."""
     if scope.name != RETENTION:
         return False
-    p, t, b = scope.promise_before(id), scope.task_before(id), scope.b
+    p, t = scope.promise_before(id), scope.task_before(id)
     if p is None or p.pending or (t is not None and t.state is not TaskState.FULFILLED):
         return False
-    return not (
-        MessageKey.execute(id) in b.outbox
-        or id in b.unblocks.at
-        or id in b.callbacks.at
-        or id in b.listeners.at
-    )
+    return not (_is_named(scope, p) or _has_pending_parent(scope, p))
+
+
+def _is_named(scope: StepScope, p: Promise) -> bool:
+    b, delta, id = scope.b, scope.delta, p.id
+    if MessageKey.execute(id) in b.outbox or id in b.unblocks.at or id in b.dead_letters:
+        return True
+    if any(
+        id in ends
+        for each in (b.callbacks, b.listeners, b.resumes)
+        for ends in (each.at, each.back)
+    ):
+        return True
+    # Neither did the step itself take them away.
+    removed = (*delta.callbacks.removed, *delta.listeners.removed, *delta.resumes.removed)
+    if any(id in edge for edge in removed):
+        return True
+    key = keys_of(p.tags).get(EntryKind.DEDUPE)
+    if key is None:
+        return False
+    entry = delta.entries.get(key) or b.entries.get(key)
+    return entry is not None and isinstance(entry.data, Dedupe) and entry.data.promise == id
+
+
+def _has_pending_parent(scope: StepScope, p: Promise) -> bool:
+    parents = {p.parent, p.branch} - {None, p.id}
+    found = (scope.promise_before(id) for id in sorted(id for id in parents if id is not None))
+    return any(parent is not None and parent.pending for parent in found)
 
 
 def may_be_sent_off(scope: StepScope, message: OutboxEntry) -> bool:

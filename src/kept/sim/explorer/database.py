@@ -82,7 +82,10 @@ class Databases:
         self._pages = [
             ChildPage(id, "", limit) for id in self._ids for limit in (1, MAX_CANCELED_PER_COMMIT)
         ]
-        self._config = MachineConfig(retry_timeout_ms=TICK_MS, cancel_grace_ms=GRACE_MS)
+        # Nothing leaves here: every record that was ever written stays in view.
+        self._config = MachineConfig(
+            retry_timeout_ms=TICK_MS, cancel_grace_ms=GRACE_MS, retention_ms=None
+        )
         self._dumps: list[Dump] = []
         self._numbers: dict[bytes, int] = {}
         self._due: dict[int, tuple[b.InternalStep, ...]] = {}

@@ -155,7 +155,12 @@ class Moves:
             if found is None:
                 assert not isinstance(
                     step,
-                    b.TakeMessage | b.DeliveredMessage | b.FailedMessage | b.LeaveLine | b.BulkPart,
+                    b.TakeMessage
+                    | b.DeliveredMessage
+                    | b.FailedMessage
+                    | b.LeaveLine
+                    | b.BulkPart
+                    | b.LeaveTree,
                 )
                 id = step.key.name if isinstance(step, b.LookAtEntry) else step.id
                 move = self.attempt = Move(_STEP_NAMES[type(step)], id)

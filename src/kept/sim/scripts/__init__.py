@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from kept.sim.mix import Mix
-from kept.sim.scripts import dead_letters, leases, promises, queues, refusals, schedules
+from kept.sim.scripts import (
+    dead_letters,
+    leases,
+    promises,
+    queues,
+    refusals,
+    retention,
+    schedules,
+)
 from kept.sim.scripts.script import Script
 
 __all__ = ["SCRIPTS", "Script", "is_exact", "may_play"]
@@ -14,7 +22,7 @@ _ANY = (
     leases.life, leases.fences, leases.parked, leases.beats, leases.created, dead_letters.rejected,
     dead_letters.halted, dead_letters.settled, queues.ranks, queues.functions, queues.several,
     queues.settings, promises.life, promises.edges, promises.crowd, promises.pages,
-    refusals.invalid, schedules.life,
+    refusals.invalid, retention.leaving, schedules.life,
 )  # fmt: skip
 _TIMED = (promises.deadlines, queues.delays, queues.expiry, queues.waiting)
 SCRIPTS: Final = {script.__name__ + "@" + script.__module__.rpartition(".")[2]: script

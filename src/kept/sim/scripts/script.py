@@ -17,6 +17,7 @@ from kept.protocol import tags as tag
 from kept.protocol.records import PromiseRecord, PromiseState, Value
 from kept.protocol.responses import (
     INTERNAL,
+    NOT_FOUND,
     OK,
     AcquiredTask,
     ClaimResult,
@@ -81,6 +82,16 @@ class Script:
             self.fail(f"{request}: {response.status} {response.data}, not {status}")
         return response
 
+    async def is_there(self, id: str) -> bool:
+        """Whether a promise exists, where either may be."""
+        response = await self._connection.send(r.PromiseGet(id))
+        while response.status in REFUSED_FOR_NOW or response.status == INTERNAL:
+            await self.runtime.sleep(ASK_AGAIN_SECONDS)
+            response = await self._connection.send(r.PromiseGet(id))
+        if response.status not in (OK, NOT_FOUND):
+            self.fail(f"{id}: {response.status} {response.data}")
+        return response.ok
+
     async def data(self, request: r.Request, kind: type[DataT], status: int = OK) -> DataT:
         """The data of a good answer."""
         response = await self.ask(request, status)
@@ -126,6 +137,10 @@ class Script:
 
     def claim(self, limit: int = 1, wait: int = 0, **fields: Any) -> r.TaskClaim:
         return r.TaskClaim([self.queue], self.pid, LEASE_MS, limit, wait, **fields)
+
+    async def promise_of(self, create: r.PromiseCreate) -> PromiseRecord:
+        """What a create is answered."""
+        return (await self.data(create, PromiseResult)).promise
 
     async def promise(self, id: str) -> PromiseRecord:
         return (await self.data(r.PromiseGet(id), PromiseResult)).promise

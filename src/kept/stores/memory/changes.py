@@ -25,6 +25,8 @@ def apply(tables: dict[str, Tables], tenant: str, changes: Changes, journal: Jou
         tables[tenant] = Tables(tenant)
         journal.append(lambda: tables.pop(tenant))
     table = tables[tenant]
+    for id in sorted(changes.removed):
+        _remove(table, id, journal)
     _check(table, changes)
     # Promises first: they number the tasks.
     _put(table.put_promise, changes.promises, journal)
@@ -63,6 +65,26 @@ def _check(table: Tables, changes: Changes) -> None:
     for id in named:
         if id not in changes.promises and id not in table.promises:
             raise StoreFailedError(f"a change names the promise {id!r}, which is not stored")
+
+
+def _remove(table: Tables, id: str, journal: Journal) -> None:
+    """Takes a promise away with all that begins at it."""
+    if id not in table.promises:
+        return
+    for edges, put in (
+        (table.callbacks, table.put_callback),
+        (table.listeners, table.put_listener),
+        (table.resumes, table.put_resume),
+    ):
+        for to in list(edges.get(id, ())):
+            _put_edge(put, id, to, None, journal)
+    for to in list(table.releases.get(id, ())):
+        _put_edge(table.put_release, id, to, None, journal)
+    _put(table.put_undrained, {id: None}, journal)
+    _put(table.put_task, {id: None}, journal)
+    # Called last first: the promise is back when it gets its number.
+    journal.append(partial(table.number, id, table.numbers[id]))
+    _put(table.put_promise, {id: None}, journal)
 
 
 def undo(journal: Journal) -> None:

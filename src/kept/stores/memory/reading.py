@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import nsmallest
+from itertools import islice
 from typing import TypeVar
 
 from kept.protocol.limits import MAX_CHILDREN_WALKED, MAX_EDGES_PER_STEP, MAX_PRELOAD_RECORDS
@@ -19,9 +20,12 @@ from kept.protocol.storage import (
     LaneFront,
     LaneWindow,
     Loaded,
+    Member,
+    Members,
     PendingChildren,
     QueueCounts,
     Reads,
+    TreePage,
 )
 from kept.stores.memory.agenda import Agenda
 from kept.stores.memory.tables import Moment, Tables
@@ -46,6 +50,12 @@ def load(tables: Tables, reads: Reads, now: int) -> Loaded:
         loaded.slots[slots] = tables.acquired[slots]
     for queue in reads.depths:
         loaded.depths[queue] = tables.depths[queue]
+    for tree in sorted(reads.trees, key=str):
+        loaded.trees[tree] = members(tables, tree)
+    for prefix in sorted(reads.entry_prefixes):
+        keys = (key for key in tables.entries if key.kind is prefix.kind)
+        found_keys = (key for key in keys if key.name.startswith(prefix.prefix))
+        loaded.entry_prefixes[prefix] = nsmallest(prefix.limit, found_keys)
     for request in sorted(reads.requests):
         loaded.requests[request] = sorted(tables.requests.get(request, ()))
         _add_objects(tables, loaded, loaded.requests[request])
@@ -160,6 +170,37 @@ def pending_children(tables: Tables, wanted: ChildPage) -> PendingChildren:
     if len(found) > limit:
         return PendingChildren(found[:limit], found[limit - 1])
     return PendingChildren(found, more)
+
+
+def members(tables: Tables, page: TreePage) -> Members:
+    """A page of the promises of an origin, the youngest first and its own last."""
+    until = tables.numbers.get(page.before) if page.before is not None else None
+    tree = tables.in_order(page.origin)
+    if page.before == page.origin and until is not None:
+        return Members([], more=False)
+    older = (id for id in reversed(tree) if until is None or tables.numbers[id] < until)
+    ids = list(islice((id for id in older if id != page.origin), page.limit + 1))
+    if page.origin in tree and len(ids) <= page.limit:
+        ids.append(page.origin)
+    return Members([_member(tables, id) for id in ids[: page.limit]], len(ids) > page.limit)
+
+
+def _member(tables: Tables, id: str) -> Member:
+    promise, task = tables.promises[id], tables.tasks.get(id)
+    named = id in tables.named or id in tables.dead_letters
+    edges = (tables.callbacks, tables.listeners, tables.resumes, tables.awaiting, tables.resumed)
+    parents = {promise.parent, promise.branch} - {None, id}
+    return Member(
+        id,
+        promise.state,
+        promise.timeout_at,
+        promise.created_at,
+        promise.settled_at,
+        promise.tags,
+        None if task is None else task.version,
+        named or any(id in each for each in edges),
+        any(p is not None and p in tables.promises and tables.promises[p].pending for p in parents),
+    )
 
 
 def beyond(records: Mapping[str, V], after: str | None, limit: int, prefix: str = "") -> list[V]:

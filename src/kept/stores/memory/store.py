@@ -168,6 +168,7 @@ class MemoryStore:
             schedules=_merged(((t, s.instants.first(limit, now)) for t, s in each), limit),
             drains=_merged(((t, _undrained(s)) for t, s in each), limit),
             entries=_entries(((t, s.due_entries.first(limit, now)) for t, s in each), limit),
+            trees=_entries(((t, s.due_trees.first(limit, now)) for t, s in each), limit),
         )
 
     async def next_due(self) -> int | None:
@@ -176,6 +177,7 @@ class MemoryStore:
             if tables.undrained:
                 return 0
             moments.extend(moment.at for moment in tables.due_entries.first(1))
+            moments.extend(moment.at for moment in tables.due_trees.first(1))
             for agenda in (
                 tables.deadlines,
                 tables.leases,

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from typing import NamedTuple
 
 from kept.protocol.addresses import channel_of
-from kept.protocol.entries import Entry, EntryKey
+from kept.protocol.entries import TREE_KINDS, Entry, EntryKey
 from kept.protocol.records import (
     DeadLetter,
     Delivery,
@@ -64,7 +64,15 @@ class Tables:
         self.listeners: Edges = {}
         self.resumes: Edges = {}
         self.releases: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        # The same callbacks and resumes by their other end.
+        self.awaiting: Edges = {}
+        self.resumed: Edges = {}
         self.children: Edges = {}
+        # By origin, in the order of birth, but for what was removed and came back.
+        self.trees: Edges = {}
+        self._disordered: dict[str, None] = {}
+        # How many messages name a promise.
+        self.named: Counter[str] = Counter()
         self.requests: Edges = {}
         # The order of birth, which decides between what is due at the same time.
         self.numbers: dict[str, int] = {}
@@ -79,6 +87,7 @@ class Tables:
         self.messages: dict[str, Agenda[MessageMoment]] = {}
         self.instants = Agenda(self._is_instant)
         self.due_entries = Agenda(self._is_due_entry)
+        self.due_trees = Agenda(self._is_due_entry)
         # By queue, then function, then lane.
         self.ready: dict[str, dict[str | None, dict[str | None, Agenda[Moment]]]] = {}
         self.waiting: dict[str, dict[str | None, Agenda[Moment]]] = {}
@@ -93,6 +102,8 @@ class Tables:
             for of in (before.parent, before.branch):
                 if of is not None:
                     _put_edge(self.children, of, id, False)
+            if promise is None or promise.origin != before.origin:
+                _put_edge(self.trees, before.origin, id, False)
         if promise is None:
             self.promises.pop(id, None)
             self.numbers.pop(id, None)
@@ -104,9 +115,24 @@ class Tables:
         for of in (promise.parent, promise.branch):
             if of is not None and of != id:
                 _put_edge(self.children, of, id, True)
+        _put_edge(self.trees, promise.origin, id, True)
         if promise.armed_deadline is not None:
             self.deadlines.add(Moment(promise.armed_deadline, self.numbers[id], id))
         return before
+
+    def number(self, id: str, number: int) -> None:
+        """Gives a promise that comes back its place in the order of birth."""
+        self.numbers[id] = number
+        self._disordered[self.promises[id].origin] = None
+
+    def in_order(self, origin: str) -> dict[str, None]:
+        """The promises of an origin in the order of their birth."""
+        tree = self.trees.get(origin, {})
+        if origin in self._disordered:
+            del self._disordered[origin]
+            tree = dict.fromkeys(sorted(tree, key=self.numbers.__getitem__))
+            self.trees[origin] = tree
+        return tree
 
     def put_task(self, id: str, task: Task | None) -> Task | None:
         before = self.tasks.get(id)
@@ -158,18 +184,22 @@ class Tables:
             self.depths[task.queue] += change
 
     def put_callback(self, of: str, to: str, present: Presence) -> bool:
+        _put_edge(self.awaiting, to, of, present)
         return _put_ordered(self.callbacks, self.first_callbacks, of, to, present)
 
     def put_listener(self, of: str, to: str, present: Presence) -> bool:
         return _put_ordered(self.listeners, self.first_listeners, of, to, present)
 
     def put_resume(self, of: str, to: str, present: Presence) -> bool:
+        _put_edge(self.resumed, to, of, present)
         return _put_edge(self.resumes, of, to, present)
 
     def put_release(self, of: str, to: str, number: int | None) -> int | None:
         before = self.releases[of].get(to)
         if number is None:
             self.releases[of].pop(to, None)
+            if not self.releases[of]:
+                del self.releases[of]
         else:
             self.releases[of][to] = number
         return before
@@ -192,6 +222,9 @@ class Tables:
 
     def put_message(self, key: MessageKey, entry: OutboxEntry | None) -> OutboxEntry | None:
         before = self.outbox.pop(key, None)
+        self.named[key.id] += (entry is not None) - (before is not None)
+        if not self.named[key.id]:
+            del self.named[key.id]
         if entry is not None:
             self.outbox[key] = entry
             channel = channel_of(entry.address, self.tenant)
@@ -212,7 +245,8 @@ class Tables:
         if entry is not None:
             self.entries[key] = entry
             if entry.due_at is not None:
-                self.due_entries.add(EntryMoment(entry.due_at, key))
+                agenda = self.due_trees if key.kind in TREE_KINDS else self.due_entries
+                agenda.add(EntryMoment(entry.due_at, key))
         return before
 
     # -- what is still true ----------------------------------------------------------------------

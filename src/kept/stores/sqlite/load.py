@@ -19,6 +19,7 @@ from kept.protocol.storage import (
     Reads,
 )
 from kept.stores.paging import page_of, position_of
+from kept.stores.sqlite import trees
 from kept.stores.sqlite.heads import Fronts
 from kept.stores.sqlite.rows import (
     ENTRY_COLUMNS,
@@ -262,6 +263,10 @@ class Loader:
         for entry_key in sorted(reads.entries):
             row = execute(_ENTRY, (tenant, entry_key.kind.value, entry_key.name)).fetchone()
             loaded.entries[entry_key] = entry_of(row) if row else None
+        for prefix in sorted(reads.entry_prefixes):
+            loaded.entry_prefixes[prefix] = trees.entry_keys(self._connection, tenant, prefix)
+        for page in sorted(reads.trees, key=str):
+            loaded.trees[page] = trees.members(self._connection, tenant, page)
         if reads.dead_letters:
             ids = sorted(reads.dead_letters)
             loaded.dead_letters.update(dict.fromkeys(ids))

@@ -88,6 +88,12 @@ class Objects:
         self.promises.clear()
         self.tasks.clear()
 
+    def forget_one(self, id: str) -> None:
+        """A promise is not stored any more."""
+        self.seqs.pop(id, None)
+        self.promises.pop(id, None)
+        self.tasks.pop(id, None)
+
     def add(self, rows: Iterable[Row]) -> list[str]:
         """Takes rows of OBJECT_COLUMNS in; answers their ids in order."""
         order: list[str] = []

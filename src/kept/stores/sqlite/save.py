@@ -104,20 +104,23 @@ _DROP_ENTRY: Final = "DELETE FROM entries WHERE tenant = ? AND kind = ? AND name
 _DROP_LETTER: Final = "DELETE FROM dead_letters WHERE tenant = ? AND id = ?"
 
 _OF_TENANT: Final = "IN (SELECT seq FROM promises WHERE tenant = ?)"
-# Those that hang on the promises' seq go before the promises.
+# What hangs on a promise's seq goes before the promise.
+_HANGING: Final = (
+    ("callbacks", "awaited"),
+    ("listeners", "awaited"),
+    ("resumes", "task"),
+    ("releases", "task"),
+    ("params", "seq"),
+    ("results", "seq"),
+    ("tasks", "seq"),
+)
+_REMOVE: Final = (
+    *(f"DELETE FROM {table} WHERE {key} = ?" for table, key in _HANGING),
+    "DELETE FROM promises WHERE seq = ?",
+)
+_COUNT_REMOVED: Final = "UPDATE meta SET removed = removed + ? WHERE one = 1"
 _RESET: Final = (
-    *(
-        f"DELETE FROM {table} WHERE {key} {_OF_TENANT}"
-        for table, key in (
-            ("callbacks", "awaited"),
-            ("listeners", "awaited"),
-            ("resumes", "task"),
-            ("releases", "task"),
-            ("params", "seq"),
-            ("results", "seq"),
-            ("tasks", "seq"),
-        )
-    ),
+    *(f"DELETE FROM {table} WHERE {key} {_OF_TENANT}" for table, key in _HANGING),
     *(
         f"DELETE FROM {table} WHERE tenant = ?"
         for table in ("promises", "schedules", "outbox", "dead_letters", "entries")
@@ -141,6 +144,8 @@ class Saver:
         """Writes the changes; numbers born promises from `next_seq` on and answers the next one."""
         if changes.reset:
             self._reset()
+        if changes.removed:
+            self._remove(sorted(changes.removed))
         if changes.promises:
             next_seq = self._save_promises(changes, next_seq)
         if changes.tasks:
@@ -155,8 +160,19 @@ class Saver:
 
     def _reset(self) -> None:
         for statement in _RESET:
-            self._connection.execute(statement, (self._tenant,))
+            gone = self._connection.execute(statement, (self._tenant,)).rowcount
+            if statement.startswith("DELETE FROM promises "):
+                self._connection.execute(_COUNT_REMOVED, (gone,))
         self._objects.forget()
+
+    def _remove(self, ids: list[str]) -> None:
+        known = self._loader.seqs_of(ids)
+        rows: list[Row] = [(known[id],) for id in ids if id in known]
+        for statement in _REMOVE:
+            self._run(statement, rows)
+        self._connection.execute(_COUNT_REMOVED, (len(rows),))
+        for id in ids:
+            self._objects.forget_one(id)
 
     # -- promises and tasks ----------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleReco
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import Children, Due, DueEntry, Dump, Edge, Key, QueueCounts
 from kept.stores.sqlite.load import Loader
+from kept.stores.sqlite.ranges import text_after
 from kept.stores.sqlite.rows import (
     ENTRY_COLUMNS,
     LETTER_COLUMNS,
@@ -31,9 +32,6 @@ from kept.stores.sqlite.rows import (
 
 # Up to so many matches of a filter are sorted; where there are more, walking by id meets them soon.
 MAX_SORTED_MATCHES: Final = 10_000
-
-_LAST_CHARACTER: Final = 0x10FFFF
-_SURROGATES: Final = range(0xD800, 0xE000)
 
 _OBJECTS: Final = f"SELECT {OBJECT_COLUMNS} FROM promises p {OBJECT_JOINS} WHERE p.tenant = :tenant"
 _IS_DELAYED: Final = "x.state = 'pending' AND x.delivery = 'pull' AND x.ready = 0"
@@ -58,8 +56,17 @@ _DUE_SCHEDULES: Final = (
     "SELECT tenant, id FROM schedules WHERE paused = 0 AND next_run_at <= ? "
     "ORDER BY next_run_at, tenant, id LIMIT ?"
 )
+# As the two indexes say it.
+_OF_OTHERS: Final = "due_at IS NOT NULL AND kind NOT IN ('retention', 'retiring')"
+_OF_TREES: Final = "due_at IS NOT NULL AND kind IN ('retention', 'retiring')"
 _DUE_ENTRIES: Final = (
-    "SELECT tenant, kind, name FROM entries WHERE due_at IS NOT NULL AND due_at <= ? "
+    "SELECT tenant, kind, name FROM entries "
+    f"WHERE {_OF_OTHERS} AND due_at <= ? "
+    "ORDER BY due_at, tenant, kind, name LIMIT ?"
+)
+_DUE_TREES: Final = (
+    "SELECT tenant, kind, name FROM entries "
+    f"WHERE {_OF_TREES} AND due_at <= ? "
     "ORDER BY due_at, tenant, kind, name LIMIT ?"
 )
 _DRAINS: Final = "SELECT tenant, id FROM promises WHERE undrained = 1 ORDER BY seq LIMIT ?"
@@ -70,7 +77,8 @@ _NEXT_DUE: Final = (
     "UNION ALL SELECT min(retry_at) FROM tasks WHERE state = 'pending' AND delivery = 'push' "
     f"UNION ALL SELECT min(x.retry_at) FROM tasks x WHERE {_IS_DELAYED} "
     "UNION ALL SELECT min(next_run_at) FROM schedules WHERE paused = 0 "
-    "UNION ALL SELECT min(due_at) FROM entries WHERE due_at IS NOT NULL "
+    f"UNION ALL SELECT min(due_at) FROM entries WHERE {_OF_OTHERS} "
+    f"UNION ALL SELECT min(due_at) FROM entries WHERE {_OF_TREES} "
     "UNION ALL SELECT 0 WHERE EXISTS (SELECT 1 FROM promises WHERE undrained = 1))"
 )
 # Of many open channels, few have something to send.
@@ -112,10 +120,7 @@ _QUEUE_COUNTS: Final = (
 )
 
 _COUNTS: Final = (
-    (
-        "promises",
-        "SELECT ifnull((SELECT max(seq) FROM promises) - (SELECT min(seq) FROM promises) + 1, 0)",
-    ),
+    ("promises", "SELECT next_seq - 1 - removed FROM meta"),
     ("tasks_acquired", "SELECT count(*) FROM tasks WHERE state = 'acquired'"),
     (
         "tasks_pending",
@@ -284,6 +289,12 @@ def due(connection: sqlite3.Connection, now: int, limit: int) -> Due:
     def keys(query: str, *values: int) -> list[Key]:
         return [Key(tenant, id) for tenant, id in connection.execute(query, values)]
 
+    def entries(query: str) -> list[DueEntry]:
+        return [
+            DueEntry(tenant, EntryKey(EntryKind(kind), name))
+            for tenant, kind, name in connection.execute(query, (now, limit))
+        ]
+
     return Due(
         deadlines=keys(_DUE_PROMISES, now, limit),
         leases=keys(_DUE_LEASES, now, limit),
@@ -291,10 +302,8 @@ def due(connection: sqlite3.Connection, now: int, limit: int) -> Due:
         ready=keys(_DUE_READY, now, limit),
         schedules=keys(_DUE_SCHEDULES, now, limit),
         drains=keys(_DRAINS, limit),
-        entries=[
-            DueEntry(tenant, EntryKey(EntryKind(kind), name))
-            for tenant, kind, name in connection.execute(_DUE_ENTRIES, (now, limit))
-        ],
+        entries=entries(_DUE_ENTRIES),
+        trees=entries(_DUE_TREES),
     )
 
 
@@ -354,7 +363,7 @@ def dump(connection: sqlite3.Connection, tenant: str) -> Dump:
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, int]:
-    """Numbers for metrics; that of promises is an estimate."""
+    """Numbers for metrics."""
     return {name: connection.execute(query).fetchone()[0] for name, query in _COUNTS}
 
 
@@ -382,14 +391,3 @@ def _range(values: dict[str, object], after: str | None, prefix: str, column: st
             values["prefix_end"] = end
             condition += f" AND {column} < :prefix_end"
     return condition
-
-
-def text_after(prefix: str) -> str | None:
-    """The first text that comes after all those with this prefix; None where there is no end."""
-    for position in range(len(prefix) - 1, -1, -1):
-        code = ord(prefix[position]) + 1
-        if code in _SURROGATES:
-            code = _SURROGATES.stop
-        if code <= _LAST_CHARACTER:
-            return prefix[:position] + chr(code)
-    return None
