@@ -72,6 +72,9 @@ class Process:
         for task in reversed(tasks):
             if not task.done():
                 self._bury(task)
+            elif not self.told_to_stop.is_set():
+                # Killed before anybody could look at how it ended.
+                task._log_traceback = False
 
     def _bury(self, task: asyncio.Task[Any]) -> None:
         # asyncio complains of tasks that are freed before their end; here that is what death means.
