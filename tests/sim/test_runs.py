@@ -20,6 +20,9 @@ from kept.sim.requests import RAW_KINDS
 from kept.sim.run import Outcome, play_plan, run_seed
 from kept.sim.soak import Tally, soak
 
+# The worlds that all tests share are played within the first one.
+pytestmark = pytest.mark.timeout(300)
+
 TICKS = 40
 SEEDS = range(1, 13)
 # Of another process, whose sets and dicts of strings have another order.

@@ -93,7 +93,7 @@ def cancellations(draw: Draw) -> Asked:
     )  # fmt: skip
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(protocol_histories(cancellations(), TREES))
 def test_cancellations_are_judged_as_by_trying_everything(operations: list[Operation]) -> None:
     """With cancellations that spread and graces that end in between, the checker finds an order if
@@ -136,7 +136,7 @@ def keyed(draw: Draw) -> Asked:
     )
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(protocol_histories(keyed(), ([],)))
 def test_keys_are_judged_as_by_trying_everything(operations: list[Operation]) -> None:
     """With creates under keys whose windows end in between, too."""
