@@ -30,7 +30,11 @@ class ServerProcess:
         self._log = log
         self._port = _free_port()
         self._order = Order(
-            argv=["serve", "--port", str(self._port), "--store", f"sqlite:///{database}"],
+            argv=[
+                *("serve", "--port", str(self._port), "--store", f"sqlite:///{database}"),
+                # The receiver of the tests is on loopback.
+                "--allow-private-webhooks",
+            ],
             directory=str(database.parent),
             log=str(log),
             try_ms=TRY_MS,

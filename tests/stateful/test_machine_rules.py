@@ -40,6 +40,7 @@ STEPS_PER_HISTORY = 50
 # How often the guard of each property held, in all histories.
 # Properties of requests that have random histories of their own.
 ELSEWHERE = (
+    *("request_wakes_suspended", "reaches_children", "detached_work"),
     *("cancel_request", "cancel_request_is_seen_to", "per_dedupe_key", "per_singleton_key"),
     "key_is_held_by_its_promise",
     # Nothing is old enough here to leave (B6).

@@ -27,6 +27,7 @@ START_MS = 1_000_000
 REQUESTS = 400
 # Properties of requests that have random histories of their own.
 ELSEWHERE = (
+    *("request_wakes_suspended", "reaches_children", "detached_work"),
     *("cancel_request", "per_dedupe_key", "per_singleton_key", "key_is_held"),
     *("tree_of_something_pending", "root_until_the_last"),
 )

@@ -143,7 +143,12 @@ QUEUES = [
 
 RETENTION = ["preserved_tree_of_something_pending", "preserved_root_until_the_last"]
 CANCELLATION_STATE = ["consistent_cancel_request_is_seen_to"]
-CANCELLATION_STEP = ["preserved_cancel_request"]
+CANCELLATION_STEP = [
+    "preserved_cancel_request",
+    "consistent_cancel_request_wakes_suspended",
+    "consistent_cancellation_reaches_children",
+    "preserved_detached_work",
+]
 DUPLICATES = [
     "consistent_one_live_promise_per_dedupe_key",
     "consistent_one_live_promise_per_singleton_key",

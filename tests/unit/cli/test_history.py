@@ -41,7 +41,9 @@ def test_a_violation_is_told(kept: Kept) -> None:
 
 def test_what_is_not_judged_is_told(kept: Kept) -> None:
     """An unknown verdict comes with what the model does not know."""
-    assert "task.nack unregistered" in kept("history", "check", _file("protocol_not_in_the_model")).out
+    assert (
+        "task.nack unregistered" in kept("history", "check", _file("protocol_not_in_the_model")).out
+    )
 
 
 def test_programs_get_json(kept: Kept) -> None:

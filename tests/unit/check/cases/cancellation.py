@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
+
+from msgspec.structs import replace
 
 from kept.check.state import State
 from kept.protocol.entries import Cancellation, CancelMode, Entry, EntryKey, EntryKind
@@ -16,6 +18,8 @@ from tests.unit.check.cases.records import (
     pending,
     resolved,
     state,
+    suspended,
+    waiting,
 )
 
 ASKED: Final = pending(cancel_requested_at=NOW)
@@ -26,6 +30,32 @@ def _with_entry(due_at: int | None, requested_at: int = NOW) -> State:
     key = EntryKey(EntryKind.CANCEL, ASKED.id)
     stored.entries[key] = Entry(key, Cancellation(CancelMode.REQUEST, requested_at), due_at)
     return stored
+
+
+def _spread(child: Promise, mode: CancelMode = CancelMode.REQUEST) -> Step:
+    """The look at a cancellation after which it has spread."""
+    parent = pending(cancel_requested_at=NOW - 1)
+    before, after = state(parent, child), state(parent, child)
+    key = EntryKey(EntryKind.CANCEL, parent.id)
+    asked = Cancellation(mode, NOW - 1)
+    before.entries[key] = Entry(key, replace(asked, after=""), NOW)
+    after.entries[key] = Entry(key, asked, NOW + CANCEL_GRACE_MS)
+    return Step(before, after, name="promise.cancel.spread", internal=True)
+
+
+def _child(*more: str, **fields: Any) -> Promise:
+    tags = {
+        "resonate:origin": "p",
+        "resonate:parent": "p",
+        **{f"kept:{tag}": "true" for tag in more},
+    }
+    return pending("c", tags, **fields)
+
+
+def _spread_to(*more: str) -> Step:
+    """A look at a cancellation by which this child is asked to stop."""
+    before, after = state(_child(*more)), state(_child(*more, cancel_requested_at=NOW))
+    return Step(before, after, name="promise.cancel.spread", internal=True)
 
 
 def _step(before: Promise, after: Promise, name: str = "promise.cancel") -> Step:
@@ -77,5 +107,35 @@ CANCELLATION_STEPS: Final = [
         "by another request",
         _step(pending(), ASKED, name="task.halt"),
         _ASKING,
+    ),
+    StepCase(
+        "consistent_cancel_request_wakes_suspended",
+        "it sleeps on",
+        Step(state(pending(), suspended()), state(ASKED, suspended()), name="promise.cancel"),
+        Step(state(pending(), suspended()), state(ASKED, waiting()), name="promise.cancel"),
+    ),
+    StepCase(
+        "consistent_cancellation_reaches_children",
+        "a child goes on",
+        _spread(_child()),
+        _spread(_child(cancel_requested_at=NOW)),
+    ),
+    StepCase(
+        "consistent_cancellation_reaches_children",
+        "a child is only asked",
+        _spread(_child(cancel_requested_at=NOW), CancelMode.FORCE),
+        _spread(_child("detached"), CancelMode.FORCE),
+    ),
+    StepCase(
+        "consistent_cancellation_reaches_children",
+        "a child goes on that no clean-up is",
+        _spread(_child("other")),
+        _spread(_child("compensation")),
+    ),
+    StepCase(
+        "preserved_detached_work",
+        "it is asked to stop",
+        _spread_to("detached"),
+        _spread_to(),
     ),
 ]
