@@ -9,9 +9,10 @@ import pytest
 
 from kept.sim.explorer import explore as explorer
 from kept.sim.explorer.explore import Exploration, explore
-from kept.sim.explorer.moves import Moves, Situation
+from kept.sim.explorer.moves import Move, Moves, Situation
 from kept.sim.explorer.programs import Await, Call, Fulfil, Record
 from kept.sim.explorer.symmetry import symmetries
+from kept.sim.explorer.trace import told
 from kept.sim.explorer.worlds import BY_NAME, WORLDS, Create, World, child_of, pushed
 
 # As many states of each world as a test has time for; `kept check` sees all.
@@ -169,3 +170,10 @@ def test_a_worker_goes_on_where_the_records_say() -> None:
         if (local := moves.local(number)).phase == "held"
     }
     assert positions == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("name", ["cancel", "cancel further", "end canceled", "late fulfil"])
+def test_each_move_has_words(name: str) -> None:
+    """A finding is told as a trace, whatever leads to it."""
+    (line,) = told([Move(name, worker=1, id="root")])
+    assert "root" in line
