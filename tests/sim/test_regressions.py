@@ -19,6 +19,7 @@ FOUND = {
     5000326: "a promise has more listeners than a step drains",
     5000640: "a wait of a script may end before what it waits for is asked for",
     5001106: "a claim that is given up is granted before its server knows",
+    216659469: "heartbeats queue up where a commit takes one request",
     5000095: "an earlier take of a bucket may be answered later",
 }
 

@@ -49,7 +49,7 @@ _MODULES: Final = {
 
 
 def draw_bounds(seed: int, *, calm: bool) -> dict[str, int]:
-    """The small bounds of a seed; in a calm world none that makes anybody wait."""
+    """The small bounds of a seed; none that makes anybody wait where leases must not run out."""
     random = Random(f"{seed}/bounds")
     if random.random() >= SHARE_OF_TIGHT:
         return {}

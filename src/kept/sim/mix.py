@@ -147,7 +147,7 @@ def draw_mix(seed: int) -> Mix:
         embedded=embedded,
         lease_seconds=random.choice((3.0, 8.0, 15.0)),
         faults=faults,
-        bounds=draw_bounds(seed, calm=not faults),
+        bounds=draw_bounds(seed, calm=not troubled),
     )
     if random.random() < SHARE_OF_RETENTION:
         return mix.replace(retention_seconds=random.choice(RETENTIONS))
