@@ -31,7 +31,6 @@ LASTING_MS: Final = 10 * 366 * 86_400_000
 # Those of these are made again and again.
 PASSING: Final = ("report-1", "report-2")
 PASSING_MS: Final = (0, 500, 5_000)
-TTL_MS: Final = (500, 1_500, 4_000)
 # Longer than some leases, so that they must be renewed.
 LONGEST_RUN_SECONDS: Final = 2.0
 SHARE_OF_FAILURES: Final = 0.3
@@ -107,6 +106,8 @@ class Caller:
         self._services = Services(connection, runtime, Registry(), "default")
         self._random: Random = world.random(f"once {process} {number}")
         self._name = f"{process.name}-{process.incarnation}-{number}"
+        # As long as workers have: in a slow world a shorter lease is lost before it is renewed.
+        self._ttl_ms = int(world.mix.lease_seconds * 1_000)
         self._runs = 0
 
     async def run(self) -> None:
@@ -133,7 +134,7 @@ class Caller:
         """Whether there was a result."""
         window = LASTING_MS if key in LASTING else self._random.choice(PASSING_MS)
         effect = Function(self._effect(key, fails=fails))
-        asked = Asked(key, effect, (), {}, window, self._random.choice(TTL_MS))
+        asked = Asked(key, effect, (), {}, window, self._ttl_ms)
         self._world.begin_waiting(self._process, f"once {key}")
         try:
             idempotency_key, run = await CallLedger(self._services, asked).result()
