@@ -348,7 +348,7 @@ class RawClient:
         return w.FunctionList()
 
     def function_get(self) -> r.Request:
-        return w.FunctionGet("raw")
+        return w.FunctionGet(self._random.choice(("raw", "step")))
 
     def task_halt(self) -> r.Request:
         return r.TaskHalt(self._task_id())
