@@ -115,8 +115,8 @@ class Background:
         the latest step of other records."""
         task, promise = state.tasks[id], state.promises[id]
         if not queues.is_exhausted(promise["tags"], task["failures"] + 1):
-            is_over = not is_live(promise, time)
-            return [] if is_over else [max(task["expiresAt"], state.time)]
+            at = max(task["expiresAt"], state.time)
+            return [at] if is_live(promise, at) else []
         shown = self._shown.get(id, ())
         told = sorted(at for at in shown if task["expiresAt"] <= at <= time)
         return [at for at in (*told, time) if is_live(promise, at)]
