@@ -32,6 +32,7 @@ LASTING_MS: Final = 10 * 366 * 86_400_000
 PASSING: Final = ("report-1", "report-2")
 PASSING_MS: Final = (0, 500, 5_000)
 # Longer than some leases, so that they must be renewed.
+PROMPT_TTL_MS: Final = (500, 1_500)
 LONGEST_RUN_SECONDS: Final = 2.0
 SHARE_OF_FAILURES: Final = 0.3
 SHARE_OF_CANCELED: Final = 0.3
@@ -106,8 +107,9 @@ class Caller:
         self._services = Services(connection, runtime, Registry(), "default")
         self._random: Random = world.random(f"once {process} {number}")
         self._name = f"{process.name}-{process.incarnation}-{number}"
-        # As long as workers have: in a slow world a shorter lease is lost before it is renewed.
-        self._ttl_ms = int(world.mix.lease_seconds * 1_000)
+        # Mostly as long as workers have: in a slow world a shorter lease is lost before it is renewed.
+        leases = PROMPT_TTL_MS if world.mix.prompt else (int(world.mix.lease_seconds * 1_000),)
+        self._ttl_ms = self._random.choice(leases)
         self._runs = 0
 
     async def run(self) -> None:
