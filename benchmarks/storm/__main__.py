@@ -82,6 +82,9 @@ async def _ended(sending: asyncio.Task[None], sent: Sent, queue: Queue, crew: Wo
                 flush=True,
             )
     await sending
+    if not crew.kills:
+        # A storm so short that it would have been over before the first: no storm goes without.
+        crew.kill_one()
     await _drained(queue, crew)
 
 
