@@ -98,6 +98,8 @@ NACK: Final = "nack"
 RELEASE: Final = "release"
 HEARTBEAT: Final = "heartbeat"
 
+# What a worker does instead whose work is asked to stop.
+END_CANCELED: Final = "end canceled"
 OPERATION_NAMES: Final[dict[type, str]] = {
     Record: "record",
     Call: "call",
@@ -118,7 +120,7 @@ class Work(NamedTuple):
         if kind != OPERATION:
             return kind
         if local.stopping:
-            return "end canceled"
+            return END_CANCELED
         return OPERATION_NAMES[type(self.programs[local.task][local.position])]
 
     def request(self, pid: str, local: Local, kind: str) -> r.Request:
