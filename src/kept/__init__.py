@@ -35,6 +35,7 @@ from kept.errors import (
     PromiseTimedOutError,
     RateLimitedError,
     RequestError,
+    ResultGoneError,
     ShedError,
     StaleRevisionError,
     StoreBusyError,
@@ -70,6 +71,9 @@ if typing.TYPE_CHECKING:
     from kept.sdk.retry import Linear as Linear
     from kept.sdk.retry import Never as Never
     from kept.sdk.retry import Retry as Retry
+    from kept.sdk.verdicts import JobVerdict as JobVerdict
+    from kept.sdk.verdicts import RejectJob as RejectJob
+    from kept.sdk.verdicts import RetryJob as RetryJob
 
 __version__ = "0.1.0"
 
@@ -85,9 +89,12 @@ _LATER = {
     "Handle": "kept.sdk.handle",
     "Job": "kept.sdk.audit",
     "JobFields": "kept.sdk.audit",
+    "JobVerdict": "kept.sdk.verdicts",
     "Linear": "kept.sdk.retry",
     "Never": "kept.sdk.retry",
+    "RejectJob": "kept.sdk.verdicts",
     "Retry": "kept.sdk.retry",
+    "RetryJob": "kept.sdk.verdicts",
     "WorkState": "kept.sdk.handle",
     "Singleton": "kept.sdk.duplicates",
     "current_job": "kept.sdk.audit",
@@ -117,6 +124,7 @@ __all__ = [
     "InvalidArgumentsError",
     "Job",
     "JobFields",
+    "JobVerdict",
     "KeptError",
     "LeaseLostError",
     "Linear",
@@ -131,8 +139,11 @@ __all__ = [
     "PromiseRejectedError",
     "PromiseTimedOutError",
     "RateLimitedError",
+    "RejectJob",
     "RequestError",
+    "ResultGoneError",
     "Retry",
+    "RetryJob",
     "ShedError",
     "Singleton",
     "StaleRevisionError",

@@ -29,10 +29,14 @@ KeptError
 │   ├── LockLostError         the lease of a lock or slot ended while its block ran
 │   ├── RateLimitedError      the bucket has not enough tokens
 │   └── StaleRevisionError    the entity is at a higher revision already
-└── PromiseError              what awaiting a promise raises
-    ├── PromiseRejectedError  it was rejected; carries the error's type, message and details
-    ├── PromiseCanceledError  it was canceled
-    └── PromiseTimedOutError  its deadline passed
+├── PromiseError              what awaiting a promise raises
+│   ├── PromiseRejectedError  it was rejected; carries the error's type, message and details
+│   ├── PromiseCanceledError  it was canceled
+│   ├── PromiseTimedOutError  its deadline passed
+│   └── ResultGoneError       it is settled, and its result has left after its retention
+└── JobVerdict                what a job or step raises to say how it goes on (sdk/verdicts.py)
+    ├── RejectJob             it is given up on now: a dead letter
+    └── RetryJob              it is tried again later
 """
 
 from __future__ import annotations
@@ -247,6 +251,29 @@ class PromiseCanceledError(PromiseError):
 
 class PromiseTimedOutError(PromiseError):
     code: ClassVar[str] = "timed_out"
+
+
+class ResultGoneError(PromiseError):
+    """The work ended, and its result has left the store after the retention of its queue (B6).
+
+    Where the queue keeps ids (`keepIds`), `state` says how it ended and `settled_at` and `left_at`
+    (ms since the epoch) when; they are None where only the handle knows that there was work.
+    """
+
+    code: ClassVar[str] = "result_gone"
+
+    def __init__(
+        self,
+        id: str,
+        text: str,
+        state: str | None = None,
+        settled_at: int | None = None,
+        left_at: int | None = None,
+    ) -> None:
+        super().__init__(id, text)
+        self.state = state
+        self.settled_at = settled_at
+        self.left_at = left_at
 
 
 _BY_STATUS: dict[int, type[RequestError]] = {

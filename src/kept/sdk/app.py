@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable
-from datetime import timedelta
-from itertools import islice
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from kept.client.connect import connect
-from kept.client.connection import Connection, call
-from kept.errors import ConfigurationError, ConflictError
-from kept.protocol import requests as r
-from kept.protocol import tags as tag
+from kept.client.connection import Connection
+from kept.errors import ConfigurationError
 from kept.protocol.limits import MAX_CLAIM_TASKS
-from kept.protocol.responses import PromiseResult
 from kept.runtime import Runtime, SystemRuntime
-from kept.sdk.audit import Audit
 from kept.sdk.context import Context
 from kept.sdk.dead import DeadLetters
-from kept.sdk.duplicates import Debounce, Duplicates, Singleton, SingletonMode
+from kept.sdk.duplicates import Singleton, SingletonMode
 from kept.sdk.functions import Function, Registry
 from kept.sdk.guarded import Guarded
 from kept.sdk.handle import Handle, WorkState, send_message, state_of
 from kept.sdk.loop import refuse_in_durable_code
+from kept.sdk.options import Exhausted, JobOptions
 from kept.sdk.retry import Retry
 from kept.sdk.schedules import Plan, Scheduled
-from kept.sdk.services import Services, Target
-from kept.sdk.starting import create_request, is_work_of
+from kept.sdk.services import Services
+from kept.sdk.starts import Starts
 from kept.sdk.worker import MAX_CACHED, MIN_TTL_SECONDS, STOP_GRACE_SECONDS, Worker
 
 P = ParamSpec("P")
@@ -37,11 +32,9 @@ T = TypeVar("T")
 
 DEFAULT_URL = "sqlite:///kept.db"
 DEFAULT_QUEUE = "default"
-# Starts that `start_many` has under way at one time.
-MAX_CONCURRENT_STARTS: Final = 1_000
 
 
-class App(Guarded, Scheduled):
+class App(Starts, Guarded, Scheduled):
     """The functions of a program, run durably.
 
     `url` is where promises are kept: `sqlite:///kept.db` (the default, or the environment's
@@ -106,6 +99,9 @@ class App(Guarded, Scheduled):
         version: int = 1,
         retry: Retry | None = None,
         queue: str | None = None,
+        priority: int | None = None,
+        lane: str | None = None,
+        exhausted: Exhausted | None = None,
         singleton: SingletonMode | Singleton | None = None,
     ) -> Callable[[Callable[..., Any]], Function[..., Any]]: ...
     def function(
@@ -117,6 +113,9 @@ class App(Guarded, Scheduled):
         version: int = 1,
         retry: Retry | None = None,
         queue: str | None = None,
+        priority: int | None = None,
+        lane: str | None = None,
+        exhausted: Exhausted | None = None,
         singleton: SingletonMode | Singleton | None = None,
     ) -> Any:
         """Registers a function: `@app.function`, or with options `@app.function(retry=…)`.
@@ -124,9 +123,15 @@ class App(Guarded, Scheduled):
         One that takes a `Context` first is durable code; any other is a step or a job. `name`
         (default: the function's) and `version` are what it is known by to other processes; work
         that was started under a version is finished by that version. `retry` says how often a
-        failed step or job is tried. `queue` is where its work waits (default: the app's).
+        failed step or job is tried. `queue` is where its work waits (default: the app's), with
+        `priority` (0 to 9, higher first) and in `lane`, as for `start`. `exhausted` is what
+        becomes of work that is given up on: "reject", or "halt", so that whoever waits goes on
+        waiting until an operator replays it; durable code is halted when its workers die of it.
         `singleton` says what a start of it comes to while another one is under way.
+
+        Raises `ConfigurationError` and `InvalidArgumentsError`.
         """
+        options = JobOptions(queue, priority, lane, exhausted=exhausted)
 
         def register(function: Any) -> Function[..., Any]:
             registered: Function[..., Any] = Function(
@@ -134,7 +139,7 @@ class App(Guarded, Scheduled):
                 name=name,
                 version=version,
                 retry=retry,
-                queue=queue,
+                options=options,
                 singleton=singleton,
             )
             self._registry.add(registered)
@@ -236,148 +241,7 @@ class App(Guarded, Scheduled):
             )
         return self._services
 
-    # -- starting work ---------------------------------------------------------------------------
-
-    @overload
-    async def start(
-        self,
-        function: Function[P, Awaitable[T]],
-        /,
-        *args: Any,
-        id: str | None = None,
-        timeout: timedelta | float | None = None,
-        dedupe: str | None = None,
-        dedupe_window: timedelta | float | None = None,
-        debounce: Debounce | None = None,
-        singleton: SingletonMode | Singleton | None = None,
-        audit: Audit | None = None,
-        **kwargs: Any,
-    ) -> Handle[T]: ...
-    @overload
-    async def start(
-        self,
-        function: Function[P, T],
-        /,
-        *args: Any,
-        id: str | None = None,
-        timeout: timedelta | float | None = None,
-        dedupe: str | None = None,
-        dedupe_window: timedelta | float | None = None,
-        debounce: Debounce | None = None,
-        singleton: SingletonMode | Singleton | None = None,
-        audit: Audit | None = None,
-        **kwargs: Any,
-    ) -> Handle[T]: ...
-    async def start(
-        self,
-        function: Function[..., Any],
-        /,
-        *args: Any,
-        id: str | None = None,
-        timeout: timedelta | float | None = None,
-        dedupe: str | None = None,
-        dedupe_window: timedelta | float | None = None,
-        debounce: Debounce | None = None,
-        singleton: SingletonMode | Singleton | None = None,
-        audit: Audit | None = None,
-        **kwargs: Any,
-    ) -> Handle[Any]:
-        """Starts a registered function once: the same `id` is the same work.
-
-        `timeout` (a timedelta or seconds) is the deadline of its promise; none by default.
-
-        Starts with an equal `dedupe` key are one: while the work is unsettled, or `dedupe_window`
-        (a timedelta or seconds) has not passed since its start. `debounce` makes one of many starts
-        that follow each other, `singleton` says what happens while another one is under way. All
-        hold within one queue; the handle is to the work that stands for this start. `audit` says
-        where it comes from.
-
-        Raises `InvalidArgumentsError` where the arguments do not fit, and `ConflictError` where the
-        id belongs to work of another function, where the work of the `dedupe` key was started with
-        other arguments, and where a singleton is skipped.
-        """
-        services = self._open_services()
-        if not isinstance(function, Function):
-            raise ConfigurationError(
-                f"{function!r} is not registered: declare it with @app.function, or start it by "
-                "its name with app.enqueue()"
-            )
-        target = services.target_of(function)
-        target.check(args, kwargs)
-        said = Duplicates(dedupe, dedupe_window, debounce, singleton)
-        create = create_request(self._runtime, target, args, kwargs, id, timeout, said, audit)
-        return await self._started(services, create, target)
-
-    async def run(
-        self,
-        function: Function[..., Any],
-        /,
-        *args: Any,
-        id: str | None = None,
-        timeout: timedelta | float | None = None,
-        dedupe: str | None = None,
-        dedupe_window: timedelta | float | None = None,
-        debounce: Debounce | None = None,
-        singleton: SingletonMode | Singleton | None = None,
-        audit: Audit | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Starts a function and gives its result: `await (await app.start(…))`."""
-        handle: Handle[Any] = await self.start(
-            function,
-            *args,
-            id=id,
-            timeout=timeout,
-            dedupe=dedupe,
-            dedupe_window=dedupe_window,
-            debounce=debounce,
-            singleton=singleton,
-            audit=audit,
-            **kwargs,
-        )
-        return await handle
-
-    async def enqueue(
-        self,
-        name: str,
-        *,
-        args: dict[str, Any] | None = None,
-        id: str | None = None,
-        queue: str | None = None,
-        timeout: timedelta | float | None = None,
-        dedupe: str | None = None,
-        dedupe_window: timedelta | float | None = None,
-        debounce: Debounce | None = None,
-        singleton: SingletonMode | Singleton | None = None,
-        audit: Audit | None = None,
-    ) -> Handle[Any]:
-        """Starts a function by its name (or `name@version`), without importing its code.
-
-        One that is not registered here goes to `queue`, else to the queue that workers announce for
-        it, else to the app's own. Protocol B9.
-        What it says of duplicates is as for `start`.
-        """
-        services = self._open_services()
-        target = services.target_of(name)
-        kwargs = args or {}
-        target.check((), kwargs)
-        if queue is not None:
-            target = target._replace(queue=queue)
-        else:
-            target = await services.routed(target)
-        said = Duplicates(dedupe, dedupe_window, debounce, singleton)
-        create = create_request(self._runtime, target, (), kwargs, id, timeout, said, audit)
-        return await self._started(services, create, target)
-
-    async def start_many(
-        self, function: Function[..., Any], calls: Iterable[tuple[Any, ...]]
-    ) -> list[Handle[Any]]:
-        """Starts a function once for each tuple of arguments, in as few commits as possible."""
-        handles: list[Handle[Any]] = []
-        remaining = iter(calls)
-        while some := list(islice(remaining, MAX_CONCURRENT_STARTS)):
-            handles += await asyncio.gather(*(self.start(function, *args) for args in some))
-        return handles
+    # -- work that was started ---------------------------------------------------------------------
 
     def handle(self, id: str, type: Any = Any) -> Handle[Any]:
         """A handle to work that was started elsewhere; `type` is what its result must be."""
@@ -400,17 +264,3 @@ class App(Guarded, Scheduled):
         Raises `NotFoundError` where there is no such work. Protocol B8.
         """
         return await state_of(self._open_services().connection, id)
-
-    async def _started(
-        self, services: Services, create: r.PromiseCreate, target: Target
-    ) -> Handle[Any]:
-        response = await call(services.connection, create)
-        assert isinstance(response.data, PromiseResult)
-        promise = response.data.promise
-        owner = promise.tags.get(tag.FUNCTION)
-        if not is_work_of(owner, target.reference):
-            raise ConflictError(
-                f"{promise.id} is the work of {owner or 'something else'} already; "
-                f"start {target.reference} under another id"
-            )
-        return Handle(promise.id, services.connection, self._runtime, target.returns)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import timedelta
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from kept.errors import InvalidArgumentsError
 from kept.protocol import tags as tag
 from kept.protocol.limits import MAX_INTEGER
 from kept.protocol.records import Value
-from kept.sdk import payload
+from kept.sdk import checks
+from kept.sdk.checks import Span
 
 SingletonMode: TypeAlias = Literal["skip", "replace", "return"]
 DebounceMode: TypeAlias = Literal["postpone", "replace"]
-Span: TypeAlias = timedelta | float
 
 
 class Debounce(NamedTuple):
@@ -63,9 +62,9 @@ def _dedupe_tags(key: str | None, window: Span | None, param: Value) -> dict[str
         return {}
     # Of the arguments alone: headers differ from one version of Python to the next.
     fingerprint = hashlib.sha256((param.data or "").encode()).hexdigest()
-    tags = {tag.DEDUPE: _text("dedupe", key), tag.FINGERPRINT: fingerprint}
+    tags = {tag.DEDUPE: checks.name("dedupe", key), tag.FINGERPRINT: fingerprint}
     if window is not None:
-        tags[tag.DEDUPE_WINDOW] = str(_ms("dedupe_window", window))
+        tags[tag.DEDUPE_WINDOW] = str(checks.milliseconds("dedupe_window", window))
     return tags
 
 
@@ -74,14 +73,14 @@ def _debounce_tags(debounce: Debounce | None, now_ms: int) -> dict[str, str]:
         return {}
     if not isinstance(debounce, Debounce):
         raise InvalidArgumentsError("debounce: must be a kept.Debounce(key, delay)")
-    delay = now_ms + _ms("debounce: delay", debounce.delay)
+    delay = now_ms + checks.milliseconds("debounce: delay", debounce.delay)
     tags = {
-        tag.DEBOUNCE: _text("debounce: key", debounce.key),
-        tag.DEBOUNCE_MODE: _choice("debounce: mode", debounce.mode, DebounceMode),
+        tag.DEBOUNCE: checks.name("debounce: key", debounce.key),
+        tag.DEBOUNCE_MODE: checks.choice("debounce: mode", debounce.mode, DebounceMode),
         tag.DELAY: str(min(delay, MAX_INTEGER - 2)),
     }
     if debounce.longest is not None:
-        tags[tag.DEBOUNCE_MAX] = str(_ms("debounce: longest", debounce.longest))
+        tags[tag.DEBOUNCE_MAX] = str(checks.milliseconds("debounce: longest", debounce.longest))
     return tags
 
 
@@ -91,30 +90,7 @@ def singleton_tags(singleton: SingletonMode | Singleton | None) -> dict[str, str
         return {}
     if not isinstance(singleton, Singleton):
         singleton = Singleton(singleton)
-    tags = {tag.SINGLETON: _choice("singleton", singleton.mode, SingletonMode)}
+    tags = {tag.SINGLETON: checks.choice("singleton", singleton.mode, SingletonMode)}
     if singleton.key is not None:
-        tags[tag.SINGLETON_KEY] = _text("singleton: key", singleton.key)
+        tags[tag.SINGLETON_KEY] = checks.name("singleton: key", singleton.key)
     return tags
-
-
-def _text(name: str, text: Any) -> str:
-    if not isinstance(text, str) or not text:
-        raise InvalidArgumentsError(f"{name}: must be a text that is not empty, not {text!r}")
-    return text
-
-
-def _choice(name: str, text: Any, choices: Any) -> str:
-    allowed = get_args(choices)
-    if text not in allowed:
-        raise InvalidArgumentsError(f"{name}: must be one of {', '.join(allowed)}, not {text!r}")
-    return str(text)
-
-
-def _ms(name: str, span: Span) -> int:
-    try:
-        seconds = payload.as_seconds(span)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgumentsError(f"{name}: {error}") from None
-    if not seconds <= MAX_INTEGER / 1_000:
-        raise InvalidArgumentsError(f"{name}: is too long")
-    return int(seconds * 1_000)

@@ -22,6 +22,7 @@ from kept.errors import (
     InvalidArgumentsError,
     LeaseLostError,
     NondeterminismError,
+    NotDurableError,
     error_for,
 )
 from kept.protocol import requests as r
@@ -54,6 +55,7 @@ from kept.sdk.mailboxes import Mailboxes
 from kept.sdk.releases import Releases
 from kept.sdk.services import NOT_STORABLE, Services
 from kept.sdk.steps import Steps
+from kept.sdk.verdicts import RejectJob, RetryJob
 from kept.sdk.watching import LOOK_SECONDS, Watch
 
 log = logging.getLogger("kept.worker")
@@ -644,8 +646,10 @@ class Execution:
         state, value = PromiseState.RESOLVED, EMPTY
         if root.cancelled():
             state = PromiseState.REJECTED_CANCELED
-        elif (error := root.exception()) is not None:
-            state, value = PromiseState.REJECTED, payload.encode_error(error)
+        elif isinstance(error := root.exception(), RejectJob):
+            raise error
+        elif error is not None:
+            state, value = PromiseState.REJECTED, payload.encode_error(_refused(error))
         else:
             try:
                 value = payload.encode(root.result())
@@ -712,3 +716,10 @@ class Execution:
         if response.status in (CONFLICT, NOT_FOUND):
             raise LeaseLostError(f"{self.id}: {response.data}")
         raise error_for(response.status, str(response.data))
+
+
+def _refused(error: BaseException) -> BaseException:
+    """What durable code ended with; as a replay ends in the same way, it cannot be tried again."""
+    if not isinstance(error, RetryJob):
+        return error
+    return NotDurableError("RetryJob is for jobs and steps: durable code waits with ctx.sleep()")

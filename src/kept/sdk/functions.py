@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import typing
@@ -12,6 +13,7 @@ from kept.errors import ConfigurationError, InvalidArgumentsError, UnregisteredE
 from kept.sdk import payload
 from kept.sdk.context import Context
 from kept.sdk.duplicates import Singleton, SingletonMode, singleton_tags
+from kept.sdk.options import NO_OPTIONS, Exhausted, JobOptions
 from kept.sdk.retry import Never, Retry
 
 P = ParamSpec("P")
@@ -34,7 +36,7 @@ class Function(Generic[P, T]):
         name: str | None = None,
         version: int = 1,
         retry: Retry | None = None,
-        queue: str | None = None,
+        options: JobOptions = NO_OPTIONS,
         singleton: SingletonMode | Singleton | None = None,
     ) -> None:
         functools.update_wrapper(self, plain)
@@ -46,9 +48,10 @@ class Function(Generic[P, T]):
             )
         self.version = version
         self.retry: Retry = retry or NO_RETRY
-        self.queue = queue
         # Judged here, where the mistake is.
+        options.tags(durable=False)
         singleton_tags(singleton)
+        self.options = options
         self.singleton = singleton
         self._hints = _hints_of(plain)
         signature = _signature_of(plain)
@@ -64,6 +67,30 @@ class Function(Generic[P, T]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.plain(*args, **kwargs)
+
+    @property
+    def queue(self) -> str | None:
+        """Where its work waits; None: in the app's own queue."""
+        return self.options.queue
+
+    def with_options(
+        self,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        lane: str | None = None,
+        retry: Retry | None = None,
+        exhausted: Exhausted | None = None,
+    ) -> Function[P, T]:
+        """The same function, its jobs waiting and being tried otherwise: for `ctx.call`,
+        `app.start_many` and `@app.schedule`, which take no options; they mean what they mean to
+        `app.start`. Raises `InvalidArgumentsError`. Protocol B2.
+        """
+        said = JobOptions(queue, priority, lane, retry, exhausted)
+        said.tags(durable=self.durable)
+        other = copy.copy(self)
+        other.options = said.over(self.options)
+        return other
 
     @property
     def reference(self) -> str:
@@ -88,6 +115,15 @@ class Function(Generic[P, T]):
         ]
         returns = inspect.formatannotation(self.returns)
         return {"parameters": parameters, "returns": returns, "durable": self.durable}
+
+    def takes(self, name: str, given: int) -> bool:
+        """Whether a keyword could be meant for the parameter of that name, with `given` arguments
+        by position."""
+        parameter = self.signature.parameters.get(name)
+        if parameter is None or parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            return False
+        is_keyword = parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        return is_keyword or list(self.signature.parameters).index(name) >= given
 
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raises `InvalidArgumentsError` where they do not fit the signature."""

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from kept.client.connection import Connection, call
+from kept.errors import NotFoundError, ResultGoneError
 from kept.protocol import requests as r
 from kept.protocol.entries import CancelMode
 from kept.protocol.inquiries import Explanation, TaskExplain
@@ -32,13 +33,20 @@ class WorkState(NamedTuple):
 class Handle(Generic[T]):
     """A way to the result of started work: await it, in this process or another."""
 
+    # `known` is the record that the start was answered with.
     def __init__(
-        self, id: str, connection: Connection, runtime: Runtime, expected: Any = Any
+        self,
+        id: str,
+        connection: Connection,
+        runtime: Runtime,
+        expected: Any = Any,
+        known: PromiseRecord | None = None,
     ) -> None:
         self.id = id
         self._connection = connection
         self._runtime = runtime
         self._expected = expected
+        self._known = known
 
     def __repr__(self) -> str:
         return f"Handle({self.id!r})"
@@ -50,8 +58,9 @@ class Handle(Generic[T]):
         """The result, once there is one.
 
         Raises `PromiseRejectedError`, `PromiseCanceledError` or `PromiseTimedOutError` as the work
-        ended, and `TimeoutError` after `timeout` (a timedelta or seconds), which leaves the work
-        as it is.
+        ended, `ResultGoneError` where it ended so long ago that its result has left after the
+        retention of its queue, and `TimeoutError` after `timeout` (a timedelta or
+        seconds), which leaves the work as it is.
         """
         end = None
         if timeout is not None:
@@ -69,7 +78,10 @@ class Handle(Generic[T]):
 
     async def done(self) -> bool:
         """Whether it has ended, in whichever way."""
-        record = await self._record(0)
+        try:
+            record = await self._record(0)
+        except ResultGoneError:
+            return True
         return record.state is not PromiseState.PENDING
 
     async def cancel(
@@ -85,7 +97,12 @@ class Handle(Generic[T]):
         refuse_in_durable_code("canceling through a Handle", "cancel what ctx.call() returned")
         mode = CancelMode.FORCE if force else CancelMode.REQUEST
         request = r.PromiseCancel(self.id, reason, mode, recursive)
-        response = await call(self._connection, request)
+        try:
+            response = await call(self._connection, request)
+        except NotFoundError:
+            if self._known is None:
+                raise
+            return False
         assert isinstance(response.data, CancelResult)
         return response.data.promise.state in (
             PromiseState.PENDING,
@@ -119,7 +136,19 @@ class Handle(Generic[T]):
 
     async def _record(self, wait_ms: int) -> PromiseRecord:
         refuse_in_durable_code("awaiting a Handle", "durable code awaits what ctx.call() returns")
-        response = await call(self._connection, r.PromiseWait(self.id, wait_ms))
+        if self._known is not None and self._known.state is not PromiseState.PENDING:
+            # It never changes again, and may have left meanwhile.
+            return self._known
+        try:
+            response = await call(self._connection, r.PromiseWait(self.id, wait_ms))
+        except NotFoundError:
+            if self._known is None:
+                raise
+            raise ResultGoneError(
+                self.id,
+                f"{self.id} was started and is not there any more: it ended, and left with its "
+                "result after the retention of its queue (7 days where nothing else is set)",
+            ) from None
         assert isinstance(response.data, PromiseResult)
         return response.data.promise
 

@@ -19,9 +19,11 @@ from kept.errors import (
     PromiseError,
     PromiseRejectedError,
     PromiseTimedOutError,
+    ResultGoneError,
 )
 from kept.protocol import tags as tag
 from kept.protocol.records import PromiseRecord, PromiseState, Value
+from kept.protocol.spoken import spoken, timestamp
 
 FORMAT_HEADER: Final = "kept-format"
 FORMAT: Final = "1"
@@ -168,7 +170,10 @@ def decode_arguments(value: Value) -> Arguments:
 
 
 def outcome_error(record: PromiseRecord) -> PromiseError | None:
-    """What awaiting a settled promise raises; None where it resolved."""
+    """What awaiting a settled promise raises; None where it resolved and its result is there."""
+    left = (record.value.headers or {}).get(tag.LEFT_HEADER)
+    if left is not None and record.settled_at is not None:
+        return _gone(record, record.settled_at, int(left))
     if record.state is PromiseState.RESOLVED:
         return None
     if record.state is PromiseState.REJECTED_CANCELED:
@@ -179,6 +184,22 @@ def outcome_error(record: PromiseRecord) -> PromiseError | None:
         return PromiseTimedOutError(record.id, f"{record.id} did not settle before its deadline")
     failure = _failure(record.value)
     return PromiseRejectedError(record.id, failure.type, failure.message)
+
+
+def _gone(record: PromiseRecord, settled_at: int, left_at: int) -> ResultGoneError:
+    verdict = record.state.value.removeprefix("rejected_")
+    text = (
+        f"{record.id} ended ({verdict}) at {timestamp(settled_at)}, and does not run again; its result "
+        f"was kept for {spoken(left_at - settled_at)}, the retention of its queue, and is gone. To keep "
+        "results longer: kept queue put QUEUE --retention DURATION"
+    )
+    return ResultGoneError(
+        record.id,
+        text,
+        record.state.value,
+        settled_at,
+        left_at,
+    )
 
 
 def _failure(value: Value) -> Failure:
@@ -214,9 +235,14 @@ def _json_text(value: Value) -> bytes | None:
 
 
 def as_seconds(value: Any) -> float:
-    """A number of seconds, or a timedelta, as seconds."""
+    """A number of seconds, or a timedelta, as seconds. Raises `TypeError` and `ValueError`."""
     total = getattr(value, "total_seconds", None)
-    seconds = float(total()) if callable(total) else float(value)
-    if seconds < 0:
-        raise ValueError("a duration must not be negative")
+    if callable(total):
+        seconds = float(total())
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    else:
+        raise TypeError(f"must be a timedelta or a number of seconds, not {value!r}")
+    if not seconds >= 0:
+        raise ValueError(f"a duration must be 0 or more, not {value!r}")
     return seconds

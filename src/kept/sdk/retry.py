@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from kept.sdk.verdicts import JobVerdict, RetryJob
+
 FOREVER: Final = None
 
 ErrorTypes = tuple[type[BaseException], ...]
@@ -83,8 +85,15 @@ class Never(_Policy):
 
 def next_wait(retry: Retry, failures: int, error: BaseException) -> float | None:
     """Seconds to wait before the next try after so many failures; None where there is none."""
-    if isinstance(error, retry.give_up_on) or not isinstance(error, retry.retry_on):
+    if not may_retry(retry, error):
         return None
     if retry.attempts is not None and failures >= retry.attempts:
         return None
-    return retry.wait(failures)
+    return error.delay_ms / 1_000 if isinstance(error, RetryJob) else retry.wait(failures)
+
+
+def may_retry(retry: Retry, error: BaseException) -> bool:
+    """Whether an error of that kind is worth another try."""
+    if isinstance(error, JobVerdict):
+        return isinstance(error, RetryJob)
+    return isinstance(error, retry.retry_on) and not isinstance(error, retry.give_up_on)

@@ -22,8 +22,10 @@ from kept.sdk.announcing import Routes
 from kept.sdk.functions import Function, Registry
 from kept.sdk.lease import Lease
 from kept.sdk.loop import NUMBERING
+from kept.sdk.options import JobOptions
 from kept.sdk.releases import Releases
 from kept.sdk.retry import next_wait
+from kept.sdk.verdicts import RetryJob
 
 # The task that the running code works for; tasks of asyncio inherit it.
 HOLDER: Final = contextvars.ContextVar[str]("kept-holder", default="")
@@ -39,6 +41,8 @@ MAX_DURABLE_LOSSES: Final = 100
 # A workflow whose worker died goes on elsewhere soon after the lease; only one that makes workers die
 # again and again waits longer.
 DURABLE_BACKOFF: Final = "full_jitter:200:10000"
+
+_RETRY_TAGS: Final = (tag.ATTEMPTS, tag.BACKOFF)
 
 # How the engine refuses a payload for good.
 NOT_STORABLE: Final = (BAD_REQUEST, TOO_LARGE)
@@ -57,6 +61,16 @@ class Target(NamedTuple):
         """Raises `InvalidArgumentsError` where the function is known and they do not fit."""
         if self.function is not None:
             self.function.check(args, kwargs)
+
+    def with_options(self, said: JobOptions) -> Target:
+        """As one use of it says, where that says something. Raises `InvalidArgumentsError`."""
+        is_durable = self.function is not None and self.function.durable
+        tags = said.tags(durable=is_durable)
+        kept = self.tags
+        if said.retry is not None:
+            # One that never gives up must not inherit when the function's own does.
+            kept = {name: text for name, text in kept.items() if name not in _RETRY_TAGS}
+        return self._replace(queue=said.queue or self.queue, tags={**kept, **tags})
 
     @property
     def all_tags(self) -> dict[str, str]:
@@ -127,6 +141,9 @@ class Services:
                 result = await self.call(function, args, kwargs)
                 return PromiseState.RESOLVED, payload.encode(result)
             except Exception as error:  # noqa: BLE001 - whatever the step raised is its outcome
+                if isinstance(error, RetryJob) and not error.counted:
+                    await self.runtime.sleep(error.delay_ms / 1_000)
+                    continue
                 failures += 1
                 wait = next_wait(function.retry, failures, error)
                 if wait is None:
@@ -212,7 +229,8 @@ class Services:
 
 def target_of_function(function: Function[..., Any], queue: str) -> Target:
     """A function that is known here, in a queue."""
-    return Target(function.reference, queue, function.returns, _limits_of(function), function)
+    own = Target(function.reference, queue, function.returns, _limits_of(function), function)
+    return own.with_options(function.options._replace(queue=None))
 
 
 def _called(function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -24,7 +24,7 @@ from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol.limits import MAX_CLAIM_TASKS
 from kept.protocol.records import EMPTY, PromiseState
-from kept.protocol.responses import ClaimResult, HeartbeatResult
+from kept.protocol.responses import ClaimResult, HeartbeatResult, NackResult
 from kept.sdk import payload
 from kept.sdk.announcing import Announcer
 from kept.sdk.audit import JobFields, enter_job
@@ -33,8 +33,9 @@ from kept.sdk.functions import Function
 from kept.sdk.lease import Lease
 from kept.sdk.loop import DeadlockError, NoProgressError
 from kept.sdk.releases import Releases
-from kept.sdk.retry import next_wait
+from kept.sdk.retry import may_retry, next_wait
 from kept.sdk.services import HOLDER, Services
+from kept.sdk.verdicts import RejectJob, RetryJob
 
 log = logging.getLogger("kept.worker")
 log.addFilter(JobFields())
@@ -324,6 +325,8 @@ class Worker:
             await self._nack(
                 lease, error, "unregistered", delay=UNREGISTERED_DELAY_MS, consume=False
             )
+        except RejectJob as error:
+            await self._nack(lease, error, error.reason, final="reject")
         except InvalidArgumentsError as error:
             await self._nack(lease, error, "invalid_arguments", final="reject")
         except NondeterminismError as error:
@@ -357,16 +360,38 @@ class Worker:
             return
         except Exception as error:  # noqa: BLE001 - whatever the job raised is its failure
             lease.on_cancel = None
-            wait = next_wait(function.retry, lease.attempt, error)
-            if wait is None or call.stopped:
-                log.warning("%s: failed for good: %s", lease.id, _said(error))
-                await self._nack(lease, error, "exhausted", final="reject")
-            else:
-                log.info("%s: failed, again in %.1f s: %s", lease.id, wait, _said(error))
-                await self._nack(lease, error, None, delay=int(wait * 1_000))
+            await self._failed(lease, function, error, is_last=call.stopped)
             return
         lease.on_cancel = None
         await self._services.fulfill(lease, PromiseState.RESOLVED, value, Releases())
+
+    async def _failed(
+        self, lease: Lease, function: Function[..., object], error: Exception, *, is_last: bool
+    ) -> None:
+        """Another try of a job, or none: as the error says, as its start said, or as the function's
+        policy does."""
+        policy, delay = function.retry, None
+        counts = not isinstance(error, RetryJob) or error.counted
+        if isinstance(error, RetryJob):
+            delay = error.delay_ms
+        is_over = is_last or not may_retry(policy, error)
+        if not is_over and counts and tag.BACKOFF not in lease.promise.tags:
+            wait = next_wait(policy, lease.attempt, error)
+            is_over, delay = wait is None, None if wait is None else int(wait * 1_000)
+        if is_over:
+            reason, final = "exhausted", lease.promise.tags.get(tag.EXHAUSTED, "reject")
+            if isinstance(error, RejectJob):
+                reason, final = error.reason, "reject"
+            await self._nack(lease, error, reason, final=final)
+            log.warning("%s: failed for good: %s", lease.id, _said(error))
+            return
+        # Not final, it may still be: the engine counts what its start said, and lost workers.
+        result = await self._nack(lease, error, None, delay=delay, consume=counts)
+        if result.retry_at is None:
+            log.warning("%s: failed for good: %s", lease.id, _said(error))
+        else:
+            left = max(result.retry_at - self._services.runtime.now_ms(), 0) / 1_000
+            log.info("%s: failed, again in %.1f s: %s", lease.id, left, _said(error))
 
     async def _run_durable(self, lease: Lease, function: Function[..., object]) -> None:
         execution = self._cached.pop(lease.id, None)
@@ -408,14 +433,15 @@ class Worker:
         delay: int | None = None,
         final: str | None = None,
         consume: bool = True,
-    ) -> None:
+    ) -> NackResult:
         """Files a failed attempt under the lease (B2)."""
         lease.ending = True
         stored = payload.encode_error(error)
         request = r.TaskNack(lease.id, lease.version, delay, stored, reason, final, consume)
         response = await self._services.connection.send(request)
-        if not response.ok:
+        if not isinstance(response.data, NackResult):
             raise LeaseLostError(f"{lease.id}: {response.data}")
+        return response.data
 
 
 def _said(error: Exception) -> str:
