@@ -121,7 +121,9 @@ class Scans:
         wanted = (letter.id for letter in letters.values() if _is_wanted(letter, filter))
         page, after, limit = self._page(wanted)
         dead = await store.scan_dead_letters(tenant, filter, after, limit)
-        same(f"scan_dead_letters after {after} {filter}", [letters[id] for id in page], dead)
+        same(
+            f"scan_dead_letters after {after} {filter}", [letters[id] for id in page], dead.letters
+        )
         for kind in EntryKind:
             named = {key.name: entry for key, entry in state.entries.items() if key.kind is kind}
             page, after, limit = self._page(named)

@@ -19,7 +19,7 @@ from kept.protocol import tags as tag
 from kept.protocol.addresses import poll_channel
 from kept.protocol.records import Delivery, Task, TaskState
 from kept.protocol.requests import DeadList
-from kept.protocol.storage import Changes, Dump, Edge, Head, Key, Reads
+from kept.protocol.storage import Changes, Dump, Edge, Head, Key, Letters, Reads
 
 
 class ScanCases(Opens):
@@ -108,11 +108,38 @@ class ScanCases(Opens):
                 (DeadList(since=NOW + 1, until=NOW + 2), "b"),
             ):
                 found = await store.scan_dead_letters("default", filter, None, 10)
-                assert found == [letters[id] for id in ids], filter
-            assert await store.scan_dead_letters("default", DeadList(), "a", 1) == [letters["b"]]
-            assert await store.scan_dead_letters("default", DeadList(), None, 9, "b") == [
-                letters["b"]
-            ]
+                assert found == Letters([letters[id] for id in ids]), filter
+            second = Letters([letters["b"]])
+            assert await store.scan_dead_letters("default", DeadList(), None, 9, "b") == second
+            second.after = "b"
+            assert await store.scan_dead_letters("default", DeadList(), "a", 1) == second
+
+    async def test_dead_letters_are_walked_past_so_far_only(self) -> None:
+        """Whether any match or not, and from where it ended a scan goes on; what an index finds at
+        once need not be walked to."""
+        letters = {
+            id: letter(id, queue="rare" if id == "i" else "x", reason="rare" if id == "i" else "r")
+            for id in "abcdefghij"
+        }
+        async with self.opened() as store:
+            await write(store, Changes(dead_letters={**letters}))
+            for filter in (DeadList(reason="rare"), DeadList(queue="rare", reason="rare")):
+                after: str | None = None
+                found: list[str] = []
+                for _ in letters:
+                    page = await store.scan_dead_letters("default", filter, after, 9, walk=3)
+                    found += [each.id for each in page.letters]
+                    assert page.after is None or after is None or page.after > after
+                    after = page.after
+                    if after is None:
+                        break
+                assert (found, after) == (["i"], None), filter
+            first = await store.scan_dead_letters(
+                "default", DeadList(reason="rare"), None, 9, walk=3
+            )
+            assert first == Letters([], "c")
+            last = await store.scan_dead_letters("default", DeadList(reason="rare"), "h", 1, walk=3)
+            assert last == Letters([letters["i"]], "i")
 
     async def test_counts(self) -> None:
         """The numbers for metrics know tasks by state, messages and dead letters. A timer's task

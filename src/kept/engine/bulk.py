@@ -38,7 +38,7 @@ async def _next_part(store: Store, tenant: str, key: EntryKey) -> BulkPart | Non
     if wanted.until is not None:
         until = min(until, wanted.until)
     filter = DeadList(wanted.queue, wanted.function, wanted.reason, wanted.since, until)
-    letters = await store.scan_dead_letters(tenant, filter, bulk.cursor, MAX_BULK_LETTERS)
-    ids = [letter.id for letter in letters]
-    is_last = len(ids) < MAX_BULK_LETTERS
-    return BulkPart(key, bulk.cursor, ids, None if is_last else ids[-1])
+    page = await store.scan_dead_letters(
+        tenant, filter, bulk.cursor, MAX_BULK_LETTERS, wanted.prefix or ""
+    )
+    return BulkPart(key, bulk.cursor, [letter.id for letter in page.letters], page.after)

@@ -31,5 +31,6 @@ class Lookup:
         return found[0].data if found and found[0].key == key else None
 
     async def dead_letter(self, id: str) -> DeadLetter | None:
-        found = await self.store.scan_dead_letters(self.tenant, DeadList(), None, 1, id)
+        page = await self.store.scan_dead_letters(self.tenant, DeadList(), None, 1, id)
+        found = page.letters
         return found[0] if found and found[0].id == id else None

@@ -168,14 +168,24 @@ class Searching:
         return Response(OK, SchedulePage(found, cursor))
 
     async def _dead_letters(self, request: r.DeadList, tenant: str, prefix: str) -> Response:
-        found, cursor = await _page(
-            lambda after, limit: self._store.scan_dead_letters(tenant, request, after, limit),
-            lambda letter: letter.id,
-            lambda letter: letter if letter.id.startswith(prefix) else None,
-            request,
-            _letter_bytes,
-        )
-        return Response(OK, DeadLetterPage(found, cursor))
+        """The store walks past what does not match, only so far for each page."""
+        limit = request.limit or DEFAULT_SEARCH_ROWS
+        found: list[DeadLetter] = []
+        size, after = 0, request.cursor
+        for _ in range(MAX_SEARCH_SCAN_ROWS // MAX_SCAN_ROWS):
+            wanted = min(limit + 1 - len(found), MAX_PAYLOAD_SCAN_ROWS)
+            page = await self._store.scan_dead_letters(
+                tenant, request, after, wanted, prefix, MAX_SCAN_ROWS
+            )
+            for letter in page.letters:
+                if len(found) == limit or size > MAX_PAGE_BYTES:
+                    return Response(OK, DeadLetterPage(found, found[-1].id))
+                found.append(letter)
+                size += payload_size(letter.param) + payload_size(letter.error)
+            after = page.after
+            if after is None:
+                break
+        return Response(OK, DeadLetterPage(found, after))
 
     async def _queues(self, request: r.QueueList, tenant: str, prefix: str) -> Response:
         found, cursor = await _page(
@@ -247,7 +257,6 @@ async def _page(
     request: r.PromiseSearch
     | r.TaskSearch
     | r.ScheduleSearch
-    | r.DeadList
     | r.QueueList
     | g.LockSearch
     | g.GuardSearch,
@@ -281,7 +290,3 @@ async def _page(
 
 def _promise_bytes(promise: PromiseRecord) -> int:
     return payload_size(promise.param) + payload_size(promise.value)
-
-
-def _letter_bytes(letter: DeadLetter) -> int:
-    return payload_size(letter.param) + payload_size(letter.error)

@@ -182,6 +182,14 @@ class Children(msgspec.Struct):
     more: str | None = None
 
 
+class Letters(msgspec.Struct):
+    """Dead letters that match, by id. `after`: the last that was looked at, where there may be more
+    beyond it."""
+
+    letters: list[DeadLetter]
+    after: str | None = None
+
+
 class Loaded(msgspec.Struct):
     """What the store holds under the keys of some `Reads`; None where there is nothing.
 

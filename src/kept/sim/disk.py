@@ -18,7 +18,8 @@ from typing import Final, NamedTuple
 from kept.check.monitor import Monitor
 from kept.errors import CommitUnknownError, StoreError
 from kept.protocol.entries import Entry, EntryKind
-from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
+from kept.protocol.limits import MAX_SEARCH_SCAN_ROWS
+from kept.protocol.records import OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import (
     Awaited,
@@ -27,6 +28,7 @@ from kept.protocol.storage import (
     Due,
     Dump,
     Holder,
+    Letters,
     Loaded,
     Notice,
     QueueCounts,
@@ -362,10 +364,16 @@ class SimulatedStore:
         return await self._inner.scan_schedules(tenant, after, limit, prefix)
 
     async def scan_dead_letters(
-        self, tenant: str, filter: DeadList, after: str | None, limit: int, prefix: str = ""
-    ) -> list[DeadLetter]:
+        self,
+        tenant: str,
+        filter: DeadList,
+        after: str | None,
+        limit: int,
+        prefix: str = "",
+        walk: int = MAX_SEARCH_SCAN_ROWS,
+    ) -> Letters:
         self._disk.medium.before(SCAN)
-        return await self._inner.scan_dead_letters(tenant, filter, after, limit, prefix)
+        return await self._inner.scan_dead_letters(tenant, filter, after, limit, prefix, walk)
 
     async def scan_entries(
         self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""

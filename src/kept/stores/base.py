@@ -11,7 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from kept.protocol.entries import Entry, EntryKind
-from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
+from kept.protocol.limits import MAX_SEARCH_SCAN_ROWS
+from kept.protocol.records import OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import (
     Awaited,
@@ -20,6 +21,7 @@ from kept.protocol.storage import (
     Due,
     Dump,
     Holder,
+    Letters,
     Loaded,
     Notice,
     QueueCounts,
@@ -97,9 +99,16 @@ class Store(Protocol):
         """Schedules ordered by id, beyond `after`."""
 
     async def scan_dead_letters(
-        self, tenant: str, filter: DeadList, after: str | None, limit: int, prefix: str = ""
-    ) -> list[DeadLetter]:
-        """Dead letters that match, ordered by id, beyond `after`."""
+        self,
+        tenant: str,
+        filter: DeadList,
+        after: str | None,
+        limit: int,
+        prefix: str = "",
+        walk: int = MAX_SEARCH_SCAN_ROWS,
+    ) -> Letters:
+        """Dead letters that match, ordered by id, beyond `after`: at most `limit`, and those that are
+        found by walking past at most `walk` of them, whether they match or not."""
 
     async def scan_entries(
         self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""

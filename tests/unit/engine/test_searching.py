@@ -6,19 +6,25 @@ from typing import Any
 
 import pytest
 
+from kept.contract.store_samples import letter, write
 from kept.engine import searching
 from kept.engine.engine import Engine
 from kept.protocol import requests as r
+from kept.protocol.entries import LetterFilter
+from kept.protocol.limits import MAX_SEARCH_SCAN_ROWS
 from kept.protocol.records import PromiseState, TaskState, Value
 from kept.protocol.responses import (
     AcquiredTask,
+    BulkResult,
     DeadLetterPage,
     PreloadResult,
     PromisePage,
+    PurgeResult,
     Response,
     SchedulePage,
     TaskPage,
 )
+from kept.protocol.storage import Changes
 from tests.unit.engine.rig import WatchedStore, ok, running, waiting_claim
 from tests.unit.machine.world import create, record
 
@@ -86,6 +92,30 @@ async def test_tasks_schedules_and_dead_letters_are_paged_alike() -> None:
         assert [each.id for page in dead for each in page] == IDS[5::10]
         nothing = await ok(engine, r.DeadList(queue="other"), DeadLetterPage)
         assert nothing.letters == []
+
+
+async def test_a_rare_dead_letter_is_found_in_bounded_pages() -> None:
+    """A page walks past 10,000 letters at most, then goes on; a bulk operation finds it as well."""
+    many = 2 * MAX_SEARCH_SCAN_ROWS + 10
+    letters = {f"{n:05}": letter(f"{n:05}") for n in range(many)}
+    rare = f"{many - 5:05}"
+    letters[rare] = letter(rare, queue="other", reason="rare")
+    store = WatchedStore()
+    async with running(store) as engine:
+        await write(store, Changes(dead_letters={**letters}))
+        pages = [page.data for page in await _pages(engine, r.DeadList(reason="rare"))]
+        found = [[each.id for each in p.letters] for p in pages if isinstance(p, DeadLetterPage)]
+        assert found == [[], [], [rare]]
+        purge = r.DeadPurge(filter=LetterFilter(reason="rare"), bulk="b")
+        await ok(engine, purge, PurgeResult)
+        while True:
+            bulk = (await ok(engine, r.DeadBulk("b"), BulkResult)).bulk
+            if bulk.finished_at is not None:
+                break
+        assert (bulk.done, bulk.failed) == (1, 0)
+        assert (await engine.submit(r.DeadGet(rare))).status == 404
+        # They were not written by any request, so the monitor does not know of them.
+        await write(store, Changes(dead_letters=dict.fromkeys(letters)))
 
 
 async def test_a_search_is_limited_to_the_prefix_of_the_caller() -> None:

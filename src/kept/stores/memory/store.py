@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from kept.errors import StoreFailedError
 from kept.protocol.entries import Entry, EntryKind
+from kept.protocol.limits import MAX_SEARCH_SCAN_ROWS
 from kept.protocol.records import (
-    DeadLetter,
     Delivery,
     OutboxEntry,
     Promise,
@@ -31,6 +31,7 @@ from kept.protocol.storage import (
     Dump,
     Holder,
     Key,
+    Letters,
     Loaded,
     Notice,
     QueueCounts,
@@ -120,11 +121,19 @@ class MemoryStore:
         return reading.beyond(self._of(tenant).schedules, after, limit, prefix)
 
     async def scan_dead_letters(
-        self, tenant: str, filter: DeadList, after: str | None, limit: int, prefix: str = ""
-    ) -> list[DeadLetter]:
-        letters = self._of(tenant).dead_letters
-        wanted = {id: letter for id, letter in letters.items() if reading.is_wanted(letter, filter)}
-        return reading.beyond(wanted, after, limit, prefix)
+        self,
+        tenant: str,
+        filter: DeadList,
+        after: str | None,
+        limit: int,
+        prefix: str = "",
+        walk: int = MAX_SEARCH_SCAN_ROWS,
+    ) -> Letters:
+        walked = reading.beyond(self._of(tenant).dead_letters, after, walk, prefix)
+        wanted = [letter for letter in walked if reading.is_wanted(letter, filter)]
+        if len(wanted) >= limit:
+            return Letters(wanted[:limit], wanted[limit - 1].id)
+        return Letters(wanted, walked[-1].id if len(walked) == walk else None)
 
     async def scan_entries(
         self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""

@@ -11,9 +11,9 @@ from typing import Final
 import msgspec
 
 from kept.protocol.entries import Entry, EntryKey, EntryKind
-from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
+from kept.protocol.records import OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
-from kept.protocol.storage import Children, Due, DueEntry, Dump, Edge, Key, QueueCounts
+from kept.protocol.storage import Children, Due, DueEntry, Dump, Edge, Key, Letters, QueueCounts
 from kept.stores.sqlite.load import Loader
 from kept.stores.sqlite.ranges import text_after
 from kept.stores.sqlite.rows import (
@@ -32,6 +32,8 @@ from kept.stores.sqlite.rows import (
 
 # Up to so many matches of a filter are sorted; where there are more, walking by id meets them soon.
 MAX_SORTED_MATCHES: Final = 10_000
+# The same for the dead letters of a queue, which are counted at each scan.
+MAX_SORTED_LETTERS: Final = 2_000
 
 _OBJECTS: Final = f"SELECT {OBJECT_COLUMNS} FROM promises p {OBJECT_JOINS} WHERE p.tenant = :tenant"
 _IS_DELAYED: Final = "x.state = 'pending' AND x.delivery = 'pull' AND x.ready = 0"
@@ -203,12 +205,41 @@ def dead_letters(
     after: str | None,
     limit: int,
     prefix: str,
-) -> list[DeadLetter]:
+    walk: int,
+) -> Letters:
     """Matching dead letters by id, beyond `after`."""
     values: dict[str, object] = {"tenant": tenant, "limit": limit}
-    conditions = _range(values, after, prefix)
+    matches = _letter_matches(filter, values)
+    if filter.queue is not None and _are_few_letters(connection, tenant, filter.queue):
+        # The index knows them all; payloads are not sorted with them.
+        ids = _range(values, after, prefix, column="+p.id")
+        rows = connection.execute(
+            f"SELECT {LETTER_COLUMNS} FROM dead_letters WHERE seq IN (SELECT p.seq "
+            "FROM dead_letters p WHERE p.tenant = :tenant AND p.queue = :queue"
+            f"{matches}{ids} ORDER BY +p.id LIMIT :limit) ORDER BY id",
+            values,
+        )
+        found = [letter_of(row) for row in rows]
+        return Letters(found, found[-1].id if len(found) == limit else None)
+    condition = f"p.tenant = :tenant{_range(values, after, prefix)}"
+    last = _last_walked(connection, condition, {**values, "walk": walk}) if matches else None
+    if last is not None:
+        values["last"] = last
+        condition += " AND p.id <= :last"
+    rows = connection.execute(
+        f"SELECT {LETTER_COLUMNS} FROM dead_letters p "
+        f"WHERE {condition}{matches} ORDER BY p.id LIMIT :limit",
+        values,
+    )
+    found = [letter_of(row) for row in rows]
+    return Letters(found, found[-1].id if len(found) == limit else last)
+
+
+def _letter_matches(filter: DeadList, values: dict[str, object]) -> str:
+    """The conditions of a filter; puts what they compare with into `values`."""
+    conditions = ""
     for name, condition in (
-        ("queue", "p.queue = :queue"),
+        ("queue", "+p.queue = :queue"),
         ("function", "p.function = :function"),
         ("reason", "p.reason = :reason"),
         ("since", "p.died_at >= :since"),
@@ -218,12 +249,26 @@ def dead_letters(
         if value is not None:
             values[name] = value
             conditions += f" AND {condition}"
-    rows = connection.execute(
-        f"SELECT {LETTER_COLUMNS} FROM dead_letters p "
-        f"WHERE p.tenant = :tenant{conditions} ORDER BY p.id LIMIT :limit",
-        values,
+    return conditions
+
+
+def _are_few_letters(connection: sqlite3.Connection, tenant: str, queue: str) -> bool:
+    query = (
+        "SELECT count(*) FROM (SELECT 1 FROM dead_letters WHERE tenant = ? AND queue = ? LIMIT ?)"
     )
-    return [letter_of(row) for row in rows]
+    (count,) = connection.execute(query, (tenant, queue, MAX_SORTED_LETTERS)).fetchone()
+    return bool(count < MAX_SORTED_LETTERS)
+
+
+def _last_walked(
+    connection: sqlite3.Connection, condition: str, values: dict[str, object]
+) -> str | None:
+    """The id up to which a walk may look; None where it comes to the end before."""
+    query = (
+        f"SELECT p.id FROM dead_letters p WHERE {condition} ORDER BY p.id LIMIT 1 OFFSET :walk - 1"
+    )
+    row = connection.execute(query, values).fetchone()
+    return None if row is None else str(row[0])
 
 
 def entries(

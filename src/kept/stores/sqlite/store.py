@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 
 from kept.errors import StoreFailedError
 from kept.protocol.entries import Entry, EntryKind
-from kept.protocol.records import DeadLetter, OutboxEntry, Promise, ScheduleRecord, Task
+from kept.protocol.limits import MAX_SEARCH_SCAN_ROWS
+from kept.protocol.records import OutboxEntry, Promise, ScheduleRecord, Task
 from kept.protocol.requests import DeadList
 from kept.protocol.storage import (
     Awaited,
@@ -19,6 +20,7 @@ from kept.protocol.storage import (
     Due,
     Dump,
     Holder,
+    Letters,
     Notice,
     QueueCounts,
     Slots,
@@ -265,10 +267,16 @@ class SqliteStore:
         return await self._scan(lambda c: scan.schedules(c, tenant, after, limit, prefix))
 
     async def scan_dead_letters(
-        self, tenant: str, filter: DeadList, after: str | None, limit: int, prefix: str = ""
-    ) -> list[DeadLetter]:
+        self,
+        tenant: str,
+        filter: DeadList,
+        after: str | None,
+        limit: int,
+        prefix: str = "",
+        walk: int = MAX_SEARCH_SCAN_ROWS,
+    ) -> Letters:
         return await self._scan(
-            lambda c: scan.dead_letters(c, tenant, filter, after, limit, prefix)
+            lambda c: scan.dead_letters(c, tenant, filter, after, limit, prefix, walk)
         )
 
     async def scan_entries(
