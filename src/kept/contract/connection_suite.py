@@ -10,6 +10,8 @@ import msgspec
 from kept.client.connection import call
 from kept.contract.connected import ask, fresh_id
 from kept.contract.guard_cases import GuardCases
+from kept.contract.key_cases import KeyCases
+from kept.contract.leaving_cases import LeavingCases
 from kept.errors import ConflictError, ConnectionFailedError, NotFoundError
 from kept.protocol import requests as r
 from kept.protocol import responses as a
@@ -27,7 +29,7 @@ def job(id: str, queue: str) -> r.PromiseCreate:
     return r.PromiseCreate(id, NEVER_MS, tags={tag.TARGET: f"queue://{queue}"})
 
 
-class ConnectionSuite(GuardCases):
+class ConnectionSuite(GuardCases, KeyCases, LeavingCases):
     """The contract of `Connection`; each test opens a connection to a running engine of its own."""
 
     async def test_create_get_settle(self) -> None:
