@@ -9,6 +9,7 @@ from kept.errors import (
     ConfigurationError,
     ConnectionFailedError,
     ForbiddenError,
+    InvalidArgumentsError,
     RequestError,
     StoreError,
     UnauthenticatedError,
@@ -46,6 +47,6 @@ def explain(error: Exception) -> tuple[str, int]:
         )
     if isinstance(error, StoreError):
         return text, EXIT_UNREACHABLE
-    if isinstance(error, (ConfigurationError, UsageError)):
+    if isinstance(error, (ConfigurationError, InvalidArgumentsError, UsageError)):
         return text, EXIT_USAGE
     return text, EXIT_REFUSED

@@ -29,6 +29,7 @@ DEFAULT_URL: Final = "http://127.0.0.1:8420"
 NOUNS: Final = {
     "serve": "run a server",
     "worker": "run an app's functions: kept worker module:app; or list workers",
+    "enqueue": "start a function by its name: kept enqueue NAME PARAMETER=VALUE …",
     "promise": "get, create, resolve, reject, cancel, search promises",
     "task": "get, search, halt, continue tasks",
     "queue": "settings and numbers of queues: limits, pause, resume, stats",

@@ -31,7 +31,7 @@ def payload(text: str | None, *, raw: bool) -> Value:
     """The payload that an option's text means. Raises `UsageError` for what cannot be read."""
     if text is None:
         return EMPTY
-    content = _content(text)
+    content = content_of(text)
     if raw:
         return Value(data=content)
     try:
@@ -53,7 +53,8 @@ def readable(value: Value) -> str:
         return value.data
 
 
-def _content(text: str) -> str:
+def content_of(text: str) -> str:
+    """What an option says: the text itself, that of a file, or standard input."""
     if text == "-":
         return _decoded(sys.stdin.buffer.read(MAX_PAYLOAD_BYTES + 1), "standard input")
     if text.startswith("@@"):

@@ -105,16 +105,21 @@ def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.Argument
 
 async def _get(session: Session, arguments: argparse.Namespace) -> int:
     promise = (await session.ask(PromiseGet(arguments.id), PromiseResult)).promise
-    end = session.runtime.monotonic() + (arguments.wait or 0) / 1_000
-    while arguments.wait and promise.state is PromiseState.PENDING:
+    return await show_settled(session, promise, arguments.wait)
+
+
+async def show_settled(session: Session, promise: PromiseRecord, wait_ms: int | None) -> int:
+    """Shows a promise once it is settled, or after `wait_ms` as it is then."""
+    end = session.runtime.monotonic() + (wait_ms or 0) / 1_000
+    while wait_ms and promise.state is PromiseState.PENDING:
         left_ms = round((end - session.runtime.monotonic()) * 1_000)
         if left_ms <= 0:
             break
-        wait = PromiseWait(arguments.id, min(left_ms, MAX_WAIT_MS))
+        wait = PromiseWait(promise.id, min(left_ms, MAX_WAIT_MS))
         promise = (await session.ask(wait, PromiseResult)).promise
     session.show(promise, details(promise, session.output))
-    if arguments.wait and promise.state is PromiseState.PENDING:
-        session.output.note(f"kept: {arguments.id} is still pending")
+    if wait_ms and promise.state is PromiseState.PENDING:
+        session.output.note(f"kept: {promise.id} is still pending")
         return EXIT_REFUSED
     return EXIT_OK
 

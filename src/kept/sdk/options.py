@@ -86,7 +86,7 @@ def _backoff(retry: Exponential | Linear | Constant | Never) -> str:
                     "retry: factor must be 2 here; others are for @app.function"
                 )
             base, limit = ms("retry: base", retry.base), ms("retry: limit", retry.limit)
-            return f"exponential:{base}:{limit}"
+            return f"{'full_jitter' if retry.jitter else 'exponential'}:{base}:{limit}"
         case Linear():
             return f"linear:{ms('retry: step', retry.step)}:{ms('retry: limit', retry.limit)}"
         case Constant():

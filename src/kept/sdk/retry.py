@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from kept.sdk.verdicts import JobVerdict, RetryJob
 
 FOREVER: Final = None
+_JITTER_BYTES: Final = 4
 
 ErrorTypes = tuple[type[BaseException], ...]
 
@@ -41,11 +43,13 @@ class _Policy:
 
 @dataclass(frozen=True, kw_only=True)
 class Exponential(_Policy):
-    """Waits `base` seconds, then `factor` times as long after each failure, at most `limit`."""
+    """Waits `base` seconds, then `factor` times as long after each failure, at most `limit`; with
+    `jitter` some random part of that, so that what failed together is not tried together."""
 
     base: float = 0.5
     factor: float = 2.0
     limit: float = 60.0
+    jitter: bool = False
 
     def wait(self, failures: int) -> float:
         # A float's range ends; beyond this every base has long reached its limit.
@@ -83,13 +87,20 @@ class Never(_Policy):
         return 0.0
 
 
-def next_wait(retry: Retry, failures: int, error: BaseException) -> float | None:
+def next_wait(
+    retry: Retry, failures: int, error: BaseException, entropy: Callable[[int], bytes]
+) -> float | None:
     """Seconds to wait before the next try after so many failures; None where there is none."""
     if not may_retry(retry, error):
         return None
     if retry.attempts is not None and failures >= retry.attempts:
         return None
-    return error.delay_ms / 1_000 if isinstance(error, RetryJob) else retry.wait(failures)
+    if isinstance(error, RetryJob):
+        return error.delay_ms / 1_000
+    wait = retry.wait(failures)
+    if isinstance(retry, Exponential) and retry.jitter:
+        wait *= int.from_bytes(entropy(_JITTER_BYTES)) / 256**_JITTER_BYTES
+    return wait
 
 
 def may_retry(retry: Retry, error: BaseException) -> bool:

@@ -145,7 +145,7 @@ class Services:
                     await self.runtime.sleep(error.delay_ms / 1_000)
                     continue
                 failures += 1
-                wait = next_wait(function.retry, failures, error)
+                wait = next_wait(function.retry, failures, error, self.runtime.entropy)
                 if wait is None:
                     return PromiseState.REJECTED, payload.encode_error(error)
             await self.runtime.sleep(wait)

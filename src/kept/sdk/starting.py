@@ -137,7 +137,7 @@ def _delay_tags(start: Start, now: int, deadline: int) -> dict[str, str]:
         due_at = min(now + checks.milliseconds("delay", start.delay), MAX_INTEGER - 2)
     if due_at >= deadline:
         raise InvalidArgumentsError(
-            f"{name}: the work would begin only when its timeout of {start.timeout!r} is over"
+            f"{name}: the work would begin only when its timeout of {start.timeout} is over"
         )
     return {tag.DELAY: str(due_at)} if due_at > now else {}
 

@@ -376,7 +376,7 @@ class Worker:
             delay = error.delay_ms
         is_over = is_last or not may_retry(policy, error)
         if not is_over and counts and tag.BACKOFF not in lease.promise.tags:
-            wait = next_wait(policy, lease.attempt, error)
+            wait = next_wait(policy, lease.attempt, error, self._services.runtime.entropy)
             is_over, delay = wait is None, None if wait is None else int(wait * 1_000)
         if is_over:
             reason, final = "exhausted", lease.promise.tags.get(tag.EXHAUSTED, "reject")

@@ -72,6 +72,7 @@ async def test_everything_reaches_the_promise() -> None:
     ("retry", "backoff", "attempts"),
     [
         (kept.Exponential(), "exponential:500:60000", None),
+        (kept.Exponential(base=1, limit=900, jitter=True), "full_jitter:1000:900000", None),
         (kept.Linear(step=0.25, attempts=7), "linear:250:60000", "7"),
         (kept.Constant(delay=0, attempts=1_000), "fixed:0", "1000"),
         (kept.Never(), "fixed:0", "1"),
