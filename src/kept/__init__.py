@@ -66,6 +66,8 @@ if typing.TYPE_CHECKING:
     from kept.sdk.functions import Function as Function
     from kept.sdk.handle import Handle as Handle
     from kept.sdk.handle import WorkState as WorkState
+    from kept.sdk.queues import Lane as Lane
+    from kept.sdk.queues import Rate as Rate
     from kept.sdk.retry import Constant as Constant
     from kept.sdk.retry import Exponential as Exponential
     from kept.sdk.retry import Linear as Linear
@@ -90,8 +92,10 @@ _LATER = {
     "Job": "kept.sdk.audit",
     "JobFields": "kept.sdk.audit",
     "JobVerdict": "kept.sdk.verdicts",
+    "Lane": "kept.sdk.queues",
     "Linear": "kept.sdk.retry",
     "Never": "kept.sdk.retry",
+    "Rate": "kept.sdk.queues",
     "RejectJob": "kept.sdk.verdicts",
     "Retry": "kept.sdk.retry",
     "RetryJob": "kept.sdk.verdicts",
@@ -126,6 +130,7 @@ __all__ = [
     "JobFields",
     "JobVerdict",
     "KeptError",
+    "Lane",
     "LeaseLostError",
     "Linear",
     "LockHeldError",
@@ -138,6 +143,7 @@ __all__ = [
     "PromiseError",
     "PromiseRejectedError",
     "PromiseTimedOutError",
+    "Rate",
     "RateLimitedError",
     "RejectJob",
     "RequestError",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
@@ -20,7 +20,8 @@ from kept.sdk.functions import Function, Registry
 from kept.sdk.guarded import Guarded
 from kept.sdk.handle import Handle, WorkState, send_message, state_of
 from kept.sdk.loop import refuse_in_durable_code
-from kept.sdk.options import Exhausted, JobOptions
+from kept.sdk.options import Exhausted, JobOptions, checked_queue
+from kept.sdk.queues import Queues
 from kept.sdk.retry import Retry
 from kept.sdk.schedules import Plan, Scheduled
 from kept.sdk.services import Services
@@ -39,7 +40,8 @@ class App(Starts, Guarded, Scheduled):
 
     `url` is where promises are kept: `sqlite:///kept.db` (the default, or the environment's
     KEPT_URL) runs an engine in this process on that file, which several processes may share;
-    `http://host:8420` talks to a server. `queue` is where its work waits. `worker=False` starts
+    `http://host:8420` talks to a server. `queue` is where its work waits; its worker takes work from
+    there, from its functions' own queues and from `queues`. `worker=False` starts
     work and reads results only. `ttl` is how many seconds a crashed worker's work waits before
     another goes on with it; `concurrency` is how many tasks a worker holds at one time, and `cache`
     how many suspended workflows it keeps in memory, to go on with them without a replay. `grace` is
@@ -51,6 +53,7 @@ class App(Starts, Guarded, Scheduled):
         url: str | None = None,
         *,
         queue: str = DEFAULT_QUEUE,
+        queues: Iterable[str] = (),
         token: str | None = None,
         worker: bool = True,
         ttl: float = 30.0,
@@ -66,7 +69,8 @@ class App(Starts, Guarded, Scheduled):
         if cache < 0:
             raise ConfigurationError("cache: must not be negative")
         self.url = url or os.environ.get("KEPT_URL") or DEFAULT_URL
-        self.queue = queue
+        self.queue = checked_queue(queue)
+        self._more_queues = tuple(checked_queue(each) for each in queues)
         self._token = token or os.environ.get("KEPT_TOKEN")
         self._works = worker
         self._ttl = ttl
@@ -214,12 +218,17 @@ class App(Starts, Guarded, Scheduled):
 
     def _queues(self) -> tuple[str, ...]:
         named = [f.queue for f in self._registry.all() if f.queue is not None]
-        return tuple(dict.fromkeys([self.queue, *named]))
+        return tuple(dict.fromkeys([self.queue, *named, *self._more_queues]))
 
     @property
     def dead(self) -> DeadLetters:
         """Work that was given up on. The app must be open."""
         return DeadLetters(self._open_services)
+
+    @property
+    def queues(self) -> Queues:
+        """Settings of queues, and how they stand. The app must be open."""
+        return Queues(self._open_services)
 
     @property
     def connection(self) -> Connection:

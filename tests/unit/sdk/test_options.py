@@ -135,6 +135,21 @@ async def test_a_call_of_durable_code_has_options_too() -> None:
         assert "kept:priority" not in (await stored(app, "w.2")).tags
 
 
+async def test_a_worker_takes_work_from_more_queues() -> None:
+    """Those that its functions name, and those that the app names."""
+    app = kept.App("memory://", queues=["bulk", "slow"])
+
+    @app.function(queue="mail")
+    async def job() -> str:
+        return "done"
+
+    async with app, asyncio.timeout(20):
+        for queue in ("mail", "default", "bulk", "slow"):
+            assert await app.run(job, queue=queue) == "done"
+    with pytest.raises(kept.InvalidArgumentsError, match="queue: must be a name"):
+        kept.App("memory://", queues=["a b"])
+
+
 async def test_when_and_in_which_order() -> None:
     """Higher priorities first; what is delayed waits; an instant that is past is no delay."""
     app = kept.App("memory://", concurrency=1)
