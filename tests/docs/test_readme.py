@@ -10,7 +10,13 @@ import pytest
 from tests.docs.programs import Reader, blocks_of, fits
 from tests.tidy.sources import ROOT
 
-DOCUMENTS = ("README.md", "docs/operations.md", "docs/protocol.md", "docs/guards.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/operations.md",
+    "docs/protocol.md",
+    "docs/guards.md",
+    "docs/jobs.md",
+)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the documents' commands are a shell's")

@@ -70,6 +70,8 @@ class App(Starts, Guarded, Scheduled):
             raise ConfigurationError("cache: must not be negative")
         self.url = url or os.environ.get("KEPT_URL") or DEFAULT_URL
         self.queue = checked_queue(queue)
+        if isinstance(queues, str):
+            raise ConfigurationError(f"queues: must be several names, such as [{queues!r}]")
         self._more_queues = tuple(checked_queue(each) for each in queues)
         self._token = token or os.environ.get("KEPT_TOKEN")
         self._works = worker

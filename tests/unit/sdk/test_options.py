@@ -148,6 +148,8 @@ async def test_a_worker_takes_work_from_more_queues() -> None:
             assert await app.run(job, queue=queue) == "done"
     with pytest.raises(kept.InvalidArgumentsError, match="queue: must be a name"):
         kept.App("memory://", queues=["a b"])
+    with pytest.raises(kept.ConfigurationError, match="must be several names"):
+        kept.App("memory://", queues="bulk")
 
 
 async def test_when_and_in_which_order() -> None:
