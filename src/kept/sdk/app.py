@@ -16,7 +16,7 @@ from kept.runtime import Runtime, SystemRuntime
 from kept.sdk.context import Context
 from kept.sdk.dead import DeadLetters
 from kept.sdk.duplicates import Singleton, SingletonMode
-from kept.sdk.functions import Function, Registry
+from kept.sdk.functions import Declaration, Function, Registry
 from kept.sdk.guarded import Guarded
 from kept.sdk.handle import Handle, WorkState, send_message, state_of
 from kept.sdk.loop import refuse_in_durable_code
@@ -109,7 +109,7 @@ class App(Starts, Guarded, Scheduled):
         lane: str | None = None,
         exhausted: Exhausted | None = None,
         singleton: SingletonMode | Singleton | None = None,
-    ) -> Callable[[Callable[..., Any]], Function[..., Any]]: ...
+    ) -> Declaration: ...
     def function(
         self,
         plain: Callable[..., Any] | None = None,

@@ -6,8 +6,8 @@ import copy
 import functools
 import inspect
 import typing
-from collections.abc import Callable
-from typing import Any, Final, Generic, ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from kept.errors import ConfigurationError, InvalidArgumentsError, UnregisteredError
 from kept.sdk import payload
@@ -18,11 +18,13 @@ from kept.sdk.retry import Never, Retry
 
 P = ParamSpec("P")
 T = TypeVar("T")
+# Covariant: a function that gives a coroutine is one that gives an awaitable.
+T_co = TypeVar("T_co", covariant=True)
 
 NO_RETRY: Final = Never()
 
 
-class Function(Generic[P, T]):
+class Function(Generic[P, T_co]):
     """A Python function with its name and version on the wire.
 
     `durable` says that it takes a Context: then it is replayed, and everything it does to the
@@ -31,7 +33,7 @@ class Function(Generic[P, T]):
 
     def __init__(
         self,
-        plain: Callable[P, T],
+        plain: Callable[P, T_co],
         *,
         name: str | None = None,
         version: int = 1,
@@ -65,7 +67,7 @@ class Function(Generic[P, T]):
                 f"{self.name} takes a Context, so it must be declared with 'async def'"
             )
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co:
         return self.plain(*args, **kwargs)
 
     @property
@@ -81,7 +83,7 @@ class Function(Generic[P, T]):
         lane: str | None = None,
         retry: Retry | None = None,
         exhausted: Exhausted | None = None,
-    ) -> Function[P, T]:
+    ) -> Function[P, T_co]:
         """The same function, its jobs waiting and being tried otherwise: for `ctx.call`,
         `app.start_many` and `@app.schedule`, which take no options; they mean what they mean to
         `app.start`. Raises `InvalidArgumentsError`. Protocol B2.
@@ -183,6 +185,17 @@ def _hints_of(plain: Callable[..., Any]) -> dict[str, Any]:
         annotations = getattr(plain, "__annotations__", {})
         return {name: Context if hint in ("Context", "kept.Context") else Any
                 for name, hint in annotations.items()}  # fmt: skip
+
+
+class Declaration(Protocol):
+    """`@app.function(…)`: what it makes of a function. A `Context` is not the caller's to give."""
+
+    @overload
+    def __call__(
+        self, plain: Callable[Concatenate[Context, P], Awaitable[T]], /
+    ) -> Function[P, Awaitable[T]]: ...
+    @overload
+    def __call__(self, plain: Callable[P, T], /) -> Function[P, T]: ...
 
 
 class Registry:
