@@ -17,7 +17,7 @@ from kept.protocol.validation import create_problem
 from kept.runtime import SystemRuntime
 from kept.sdk.functions import Function
 from kept.sdk.services import Target, target_of_function
-from kept.sdk.starting import Start, StartOptions, create_request, start_of
+from kept.sdk.starting import Start, StartOptions, create_request, named_arguments, start_of
 
 DEFAULT_QUEUE: Final = "default"
 _RUNTIME: Final = SystemRuntime()
@@ -97,7 +97,7 @@ def _row(
         target = target_of_function(function, function.queue or DEFAULT_QUEUE)
     else:
         target = Target(function, DEFAULT_QUEUE, Any, {}, None)
-    kwargs = args or {}
+    kwargs = named_arguments(args)
     target.check((), kwargs)
     create = create_request(_RUNTIME, target, (), kwargs, start)
     problem = create_problem(create, BASE_SCHEMES)

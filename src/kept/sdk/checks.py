@@ -40,15 +40,20 @@ def whole(name: str, value: Any, low: int, high: int) -> int:
     return value
 
 
-def milliseconds(name: str, span: Any) -> int:
-    """The length in ms of a timedelta or a number of seconds."""
+def seconds(name: str, span: Any) -> float:
+    """The length of a timedelta or a number of seconds."""
     try:
-        seconds = payload.as_seconds(span)
+        return payload.as_seconds(span)
     except (TypeError, ValueError) as error:
         raise InvalidArgumentsError(f"{name}: {error}") from None
-    if not seconds <= MAX_INTEGER / 1_000:
+
+
+def milliseconds(name: str, span: Any) -> int:
+    """The same in ms, and not longer than can be stored."""
+    length = seconds(name, span) * 1_000
+    if length > MAX_INTEGER:
         raise InvalidArgumentsError(f"{name}: {span!r} is too long")
-    return int(seconds * 1_000)
+    return int(length)
 
 
 def instant(name: str, moment: Any) -> int:

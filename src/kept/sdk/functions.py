@@ -14,14 +14,14 @@ from kept.sdk import payload
 from kept.sdk.context import Context
 from kept.sdk.duplicates import Singleton, SingletonMode, singleton_tags
 from kept.sdk.options import NO_OPTIONS, Exhausted, JobOptions
-from kept.sdk.retry import Never, Retry
+from kept.sdk.retry import Never, Retry, checked_policy
 
 P = ParamSpec("P")
 T = TypeVar("T")
 # Covariant: a function that gives a coroutine is one that gives an awaitable.
 T_co = TypeVar("T_co", covariant=True)
 
-NO_RETRY: Final = Never()
+NO_RETRY: Final[Retry] = Never()
 
 
 class Function(Generic[P, T_co]):
@@ -49,7 +49,7 @@ class Function(Generic[P, T_co]):
                 f"{self.name!r}: a function's name has no '@', which stands before its version"
             )
         self.version = version
-        self.retry: Retry = retry or NO_RETRY
+        self.retry = NO_RETRY if retry is None else checked_policy(retry)
         # Judged here, where the mistake is.
         options.tags(durable=False)
         singleton_tags(singleton)

@@ -15,7 +15,7 @@ from kept.protocol.limits import MAX_WAIT_MS
 from kept.protocol.records import PromiseRecord, PromiseState
 from kept.protocol.responses import CancelResult, PromiseResult, SignalResult
 from kept.runtime import Runtime
-from kept.sdk import payload
+from kept.sdk import checks, payload
 from kept.sdk.loop import refuse_in_durable_code
 
 T = TypeVar("T")
@@ -64,12 +64,12 @@ class Handle(Generic[T]):
         """
         end = None
         if timeout is not None:
-            end = self._runtime.monotonic() + payload.as_seconds(timeout)
+            end = self._runtime.monotonic() + checks.seconds("timeout", timeout)
         while True:
             wait_ms = MAX_WAIT_MS
             if end is not None:
                 left = max(end - self._runtime.monotonic(), 0)
-                wait_ms = min(int(left * 1_000), MAX_WAIT_MS)
+                wait_ms = int(min(left * 1_000, MAX_WAIT_MS))
             record = await self._record(wait_ms)
             if record.state is not PromiseState.PENDING:
                 return self._outcome(record)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
+from kept.errors import ConfigurationError
 from kept.sdk.verdicts import JobVerdict, RetryJob
 
 FOREVER: Final = None
@@ -32,13 +33,17 @@ class Retry(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _Policy:
+    _numbers: ClassVar[tuple[str, ...]] = ()
     attempts: int | None = FOREVER
     retry_on: ErrorTypes = (Exception,)
     give_up_on: ErrorTypes = ()
 
     def __post_init__(self) -> None:
-        if self.attempts is not None and self.attempts < 1:
+        if self.attempts is not None and not self.attempts >= 1:
             raise ValueError("attempts: at least the first try must be allowed")
+        for name in self._numbers:
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: must be 0 or more, not {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +51,7 @@ class Exponential(_Policy):
     """Waits `base` seconds, then `factor` times as long after each failure, at most `limit`; with
     `jitter` some random part of that, so that what failed together is not tried together."""
 
+    _numbers: ClassVar[tuple[str, ...]] = ("base", "factor", "limit")
     base: float = 0.5
     factor: float = 2.0
     limit: float = 60.0
@@ -60,6 +66,7 @@ class Exponential(_Policy):
 class Linear(_Policy):
     """Waits `step` seconds longer after each failure, at most `limit`."""
 
+    _numbers: ClassVar[tuple[str, ...]] = ("step", "limit")
     step: float = 1.0
     limit: float = 60.0
 
@@ -71,6 +78,7 @@ class Linear(_Policy):
 class Constant(_Policy):
     """Waits the same `delay` in seconds after each failure."""
 
+    _numbers: ClassVar[tuple[str, ...]] = ("delay",)
     delay: float = 1.0
 
     def wait(self, failures: int) -> float:
@@ -101,6 +109,17 @@ def next_wait(
     if isinstance(retry, Exponential) and retry.jitter:
         wait *= int.from_bytes(entropy(_JITTER_BYTES)) / 256**_JITTER_BYTES
     return wait
+
+
+def checked_policy(retry: Any) -> Retry:
+    """A policy. Raises `ConfigurationError` for what is none, such as a class instead of one."""
+    parts = ("attempts", "retry_on", "give_up_on", "wait")
+    if isinstance(retry, type) or not all(hasattr(retry, part) for part in parts):
+        raise ConfigurationError(
+            f"retry: must be a policy such as kept.Exponential(attempts=5), not {retry!r}"
+        )
+    policy: Retry = retry
+    return policy
 
 
 def may_retry(retry: Retry, error: BaseException) -> bool:

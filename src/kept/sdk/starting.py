@@ -116,10 +116,27 @@ def create_request(
         **target.with_options(start.job).all_tags,
         **said.tags(param, now),
         **_delay_tags(start, now, deadline),
-        **({} if start.audit is None else start.audit.tags()),
+        **_audit_tags(start.audit),
     }
     id = runtime.entropy(16).hex() if start.id is None else start.id
     return r.PromiseCreate(id, deadline, param, tags)
+
+
+def named_arguments(args: Any) -> dict[str, Any]:
+    """Arguments by name, as they are given where there is no call. Raises `InvalidArgumentsError`."""
+    if args is None:
+        return {}
+    if not isinstance(args, dict) or not all(isinstance(name, str) for name in args):
+        raise InvalidArgumentsError(f"args: must be a dict of arguments by name, not {args!r}")
+    return args
+
+
+def _audit_tags(audit: Any) -> dict[str, str]:
+    if audit is None:
+        return {}
+    if not isinstance(audit, Audit):
+        raise InvalidArgumentsError(f"audit: must be a kept.Audit(…), not {audit!r}")
+    return audit.tags()
 
 
 def _delay_tags(start: Start, now: int, deadline: int) -> dict[str, str]:

@@ -19,7 +19,15 @@ from kept.sdk.handle import Handle
 from kept.sdk.options import Exhausted
 from kept.sdk.retry import Retry
 from kept.sdk.services import Services, Target
-from kept.sdk.starting import Start, StartOptions, create_request, is_work_of, start_of, taken_start
+from kept.sdk.starting import (
+    Start,
+    StartOptions,
+    create_request,
+    is_work_of,
+    named_arguments,
+    start_of,
+    taken_start,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -133,7 +141,7 @@ class Starts:
         """
         services, start = self._open_services(), start_of(options)
         target = services.target_of(name)
-        kwargs = args or {}
+        kwargs = named_arguments(args)
         target.check((), kwargs)
         if start.queue is None:
             target = await services.routed(target)

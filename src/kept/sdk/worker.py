@@ -22,7 +22,7 @@ from kept.errors import (
 )
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
-from kept.protocol.limits import MAX_CLAIM_TASKS
+from kept.protocol.limits import MAX_CLAIM_TASKS, MAX_INTEGER
 from kept.protocol.records import EMPTY, PromiseState
 from kept.protocol.responses import ClaimResult, HeartbeatResult, NackResult
 from kept.sdk import payload
@@ -377,7 +377,10 @@ class Worker:
         is_over = is_last or not may_retry(policy, error)
         if not is_over and counts and tag.BACKOFF not in lease.promise.tags:
             wait = next_wait(policy, lease.attempt, error, self._services.runtime.entropy)
-            is_over, delay = wait is None, None if wait is None else int(wait * 1_000)
+            is_over, delay = (
+                wait is None,
+                None if wait is None else int(min(wait * 1_000, MAX_INTEGER)),
+            )
         if is_over:
             reason, final = "exhausted", lease.promise.tags.get(tag.EXHAUSTED, "reject")
             if isinstance(error, RejectJob):

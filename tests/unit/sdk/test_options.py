@@ -259,7 +259,6 @@ NOW = datetime.now(UTC)
         ({"retry": kept.Exponential(factor=3)}, "retry: factor must be 2 here"),
         ({"retry": kept.Constant(give_up_on=(KeyError,))}, "retry: retry_on and give_up_on"),
         ({"retry": kept.Constant(attempts=1_001)}, "retry: attempts: .* from 1 to 1000, not 1001"),
-        ({"retry": kept.Constant(delay=-1)}, "retry: delay: "),
         ({"exhausted": "stop"}, "exhausted: must be one of reject, halt, not 'stop'"),
         ({"id": 7}, "id: must be a str"),
     ],
@@ -297,6 +296,47 @@ async def test_mistakes_of_declarations_are_told_there() -> None:
     async with app:
         with pytest.raises(TypeError, match="there is no option 'prio'; there are id, timeout"):
             await app.enqueue("flow", prio=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: kept.Exponential(base=-1), "base: must be 0 or more, not -1"),
+        (lambda: kept.Exponential(limit=float("nan")), "limit: must be 0 or more, not nan"),
+        (lambda: kept.Linear(step=-1), "step: must be"),
+        (lambda: kept.Constant(delay=-1), "delay: must be"),
+        (lambda: kept.Constant(attempts=0), "attempts: at least the first try"),
+    ],
+)
+def test_policies_that_make_no_sense(make: Any, error: str) -> None:
+    """Are refused where they are made."""
+    with pytest.raises(ValueError, match=error):
+        make()
+
+
+async def test_other_mistakes_are_told_as_well() -> None:
+    """Things of the wrong kind: a policy that is none, arguments by position, no audit, no number."""
+    app = kept.App("memory://", worker=False)
+    for retry in (5, kept.Never):
+        with pytest.raises(kept.ConfigurationError, match="retry: must be a policy such as"):
+            app.function(retry=retry)(lambda: None)  # type: ignore[arg-type]
+
+    @app.function
+    async def job() -> None: ...
+
+    async with app:
+        for args in ([1], {1: 2}):
+            with pytest.raises(kept.InvalidArgumentsError, match="args: must be a dict"):
+                await app.enqueue("elsewhere", args=args)  # type: ignore[arg-type]
+        with pytest.raises(kept.InvalidArgumentsError, match=r"audit: must be a kept\.Audit"):
+            await app.start(job, audit={"event_id": "x"})  # type: ignore[call-overload]
+        handle = await app.start(job)
+        for timeout in ("5", -1):
+            with pytest.raises(kept.InvalidArgumentsError, match=r"timeout: .* not"):
+                await handle.result(timeout)  # type: ignore[arg-type]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await handle.result(float("inf"))
 
 
 async def test_a_parameter_of_the_name_of_an_option_is_given_by_position() -> None:

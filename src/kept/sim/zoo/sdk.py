@@ -186,7 +186,7 @@ def _step_end_lost(_original: Any) -> Any:
     "kept.sdk.retry:next_wait",
 )
 def _retry_without_end(_original: Any) -> Any:
-    return lambda retry, failures, _error: retry.wait(failures)
+    return lambda retry, failures, _error, _entropy: retry.wait(failures)
 
 
 # -- replay
