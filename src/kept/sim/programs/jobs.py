@@ -8,6 +8,7 @@ from typing import Any, Final
 from kept.sdk.app import App
 from kept.sdk.functions import Function
 from kept.sdk.retry import Constant, Exponential, Linear
+from kept.sdk.verdicts import RejectJob, RetryJob
 from kept.sim.programs.program import Drawn, Program
 from kept.sim.programs.steps import Steps
 
@@ -47,6 +48,17 @@ def register(app: App, steps: Steps) -> list[Function[..., Any]]:
             raise RuntimeError(f"{key} is broken")
         return "repaired"
 
+    async def postponed_job(key: str) -> str:
+        """Asks for another try, which is no failure: it is allowed none."""
+        await steps.take_time()
+        if boundary.attempt(key) < DOOMED_ATTEMPTS:
+            raise RetryJob("not yet", delay=0.3)
+        return "done"
+
+    async def rejecting_job() -> str:
+        await steps.take_time()
+        raise RejectJob("not for me", reason="unwanted")
+
     async def number_job(number: int) -> int:
         return number
 
@@ -67,6 +79,8 @@ def register(app: App, steps: Steps) -> list[Function[..., Any]]:
         app.function(
             name="doomed_job", retry=Exponential(attempts=DOOMED_ATTEMPTS, base=0.1, limit=0.3)
         )(doomed_job),
+        app.function(postponed_job),
+        app.function(name="rejecting_job", retry=patient)(rejecting_job),
         app.function(number_job),
         app.function(name="versioned", version=2)(versioned_2),
     ]
@@ -86,6 +100,14 @@ def _flaky(random: Random) -> Program:
 
 def _third_time(random: Random) -> Program:
     return Program("third_time_job", (f"third/{random.getrandbits(48):x}",), ("done",))
+
+
+def _postponed(random: Random) -> Program:
+    return Program("postponed_job", (f"postponed/{random.getrandbits(48):x}",), ("done",))
+
+
+def _rejecting(random: Random) -> Program:
+    return Program("rejecting_job", (), (), errors=("RejectJob",))
 
 
 def _doomed(random: Random) -> Program:
@@ -108,5 +130,6 @@ def _latest_version(random: Random) -> Program:
 
 
 CHOICES: Final[tuple[Drawn, ...]] = (
-    _job, _blocking, _flaky, _third_time, _doomed, _unfit, _old_version, _latest_version,
+    _job, _blocking, _flaky, _third_time, _postponed, _rejecting, _doomed, _unfit, _old_version,
+    _latest_version,
 )  # fmt: skip
