@@ -13,7 +13,8 @@ from tests.tidy.sources import CODE, ROOT, label
 MACHINE_PATH = re.compile(r"(?<![\w.~\]})>-])/" + r"(?:work|root)/")
 
 PLACES = (*CODE, "docs", "scripts", ".ci")
-INSTALLED = {"__pycache__", "node_modules"}
+# In a worktree, .git is a file that says where its repository is.
+INSTALLED = {"__pycache__", "node_modules", ".git"}
 
 
 def _texts() -> Iterator[tuple[Path, str]]:

@@ -51,9 +51,8 @@ class Function(Generic[P, T_co]):
         self.version = version
         self.retry = NO_RETRY if retry is None else checked_policy(retry)
         # Judged here, where the mistake is.
-        options.tags(durable=False)
+        self._set_options(options)
         singleton_tags(singleton)
-        self.options = options
         self.singleton = singleton
         self._hints = _hints_of(plain)
         signature = _signature_of(plain)
@@ -91,8 +90,12 @@ class Function(Generic[P, T_co]):
         said = JobOptions(queue, priority, lane, retry, exhausted)
         said.tags(durable=self.durable)
         other = copy.copy(self)
-        other.options = said.over(self.options)
+        other._set_options(said.over(self.options))
         return other
+
+    def _set_options(self, options: JobOptions) -> None:
+        self.options = options
+        self.option_tags = options.tags(durable=False)
 
     @property
     def reference(self) -> str:

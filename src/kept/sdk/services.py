@@ -22,7 +22,7 @@ from kept.sdk.announcing import Routes
 from kept.sdk.functions import Function, Registry
 from kept.sdk.lease import Lease
 from kept.sdk.loop import NUMBERING
-from kept.sdk.options import JobOptions
+from kept.sdk.options import NO_OPTIONS, JobOptions
 from kept.sdk.releases import Releases
 from kept.sdk.retry import next_wait
 from kept.sdk.verdicts import RetryJob
@@ -64,6 +64,8 @@ class Target(NamedTuple):
 
     def with_options(self, said: JobOptions) -> Target:
         """As one use of it says, where that says something. Raises `InvalidArgumentsError`."""
+        if said == NO_OPTIONS:
+            return self
         is_durable = self.function is not None and self.function.durable
         tags = said.tags(durable=is_durable)
         kept = self.tags
@@ -229,8 +231,9 @@ class Services:
 
 def target_of_function(function: Function[..., Any], queue: str) -> Target:
     """A function that is known here, in a queue."""
-    own = Target(function.reference, queue, function.returns, _limits_of(function), function)
-    return own.with_options(function.options._replace(queue=None))
+    limits = _limits_of(function) if function.options.retry is None else {}
+    tags = {**limits, **function.option_tags}
+    return Target(function.reference, queue, function.returns, tags, function)
 
 
 def _called(function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -110,8 +110,9 @@ def create_request(
         deadline = min(now + checks.milliseconds("timeout", start.timeout), MAX_INTEGER - 1)
     param = payload.encode_arguments(args, kwargs, Services.root_headers)
     said = start.duplicates
-    if said.singleton is None and target.function is not None:
-        said = said._replace(singleton=target.function.singleton)
+    own = None if target.function is None else target.function.singleton
+    if said.singleton is None and own is not None:
+        said = said._replace(singleton=own)
     tags = {
         **target.with_options(start.job).all_tags,
         **said.tags(param, now),
