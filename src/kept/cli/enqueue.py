@@ -19,7 +19,8 @@ from kept.cli.failure import UsageError
 from kept.cli.payload import content_of
 from kept.cli.promise import show_settled
 from kept.cli.schedule_changes import instant
-from kept.cli.session import Session, in_session
+from kept.cli.session import Session, in_session, tag_pairs
+from kept.errors import ResultGoneError
 from kept.protocol.limits import MAX_ATTEMPTS
 from kept.protocol.responses import PromiseResult
 from kept.sdk import checks
@@ -27,6 +28,7 @@ from kept.sdk.announcing import Routes
 from kept.sdk.app import DEFAULT_QUEUE
 from kept.sdk.duplicates import Debounce, DebounceMode, Singleton, SingletonMode
 from kept.sdk.options import Exhausted
+from kept.sdk.payload import outcome_error
 from kept.sdk.retry import Constant, Exponential, Linear, Retry
 from kept.sdk.services import Target
 from kept.sdk.starting import Start, create_request
@@ -53,12 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.Argument
         ("--at", instant, "INSTANT", "when it may begin, such as 2026-03-29T02:00:00+01:00"),
         ("--priority", int, "0..9", "higher first (0)"),
         ("--lane", str, "LANE", "whose turn in the queue it takes: a customer, say"),
-        ("--attempts", int, "N", "how often it is tried; its function's policy where not said"),
+        ("--attempts", int, "N", "how often it is tried, in the place of its function's policy"),
         (
             "--backoff",
             str,
             "POLICY",
-            f"fixed:B, linear:B:MAX, exponential:B:MAX, {DEFAULT_BACKOFF}",
+            "fixed:B, linear:B:MAX, exponential:B:MAX, full_jitter:B:MAX; for ever without --attempts",
         ),
         ("--dedupe", str, "KEY", "one of those with an equal key is started"),
         ("--dedupe-window", duration, "DURATION", "for so long, also once it has ended"),
@@ -74,6 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.Argument
         ("--singleton", SingletonMode, "while another one is under way"),
     ):
         parser.add_argument(option, choices=get_args(choices), help=text)
+    parser.add_argument(
+        "--tag", action="append", default=[], metavar="NAME=TEXT", help="whatever else it says"
+    )
     parser.set_defaults(run=in_session(_enqueue))
 
 
@@ -99,9 +104,12 @@ async def _enqueue(session: Session, arguments: argparse.Namespace) -> int:
         queue = await Routes(session.connection, session.runtime).queue_of(arguments.name)
     target = Target(arguments.name, queue or DEFAULT_QUEUE, Any, {}, None)
     create = create_request(session.runtime, target, args, kwargs, start)
+    create.tags.update(tag_pairs(arguments.tag))
     promise = (await session.ask(create, PromiseResult)).promise
     if arguments.id not in (None, promise.id):
         session.output.note(f"kept: {promise.id} stands for it")
+    if isinstance(gone := outcome_error(promise), ResultGoneError):
+        session.output.note(f"kept: {gone}")
     return await show_settled(session, promise, arguments.wait)
 
 

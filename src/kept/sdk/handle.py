@@ -141,9 +141,11 @@ class Handle(Generic[T]):
             return self._known
         try:
             response = await call(self._connection, r.PromiseWait(self.id, wait_ms))
-        except NotFoundError:
+        except NotFoundError as error:
             if self._known is None:
-                raise
+                raise NotFoundError(
+                    f"{error}: it was never started, or left after the retention of its queue"
+                ) from None
             raise ResultGoneError(
                 self.id,
                 f"{self.id} was started and is not there any more: it ended, and left with its "

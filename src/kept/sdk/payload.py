@@ -171,8 +171,8 @@ def decode_arguments(value: Value) -> Arguments:
 
 def outcome_error(record: PromiseRecord) -> PromiseError | None:
     """What awaiting a settled promise raises; None where it resolved and its result is there."""
-    left = (record.value.headers or {}).get(tag.LEFT_HEADER)
-    if left is not None and record.settled_at is not None:
+    left = (record.value.headers or {}).get(tag.LEFT_HEADER, "")
+    if left.isdecimal() and record.settled_at is not None:
         return _gone(record, record.settled_at, int(left))
     if record.state is PromiseState.RESOLVED:
         return None

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
+from kept.contract.store_samples import write
+from kept.machine.trees import kept_key
+from kept.protocol.entries import Entry, KeptId
 from kept.protocol.limits import NEVER_MS
+from kept.protocol.records import PromiseState
+from kept.protocol.storage import Changes
+from kept.stores.memory import MemoryStore
 from tests.unit.cli.conftest import Kept
 
 
@@ -53,6 +60,7 @@ def test_id_and_deadline(kept: Kept) -> None:
         (("--backoff", "fixed:5s"), {"kept:backoff": "fixed:5000"}),
         (("--backoff", "linear:1s:1m"), {"kept:backoff": "linear:1000:60000"}),
         (("--priority", "7", "--lane", "ann"), {"kept:priority": "7", "kept:lane": "ann"}),
+        (("--tag", "kept:audit-event=e", "--tag", "a=b=c"), {"kept:audit-event": "e", "a": "b=c"}),
         (("--exhausted", "halt"), {"kept:exhausted": "halt"}),
         (("--queue", "bulk"), {"resonate:target": "queue://bulk"}),
         (("--at", "2100-01-01"), {"resonate:delay": "4102444800000"}),
@@ -89,6 +97,20 @@ def test_the_same_work_is_shown(kept: Kept) -> None:
     assert again.errors == "kept: a stands for it\n"
     waited = kept("enqueue", "job", "--id", "a", "--wait", "1ms")
     assert (waited.code, waited.errors) == (1, "kept: a is still pending\n")
+
+
+def test_what_has_left_says_so(kept: Kept, store: MemoryStore) -> None:
+    """Of an id that is kept the verdict is shown, and since when there is no more."""
+    kept("queue", "put", "default", "--keep-ids")
+    key = kept_key("a")
+    known = KeptId(PromiseState.REJECTED, NEVER_MS, 1_000, 2_000, 604_802_000)
+    asyncio.run(write(store, Changes(entries={key: Entry(key, known)})))
+    ran = kept("enqueue", "job", "--id", "a")
+    assert (ran.code, ran.lines[:2]) == (0, ["id        a", "state     rejected"])
+    assert ran.errors.startswith(
+        "kept: a ended (rejected) at 1970-01-01T00:00:02.000Z, and does not"
+    )
+    assert "was kept for 7d, the retention of its queue" in ran.errors
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ async def test_an_event_that_comes_again_much_later() -> None:
             await early
         assert not await early.cancel()
         # Nobody here knows whether there ever was one of that id.
-        with pytest.raises(kept.NotFoundError):
+        with pytest.raises(kept.NotFoundError, match="was never started, or left after"):
             await app.handle("good")
     assert ran == ["good", "bad"]
 
