@@ -7,11 +7,13 @@ asks for it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
+from kept.machine.refusals import CONCURRENCY, PAUSED, RATE, Refusal
 from kept.machine.step import Step
 from kept.machine.working_set import WorkingSet
 from kept.protocol.entries import (
@@ -26,22 +28,12 @@ from kept.protocol.entries import (
     Starts,
 )
 from kept.protocol.records import Task
-from kept.protocol.storage import Slots
+from kept.protocol.storage import Reads, Slots
 
-PAUSED: Final = "paused"
-CONCURRENCY: Final = "concurrency"
-RATE: Final = "rate"
 # Counts of starts are forgotten when their period is over, but not sooner than this.
 FORGET_STARTS_MS: Final = 60_000
 _DEFAULTS: Final = QueueSettings()
 _NO_LIMITS: Final = LaneLimits()
-
-
-class Refusal(NamedTuple):
-    """Why nothing may start now; `retry_at` (ms) is when time alone changes that."""
-
-    reason: str
-    retry_at: int | None = None
 
 
 @lru_cache(maxsize=1_024)
@@ -102,11 +94,28 @@ def lane_refusal(
     step: Step, queue: str, settings: QueueSettings, lane: str | None
 ) -> Refusal | None:
     """Why nothing of a lane may start now, if nothing may."""
+    if lane is None or (settings.lane is None and not settings.lanes):
+        return None
     limits = limits_of(settings, lane)
-    if lane is None or (limits.concurrency is None and limits.rate is None):
+    if limits.concurrency is None and limits.rate is None:
         return None
     slots = Slots(queue, lane)
     return _refusal(step, limits.concurrency, limits.rate, slots, rate_key(slots))
+
+
+def lanes_limits(queue: str, settings: QueueSettings, lanes: Iterable[str]) -> Reads:
+    """What must be known of lanes to tell whether something of them may start now."""
+    reads = Reads()
+    if settings.lane is None and not settings.lanes:
+        return reads
+    for lane in lanes:
+        limits = limits_of(settings, lane)
+        slots = Slots(queue, lane)
+        if limits.concurrency is not None:
+            reads.slots.add(slots)
+        if limits.rate is not None:
+            reads.entries.add(rate_key(slots))
+    return reads
 
 
 def _refusal(
@@ -135,6 +144,8 @@ def count_start(step: Step, task: Task) -> None:
     settings = settings_of(step.records, task.queue)
     if settings.rate is not None:
         _count(step, rate_key(Slots(task.queue)), settings.rate)
+    if settings.lane is None and not settings.lanes:
+        return
     limits = limits_of(settings, task.lane)
     if limits.rate is not None and task.lane is not None:
         _count(step, rate_key(Slots(task.queue, task.lane)), limits.rate)

@@ -13,7 +13,6 @@ from kept.protocol.storage import (
     ChildPage,
     Children,
     Head,
-    LaneFront,
     Loaded,
     PendingChildren,
     Reads,
@@ -110,7 +109,7 @@ class Loader:
     def load(self, reads: Reads, now: int) -> Loaded:
         """The records under the keys of `reads`."""
         loaded = Loaded()
-        if reads.heads or reads.lanes or reads.slots or reads.depths:
+        if reads.heads or reads.lanes or reads.fronts or reads.slots or reads.depths:
             self._load_heads(reads, now, loaded)
         for request in sorted(reads.requests):
             rows = self._connection.execute(_BY_REQUEST, (self._tenant, request))
@@ -184,27 +183,27 @@ class Loader:
     # -- heads -----------------------------------------------------------------------------------
 
     def _load_heads(self, reads: Reads, now: int, loaded: Loaded) -> None:
-        fronts = Fronts(self._connection, self._tenant)
+        look = Fronts(self._connection, self._tenant)
         heads: dict[Head, list[int]] = {}
         for head, count in reads.heads.items():
-            heads[head], laned = fronts.head(head, count, now)
+            heads[head], laned = look.head(head, count, now)
             if laned:
                 loaded.laned.add(head)
-        lanes = {head: fronts.lanes(head, window) for head, window in reads.lanes.items()}
+        fronts = look.fronts(reads.fronts)
         # Distinct, and in the order in which they lie in the file.
-        wanted = {seq for order in heads.values() for seq in order}
-        wanted.update(seq for each in lanes.values() for _, order in each for seq in order)
+        wanted = {seq for each in (heads, fronts) for order in each.values() for seq in order}
         seqs = sorted(wanted)
         ids = self._take(self._connection.execute(_BY_SEQ, (_text(seqs),)), loaded)
         by_seq = dict(zip(seqs, ids, strict=True))
         for head, order in heads.items():
             loaded.heads[head] = [by_seq[seq] for seq in order]
-        for head, each in lanes.items():
-            loaded.lanes[head] = [
-                LaneFront(lane, [by_seq[seq] for seq in order]) for lane, order in each
-            ]
-        loaded.slots.update((slots, fronts.acquired(slots)) for slots in reads.slots)
-        loaded.depths.update((queue, fronts.depth(queue)) for queue in reads.depths)
+        for front, order in fronts.items():
+            loaded.fronts[front] = [by_seq[seq] for seq in order]
+        for head, span in reads.lanes.items():
+            loaded.lanes[head] = look.lanes(head, span)
+        if reads.slots:
+            loaded.slots.update(look.acquired(reads.slots))
+        loaded.depths.update((queue, look.depth(queue)) for queue in reads.depths)
 
     # -- children --------------------------------------------------------------------------------
 
