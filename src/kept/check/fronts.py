@@ -38,8 +38,8 @@ def check_heads(state: State, reads: Reads, loaded: Loaded, now: int) -> None:
         check_first(f"{head}: ready", ready, latest, count, found[:split])
         check_first(f"{head}: delayed", delayed, now, count - split, found[split:])
     for head, (start, count) in reads.lanes.items():
-        lanes = {task.lane or "" for task in _in_line(state, head) if task.ready}
-        names = sorted(lanes, key=lambda name: (name < start, name))
+        named = {task.lane or "" for task in _in_line(state, head) if task.ready}
+        names = sorted(named, key=lambda name: (name < start, name))
         same(f"{count} lanes of {head} from {start!r}", names[:count], loaded.lanes[head])
     for front, count in reads.fronts.items():
         _check_front(state, front, count, loaded.fronts[front])

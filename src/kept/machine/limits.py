@@ -86,8 +86,7 @@ def queue_refusal(step: Step, queue: str, settings: QueueSettings) -> Refusal | 
         return Refusal(PAUSED)
     if settings.concurrency is None and settings.rate is None:
         return None
-    slots = Slots(queue)
-    return _refusal(step, settings.concurrency, settings.rate, slots, rate_key(slots))
+    return _refusal(step, settings.concurrency, settings.rate, Slots(queue))
 
 
 def lane_refusal(
@@ -99,8 +98,7 @@ def lane_refusal(
     limits = limits_of(settings, lane)
     if limits.concurrency is None and limits.rate is None:
         return None
-    slots = Slots(queue, lane)
-    return _refusal(step, limits.concurrency, limits.rate, slots, rate_key(slots))
+    return _refusal(step, limits.concurrency, limits.rate, Slots(queue, lane))
 
 
 def lanes_limits(queue: str, settings: QueueSettings, lanes: Iterable[str]) -> Reads:
@@ -119,13 +117,13 @@ def lanes_limits(queue: str, settings: QueueSettings, lanes: Iterable[str]) -> R
 
 
 def _refusal(
-    step: Step, concurrency: int | None, rate: RateLimit | None, slots: Slots, key: EntryKey
+    step: Step, concurrency: int | None, rate: RateLimit | None, slots: Slots
 ) -> Refusal | None:
     if concurrency is not None and step.records.acquired(slots) >= concurrency:
         return Refusal(CONCURRENCY)
     if rate is None:
         return None
-    entry = step.records.entry(key)
+    entry = step.records.entry(rate_key(slots))
     opens_at = next_window(entry.data if entry is not None else None, rate, step.now)
     return None if opens_at is None else Refusal(RATE, opens_at)
 

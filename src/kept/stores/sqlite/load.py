@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from kept.protocol.entries import EntryKind
 from kept.protocol.limits import MAX_CHILDREN_WALKED, MAX_EDGES_PER_STEP, MAX_PRELOAD_RECORDS
 from kept.protocol.storage import (
     ChildPage,
@@ -91,7 +92,10 @@ _MESSAGE: Final = (
     f"SELECT {MESSAGE_COLUMNS} FROM outbox "
     "WHERE tenant = ? AND kind = ? AND id = ? AND key_address = ?"
 )
-_ENTRY: Final = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE tenant = ? AND kind = ? AND name = ?"
+_ENTRIES: Final = (
+    f"SELECT {ENTRY_COLUMNS} FROM json_each(?) j "
+    "CROSS JOIN entries x ON x.tenant = ? AND x.kind = ? AND x.name = j.value"
+)
 _LETTERS: Final = (
     f"SELECT {LETTER_COLUMNS} FROM dead_letters WHERE tenant = ? "
     "AND id IN (SELECT value FROM json_each(?))"
@@ -259,9 +263,14 @@ class Loader:
         for key in sorted(reads.messages):
             row = execute(_MESSAGE, (tenant, key.kind.value, key.id, key.address)).fetchone()
             loaded.messages[key] = message_of(row) if row else None
+        names: dict[EntryKind, list[str]] = {}
         for entry_key in sorted(reads.entries):
-            row = execute(_ENTRY, (tenant, entry_key.kind.value, entry_key.name)).fetchone()
-            loaded.entries[entry_key] = entry_of(row) if row else None
+            loaded.entries[entry_key] = None
+            names.setdefault(entry_key.kind, []).append(entry_key.name)
+        for kind, of_kind in names.items():
+            for row in execute(_ENTRIES, (_text(of_kind), tenant, kind.value)):
+                entry = entry_of(row)
+                loaded.entries[entry.key] = entry
         for prefix in sorted(reads.entry_prefixes):
             loaded.entry_prefixes[prefix] = trees.entry_keys(self._connection, tenant, prefix)
         for page in sorted(reads.trees, key=str):
