@@ -165,7 +165,9 @@ class QueueCases(Opens):
                 LaneHead(f, "e"): (2, ""),
                 LaneHead(Head("none"), "a"): (2, ""),
             }
-            loaded = await read(store, Reads(fronts={of: count for of, (count, _) in fronts.items()}))
+            loaded = await read(
+                store, Reads(fronts={of: count for of, (count, _) in fronts.items()})
+            )
             assert loaded.fronts == {of: ids.split() for of, (_, ids) in fronts.items()}
             assert set(loaded.tasks) == {"a1", "b0", "b1", "b2", "c1", "c2"}
             await write(store, Changes(tasks={id: acquired(id, NOW) for id in ("b0",)}))

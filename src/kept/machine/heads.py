@@ -52,7 +52,9 @@ class Heads:
         ring.extend(span, names)
         self._taken_in[head] = 0
 
-    def add_fronts(self, asked: Mapping[LaneHead, int], found: Mapping[LaneHead, list[Task]]) -> None:
+    def add_fronts(
+        self, asked: Mapping[LaneHead, int], found: Mapping[LaneHead, list[Task]]
+    ) -> None:
         """What the store has in some lanes, in its order."""
         for front, tasks in found.items():
             self._rings[front.head].add_front(front.lane, tasks, asked[front])

@@ -34,6 +34,7 @@ from kept.protocol.storage import Reads, Slots
 FORGET_STARTS_MS: Final = 60_000
 _DEFAULTS: Final = QueueSettings()
 _NO_LIMITS: Final = LaneLimits()
+_AT_CONCURRENCY: Final = Refusal(CONCURRENCY)
 
 
 @lru_cache(maxsize=1_024)
@@ -120,7 +121,7 @@ def _refusal(
     step: Step, concurrency: int | None, rate: RateLimit | None, slots: Slots
 ) -> Refusal | None:
     if concurrency is not None and step.records.acquired(slots) >= concurrency:
-        return Refusal(CONCURRENCY)
+        return _AT_CONCURRENCY
     if rate is None:
         return None
     entry = step.records.entry(rate_key(slots))

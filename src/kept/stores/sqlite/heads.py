@@ -169,9 +169,7 @@ class Fronts:
         row = self._connection.execute(_ENDS, (self._tenant, head.queue, function)).fetchone()
         return {lane for lane in row if lane is not None}
 
-    def _names(
-        self, head: Head, functions: list[str | None], start: str, count: int
-    ) -> list[str]:
+    def _names(self, head: Head, functions: list[str | None], start: str, count: int) -> list[str]:
         """So many lanes from a name on, in order."""
         key = (self._tenant, head.queue)
         each = [
