@@ -65,8 +65,8 @@ class LaneRing:
 
     def extend(self, span: LaneSpan, names: list[str]) -> None:
         """Lanes that the store named; the arc is a ring where they are all, or come back to its start."""
-        self._asked = span.count
-        self.complete = len(names) < span.count
+        self._asked = span.size
+        self.complete = len(names) < span.size
         for lane in names:
             if lane in self._fronts:
                 self.complete = True

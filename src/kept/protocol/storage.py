@@ -44,11 +44,11 @@ class Head(NamedTuple):
 
 
 class LaneSpan(NamedTuple):
-    """Lanes to be named: the first `count` of those that have ready tasks, in the order of their names
+    """Lanes to be named: the first `size` of those that have ready tasks, in the order of their names
     from `start` on and round to it again."""
 
     start: str
-    count: int
+    size: int
 
 
 class LaneHead(NamedTuple):

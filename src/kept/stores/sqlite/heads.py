@@ -95,8 +95,8 @@ class Fronts:
     def lanes(self, head: Head, span: LaneSpan) -> list[str]:
         """The names of a span of lanes."""
         functions = self._functions(head)
-        found = self._names(head, functions, span.start, span.count)
-        left = span.count - len(found)
+        found = self._names(head, functions, span.start, span.size)
+        left = span.size - len(found)
         if left > 0:
             before = self._names(head, functions, "", left)
             found += [lane for lane in before if lane < span.start]
