@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from kept.protocol.records import Task
-from kept.protocol.storage import Due, Head
+from kept.protocol.storage import Due, Head, LaneHead
 from kept.sim import world
 from kept.sim.disk import Disk
 from kept.sim.mix import Mix, draw_mix
@@ -215,12 +215,12 @@ def _due_skips_one(patch: pytest.MonkeyPatch) -> None:
 
 def _heads_unsorted(patch: pytest.MonkeyPatch) -> None:
     """The heads of a queue, the last of them first."""
-    merged = reading._merged
+    first = reading._first
 
-    def unsorted(agendas: Any, count: int, until: int | None) -> Any:
-        return merged(agendas, count, until)[::-1]
+    def unsorted(tables: Tables, front: LaneHead, count: int) -> list[str]:
+        return first(tables, front, count)[::-1]
 
-    patch.setattr(reading, "_merged", unsorted)
+    patch.setattr(reading, "_first", unsorted)
 
 
 def _column_is_not_kept(patch: pytest.MonkeyPatch) -> None:
