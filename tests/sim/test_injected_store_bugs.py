@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -82,6 +82,16 @@ def _heads_backwards(patch: pytest.MonkeyPatch) -> None:
         return first(self, head, functions, lane, count)[::-1]
 
     patch.setattr(Fronts, "_first", backwards)
+
+
+def _fronts_of_lanes_are_backwards(patch: pytest.MonkeyPatch) -> None:
+    """The first tasks of several lanes, each with the last of them first."""
+    fronts = Fronts.fronts
+
+    def backwards(self: Fronts, wanted: Mapping[LaneHead, int]) -> dict[LaneHead, list[int]]:
+        return {front: order[::-1] for front, order in fronts(self, wanted).items()}
+
+    patch.setattr(Fronts, "fronts", backwards)
 
 
 def _due_skips_one_row(patch: pytest.MonkeyPatch) -> None:
@@ -166,6 +176,7 @@ ON_SQLITE: dict[Patch, tuple[str, ...]] = {
     _drops_all_callbacks: (),
     _settled_a_moment_early: (),
     _heads_backwards: (),
+    _fronts_of_lanes_are_backwards: (),
     _due_skips_one_row: (),
     _next_due_without_leases: (),
     _page_skips_its_boundary: (),
