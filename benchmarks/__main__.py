@@ -121,6 +121,13 @@ def with_many_waiting(runs: int, scale: int) -> Iterator[Result]:
                 empty = folder / f"empty-{run}.db"
                 ratios.append(full / waiting.cycle_on(empty, jobs, f"run-{run}"))
             yield Result(name, "", ratios, 0.8, 0.8)
+    for name, lanes, shut in (
+        ("claim of one job, one lane", 1, False),
+        ("the same, 10,000 lanes", 10_000, False),
+        ("the same, all 10,000 at their limits", 10_000, True),
+    ):
+        times = [waiting.claim_of_one(lanes, shut=shut) for _ in range(runs)]
+        yield Result(name, "ms", times)
 
 
 def beside_a_flood(runs: int, scale: int) -> Iterator[Result]:

@@ -14,7 +14,9 @@ from kept.client.connect import connect
 from kept.engine.engine import Engine
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
+from kept.protocol.entries import LaneLimits
 from kept.protocol.limits import NEVER_MS
+from kept.protocol.responses import ClaimResult
 from kept.runtime import SystemRuntime
 from kept.sdk import payload
 from kept.stores.open import open_store
@@ -26,6 +28,7 @@ FLOODED = "flood"
 QUIET = "quiet"
 QUIET_PAUSE_SECONDS = 0.02
 WORK_SECONDS = 0.001
+CLAIMS = 20
 
 
 def fill(path: Path, waiting: int, delayed: int = 0, lanes: int = 1) -> None:
@@ -73,6 +76,41 @@ def cycle_on(path: Path, jobs: int, prefix: str, lanes: int = 1) -> float:
             await engine.stop()
 
     return asyncio.run(measured())
+
+
+def claim_of_one(lanes: int, *, shut: bool = False) -> float:
+    """The median in ms of a claim of one job, committed by itself, in a queue with so many lanes;
+    `shut`: all of them are at their limits, so that it looks at each and gets nothing."""
+    with fresh_folder() as folder:
+        path = folder / "kept.db"
+        fill(path, max(2 * lanes, BATCH), lanes=lanes)
+        return asyncio.run(_claim_of_one(path, shut=shut))
+
+
+async def _claim_of_one(path: Path, *, shut: bool) -> float:
+    runtime = SystemRuntime()
+    engine = Engine(open_store(f"sqlite:///{path}", runtime), runtime)
+    await engine.start()
+
+    async def claim(limit: int) -> int:
+        request = r.TaskClaim(["bench"], "worker", 3_600_000, limit, preload=0)
+        response = await engine.submit(request)
+        assert isinstance(response.data, ClaimResult)
+        return len(response.data.tasks)
+
+    try:
+        if shut:
+            assert (await engine.submit(r.QueuePut("bench", lane=LaneLimits(concurrency=1)))).ok
+            while await claim(BATCH):
+                pass
+        times = []
+        for _ in range(CLAIMS):
+            began = time.perf_counter()
+            assert await claim(1) == (not shut)
+            times.append((time.perf_counter() - began) * 1_000)
+    finally:
+        await engine.stop()
+    return statistics.median(times)
 
 
 def quiet_lane(flood: int, jobs: int) -> tuple[float, float]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 import pytest
 
 from kept.protocol.records import Task
-from kept.protocol.storage import Due, Head
+from kept.protocol.storage import Due, Head, LaneHead
 from kept.sim import world
 from kept.sim.disk import Disk
 from kept.sim.mix import Mix, draw_mix
@@ -82,6 +82,16 @@ def _heads_backwards(patch: pytest.MonkeyPatch) -> None:
         return first(self, head, functions, lane, count)[::-1]
 
     patch.setattr(Fronts, "_first", backwards)
+
+
+def _fronts_of_lanes_are_backwards(patch: pytest.MonkeyPatch) -> None:
+    """The first tasks of several lanes, each with the last of them first."""
+    fronts = Fronts.fronts
+
+    def backwards(self: Fronts, wanted: Mapping[LaneHead, int]) -> dict[LaneHead, list[int]]:
+        return {front: order[::-1] for front, order in fronts(self, wanted).items()}
+
+    patch.setattr(Fronts, "fronts", backwards)
 
 
 def _due_skips_one_row(patch: pytest.MonkeyPatch) -> None:
@@ -166,6 +176,7 @@ ON_SQLITE: dict[Patch, tuple[str, ...]] = {
     _drops_all_callbacks: (),
     _settled_a_moment_early: (),
     _heads_backwards: (),
+    _fronts_of_lanes_are_backwards: (),
     _due_skips_one_row: (),
     _next_due_without_leases: (),
     _page_skips_its_boundary: (),
@@ -215,12 +226,12 @@ def _due_skips_one(patch: pytest.MonkeyPatch) -> None:
 
 def _heads_unsorted(patch: pytest.MonkeyPatch) -> None:
     """The heads of a queue, the last of them first."""
-    merged = reading._merged
+    first = reading._first
 
-    def unsorted(agendas: Any, count: int, until: int | None) -> Any:
-        return merged(agendas, count, until)[::-1]
+    def unsorted(tables: Tables, front: LaneHead, count: int) -> list[str]:
+        return first(tables, front, count)[::-1]
 
-    patch.setattr(reading, "_merged", unsorted)
+    patch.setattr(reading, "_first", unsorted)
 
 
 def _column_is_not_kept(patch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kept.check.answers import check_first, same
 from kept.check.state import State
 from kept.protocol.records import Delivery, Task, TaskState
-from kept.protocol.storage import Head, LaneFront, LaneWindow, Loaded, Reads
+from kept.protocol.storage import Head, LaneHead, Loaded, Reads
 
 
 def _in_line(state: State, head: Head) -> list[Task]:
@@ -37,8 +37,12 @@ def check_heads(state: State, reads: Reads, loaded: Loaded, now: int) -> None:
         latest = max(ready.values(), default=0)
         check_first(f"{head}: ready", ready, latest, count, found[:split])
         check_first(f"{head}: delayed", delayed, now, count - split, found[split:])
-    for head, window in reads.lanes.items():
-        _check_lanes(state, head, window, loaded.lanes[head])
+    for head, (start, count) in reads.lanes.items():
+        named = {task.lane or "" for task in _in_line(state, head) if task.ready}
+        names = sorted(named, key=lambda name: (name < start, name))
+        same(f"{count} lanes of {head} from {start!r}", names[:count], loaded.lanes[head])
+    for front, count in reads.fronts.items():
+        _check_front(state, front, count, loaded.fronts[front])
     for slots, held in loaded.slots.items():
         acquired = sum(
             task.state is TaskState.ACQUIRED
@@ -51,13 +55,7 @@ def check_heads(state: State, reads: Reads, loaded: Loaded, now: int) -> None:
         same(f"waiting in {queue}", len(_in_line(state, Head(queue))), depth)
 
 
-def _check_lanes(state: State, head: Head, window: LaneWindow, found: list[LaneFront]) -> None:
-    ranks: dict[str, dict[str, int]] = {}
-    for task in _in_line(state, head):
-        if task.ready and task.lane is not None:
-            ranks.setdefault(task.lane, {})[task.id] = task.rank
-    names = sorted(ranks, key=lambda name: (name < window.start, name))
-    same(f"lanes of {head}, {window}", names[: window.lanes], [front.lane for front in found])
-    for lane, ids in found:
-        latest = max(ranks[lane].values())
-        check_first(f"{head}: lane {lane}", ranks[lane], latest, window.tasks, ids)
+def _check_front(state: State, front: LaneHead, count: int, found: list[str]) -> None:
+    tasks = [task for task in _in_line(state, front.head) if task.ready and task.lane == front.lane]
+    ranks = {task.id: task.rank for task in tasks}
+    check_first(f"{front}", ranks, max(ranks.values(), default=0), count, found)

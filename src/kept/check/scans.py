@@ -24,7 +24,8 @@ from kept.protocol.requests import DeadList
 from kept.protocol.storage import (
     Head,
     Key,
-    LaneWindow,
+    LaneHead,
+    LaneSpan,
     QueueCounts,
     Reads,
     Slots,
@@ -167,8 +168,8 @@ class Scans:
             head = Head(some.queue, functions)
             reads.heads[head] = self._random.choice(LIMITS)
             start = self._random.choice(("", some.lane or ""))
-            few = self._random.choice(LIMITS), self._random.choice(LIMITS)
-            reads.lanes[head] = LaneWindow(start, *few)
+            reads.lanes[head] = LaneSpan(start, self._random.choice(LIMITS))
+            reads.fronts[LaneHead(head, some.lane or "")] = self._random.choice(LIMITS)
             reads.slots |= {Slots(some.queue), Slots(some.queue, some.lane)}
             reads.depths.add(some.queue)
         if some.last_request is not None:

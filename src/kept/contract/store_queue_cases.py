@@ -30,8 +30,8 @@ from kept.protocol.storage import (
     Head,
     Holder,
     Key,
-    LaneFront,
-    LaneWindow,
+    LaneHead,
+    LaneSpan,
     Loaded,
     QueueCounts,
     Reads,
@@ -123,8 +123,8 @@ class QueueCases(Opens):
                 assert (await _head(store, rare, 10)).heads[rare] == ["rare"]
 
     async def test_lanes(self) -> None:
-        """Of a head whose ready tasks are in several lanes, the lanes are asked for: in the order of
-        their names from one on and round, each with its first tasks by rank."""
+        """Of a head whose ready tasks are in several lanes, the lanes are asked for by name, in order
+        from one on and round, and of each its first tasks by rank."""
         tasks = (
             *(
                 queued(f"{lane}{n}", rank=n, function="f", lane=lane)
@@ -141,21 +141,35 @@ class QueueCases(Opens):
             loaded = await read(store, Reads(heads={Head("q"): 9, f: 9}))
             assert loaded.laned == {Head("q"), f}
             assert loaded.heads == {Head("q"): [], f: []}
-            for head, window, wanted in (
-                (f, LaneWindow("", 9, 9), [("a", "a1 a2"), ("b", "b1 b2"), ("c", "c1 c2")]),
-                (f, LaneWindow("b", 9, 1), [("b", "b1"), ("c", "c1"), ("a", "a1")]),
-                (f, LaneWindow("b\0", 2, 1), [("c", "c1"), ("a", "a1")]),
-                (f, LaneWindow("x", 2, 1), [("a", "a1"), ("b", "b1")]),
-                (f, LaneWindow("b", 1, 5), [("b", "b1 b2")]),
-                (Head("q"), LaneWindow("b", 2, 2), [("b", "b0 b1"), ("c", "c1 c2")]),
-                (Head("q"), LaneWindow("d", 2, 2), [("d", "d1"), ("a", "a1 a2")]),
-                (g, LaneWindow("", 9, 9), [("b", "b0"), ("d", "d1")]),
-                (Head("none"), LaneWindow("", 9, 9), []),
+            for head, span, names in (
+                (f, LaneSpan("", 9), "abc"),
+                (f, LaneSpan("b", 9), "bca"),
+                (f, LaneSpan("b\0", 2), "ca"),
+                (f, LaneSpan("x", 2), "ab"),
+                (f, LaneSpan("b", 1), "b"),
+                (Head("q"), LaneSpan("b", 2), "bc"),
+                (Head("q"), LaneSpan("d", 2), "da"),
+                (g, LaneSpan("", 9), "bd"),
+                (Head("none"), LaneSpan("", 9), ""),
             ):
-                loaded = await read(store, Reads(lanes={head: window}))
-                fronts = [LaneFront(lane, ids.split()) for lane, ids in wanted]
-                assert loaded.lanes == {head: fronts}, (head, window)
-                assert set(loaded.tasks) == {id for front in fronts for id in front.ids}
+                loaded = await read(store, Reads(lanes={head: span}))
+                assert loaded.lanes == {head: list(names)}, (head, span)
+                assert not loaded.tasks
+            fronts = {
+                LaneHead(f, "a"): (1, "a1"),
+                LaneHead(f, "b"): (5, "b1 b2"),
+                LaneHead(Head("q"), "b"): (2, "b0 b1"),
+                LaneHead(Head("q"), "c"): (2, "c1 c2"),
+                LaneHead(g, "b"): (2, "b0"),
+                LaneHead(g, "c"): (2, ""),
+                LaneHead(f, "e"): (2, ""),
+                LaneHead(Head("none"), "a"): (2, ""),
+            }
+            loaded = await read(
+                store, Reads(fronts={of: count for of, (count, _) in fronts.items()})
+            )
+            assert loaded.fronts == {of: ids.split() for of, (_, ids) in fronts.items()}
+            assert set(loaded.tasks) == {"a1", "b0", "b1", "b2", "c1", "c2"}
             await write(store, Changes(tasks={id: acquired(id, NOW) for id in ("b0",)}))
             loaded = await read(store, Reads(heads={g: 9}))
             assert (loaded.laned, loaded.heads) == (set(), {g: ["d1"]})
@@ -167,9 +181,12 @@ class QueueCases(Opens):
                 numbers = range(start, start + 5_000)
                 await write(store, jobs(*(queued(f"t{n}", lane=f"{n:05}") for n in numbers)))
             for start in range(0, 20_000, 100):
-                window = LaneWindow(f"{start:05}", 3, 2)
-                found = (await read(store, Reads(lanes={Head("q"): window}))).lanes[Head("q")]
-                assert [front.lane for front in found] == [f"{start + n:05}" for n in range(3)]
+                span = LaneSpan(f"{start:05}", 3)
+                names = [f"{start + n:05}" for n in range(3)]
+                fronts = {LaneHead(Head("q"), name): 2 for name in names}
+                loaded = await read(store, Reads(lanes={Head("q"): span}, fronts=fronts))
+                assert loaded.lanes == {Head("q"): names}
+                assert [*loaded.fronts.values()] == [[f"t{start + n}"] for n in range(3)]
 
     async def test_slots_and_depths(self) -> None:
         """What is acquired is counted by queue and lane, what waits by queue, ready or delayed."""

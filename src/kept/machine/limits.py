@@ -7,11 +7,13 @@ asks for it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
+from kept.machine.refusals import CONCURRENCY, PAUSED, RATE, Refusal
 from kept.machine.step import Step
 from kept.machine.working_set import WorkingSet
 from kept.protocol.entries import (
@@ -26,22 +28,13 @@ from kept.protocol.entries import (
     Starts,
 )
 from kept.protocol.records import Task
-from kept.protocol.storage import Slots
+from kept.protocol.storage import Reads, Slots
 
-PAUSED: Final = "paused"
-CONCURRENCY: Final = "concurrency"
-RATE: Final = "rate"
 # Counts of starts are forgotten when their period is over, but not sooner than this.
 FORGET_STARTS_MS: Final = 60_000
 _DEFAULTS: Final = QueueSettings()
 _NO_LIMITS: Final = LaneLimits()
-
-
-class Refusal(NamedTuple):
-    """Why nothing may start now; `retry_at` (ms) is when time alone changes that."""
-
-    reason: str
-    retry_at: int | None = None
+_AT_CONCURRENCY: Final = Refusal(CONCURRENCY)
 
 
 @lru_cache(maxsize=1_024)
@@ -94,29 +87,44 @@ def queue_refusal(step: Step, queue: str, settings: QueueSettings) -> Refusal | 
         return Refusal(PAUSED)
     if settings.concurrency is None and settings.rate is None:
         return None
-    slots = Slots(queue)
-    return _refusal(step, settings.concurrency, settings.rate, slots, rate_key(slots))
+    return _refusal(step, settings.concurrency, settings.rate, Slots(queue))
 
 
 def lane_refusal(
     step: Step, queue: str, settings: QueueSettings, lane: str | None
 ) -> Refusal | None:
     """Why nothing of a lane may start now, if nothing may."""
-    limits = limits_of(settings, lane)
-    if lane is None or (limits.concurrency is None and limits.rate is None):
+    if lane is None or (settings.lane is None and not settings.lanes):
         return None
-    slots = Slots(queue, lane)
-    return _refusal(step, limits.concurrency, limits.rate, slots, rate_key(slots))
+    limits = limits_of(settings, lane)
+    if limits.concurrency is None and limits.rate is None:
+        return None
+    return _refusal(step, limits.concurrency, limits.rate, Slots(queue, lane))
+
+
+def lanes_limits(queue: str, settings: QueueSettings, lanes: Iterable[str]) -> Reads:
+    """What must be known of lanes to tell whether something of them may start now."""
+    reads = Reads()
+    if settings.lane is None and not settings.lanes:
+        return reads
+    for lane in lanes:
+        limits = limits_of(settings, lane)
+        slots = Slots(queue, lane)
+        if limits.concurrency is not None:
+            reads.slots.add(slots)
+        if limits.rate is not None:
+            reads.entries.add(rate_key(slots))
+    return reads
 
 
 def _refusal(
-    step: Step, concurrency: int | None, rate: RateLimit | None, slots: Slots, key: EntryKey
+    step: Step, concurrency: int | None, rate: RateLimit | None, slots: Slots
 ) -> Refusal | None:
     if concurrency is not None and step.records.acquired(slots) >= concurrency:
-        return Refusal(CONCURRENCY)
+        return _AT_CONCURRENCY
     if rate is None:
         return None
-    entry = step.records.entry(key)
+    entry = step.records.entry(rate_key(slots))
     opens_at = next_window(entry.data if entry is not None else None, rate, step.now)
     return None if opens_at is None else Refusal(RATE, opens_at)
 
@@ -135,6 +143,8 @@ def count_start(step: Step, task: Task) -> None:
     settings = settings_of(step.records, task.queue)
     if settings.rate is not None:
         _count(step, rate_key(Slots(task.queue)), settings.rate)
+    if settings.lane is None and not settings.lanes:
+        return
     limits = limits_of(settings, task.lane)
     if limits.rate is not None and task.lane is not None:
         _count(step, rate_key(Slots(task.queue, task.lane)), limits.rate)

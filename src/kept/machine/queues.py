@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from kept.machine.announcements import UNREGISTERED, is_abandoned
 from kept.machine.effects import put_acquired, put_parked, put_pending, read_promise, settle
 from kept.machine.events import LetterFiled
-from kept.machine.limits import Refusal, queue_refusal, settings_of
+from kept.machine.limits import queue_refusal, settings_of
 from kept.machine.preload import payload_size
+from kept.machine.refusals import Refusal
 from kept.machine.step import Step
 from kept.machine.tasks import acquired_task, held
 from kept.machine.turns import is_due, tasks_by_turns

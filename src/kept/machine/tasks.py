@@ -21,9 +21,10 @@ from kept.machine.effects import (
     settle,
 )
 from kept.machine.events import HeartbeatLost, KeyHit
-from kept.machine.limits import PAUSED, count_start, refusal_of
+from kept.machine.limits import count_start, refusal_of
 from kept.machine.preload import preload_of
 from kept.machine.promises import create_promise, no_promise, not_external, promise_settle
+from kept.machine.refusals import PAUSED
 from kept.machine.step import Step
 from kept.machine.trees import kept_verdict, note_born
 from kept.protocol import requests as r

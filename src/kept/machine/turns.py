@@ -1,7 +1,7 @@
 """The lanes of a queue take turns: each starts as many tasks as it weighs, then the next one does.
 
-Whose turn it was is an entry of the queue, so turns go on where they were, whoever claims. Only the
-lanes that are looked at are loaded, however many there are.
+Whose turn it was is an entry of the queue, so turns go on where they were, whoever claims. What is
+loaded is what claims take: the names of so many lanes, and of each as many tasks as its turns want.
 """
 
 from __future__ import annotations
@@ -11,19 +11,23 @@ from functools import lru_cache
 from typing import Final
 
 from kept.machine.effects import read_promise
+from kept.machine.front import Front
 from kept.machine.lane_ring import LaneRing
-from kept.machine.limits import Refusal, lane_refusal, limits_of
+from kept.machine.limits import lane_refusal, lanes_limits, limits_of
 from kept.machine.not_loaded import NotLoaded
+from kept.machine.refusals import Refusal
 from kept.machine.step import Step
 from kept.protocol.entries import Entry, EntryKey, EntryKind, QueueSettings, Turn
 from kept.protocol.records import Delivery, Promise, Task, TaskState
-from kept.protocol.storage import Head, LaneWindow, Reads
+from kept.protocol.storage import Head, LaneHead, LaneSpan, Reads
 
-# How many lanes, and tasks of each, are loaded at first; more when a claim wants more.
-FIRST_LANES: Final = 32
-FIRST_TASKS: Final = 4
+# Of the tasks that all claims of a batch want, so many are loaded at once.
+MAX_WANTED: Final = 1_024
+# How many times as many lanes are looked at when all that are known have nothing to give.
 LANES_FACTOR: Final = 4
-# A claim that finds this many lanes at their limits looks no further.
+# How many times as many tasks of a lane are loaded when it has given all that are known.
+TASKS_FACTOR: Final = 2
+# A claim that finds this many lanes at their limits looks no further; the next one goes on there.
 MAX_LANES: Final = 16_384
 
 
@@ -40,19 +44,22 @@ def tasks_by_turns(
 
     What is yielded is taken before the next one is asked for.
     """
-    blocked: set[str] = set()
     while True:
         turn = _turn(step, head.queue)
         start = turn.lane
         if turn.taken >= _weight(settings, turn.lane):
             # No name lies between one and itself with a NUL behind it.
             start += "\0"
-        found = _next(step, head, settings, start, blocked, limited)
+        ring = _ring(step, head, start)
+        found = _next(step, head, ring, settings, start)
+        refusal = ring.refusal()
+        if refusal is not None and refusal not in limited:
+            limited.append(refusal)
         if found is None:
             return
         lane, task, promise = found
         taken = turn.taken + 1 if lane == turn.lane and start == lane else 1
-        step.records.put_entry(Entry(turn_key(head.queue), Turn(lane, taken)))
+        _put_turn(step, head.queue, Turn(lane, taken))
         yield task, promise
 
 
@@ -64,89 +71,97 @@ def _turn(step: Step, queue: str) -> Turn:
     return entry.data
 
 
+def _put_turn(step: Step, queue: str, turn: Turn) -> None:
+    step.records.put_entry(Entry(turn_key(queue), turn))
+
+
 def _weight(settings: QueueSettings, lane: str) -> int:
+    if settings.lane is None and not settings.lanes:
+        return 1
     return limits_of(settings, lane).weight or 1
 
 
+def _ring(step: Step, head: Head, start: str) -> LaneRing:
+    """The lanes of a head, at least where the turn stands."""
+    ring = step.records.heads.ring(head)
+    if ring is None or not ring.reaches(start):
+        span = LaneSpan(start, min(step.records.heads.asked(head), MAX_WANTED))
+        raise NotLoaded(Reads(lanes={head: span}))
+    ring.at(step.now)
+    return ring
+
+
 def _next(
-    step: Step,
-    head: Head,
-    settings: QueueSettings,
-    start: str,
-    blocked: set[str],
-    limited: list[Refusal],
+    step: Step, head: Head, ring: LaneRing, settings: QueueSettings, start: str
 ) -> tuple[str, Task, Promise] | None:
-    ring, order = _order(step, head, start)
-    born = _became_pending(step, head)
-    if ring.complete:
-        order = _with_new_lanes(order, born, start)
-    for lane in order:
-        if lane in blocked:
-            continue
+    """The lane whose turn it is with its first task that is due; None where no lane has any."""
+    if ring.unchecked:
+        step.records.require(lanes_limits(head.queue, settings, ring.unchecked))
+        ring.unchecked.clear()
+    dry: list[str] = []
+    shut: dict[str, Refusal] = {}
+    found = None
+    for lane in ring.lanes_from(start):
         refusal = lane_refusal(step, head.queue, settings, lane)
         if refusal is not None:
-            blocked.add(lane)
-            limited.append(refusal)
+            shut[lane] = refusal
             continue
-        found = _first(step, ring, lane, born.get(lane, []))
-        if found is not None:
-            return lane, *found
-        if ring.may_have_more(lane):
-            raise NotLoaded(_wider(head, ring, tasks=2))
-    if ring.complete or ring.window.lanes >= MAX_LANES:
-        return None
-    raise NotLoaded(_wider(head, ring, lanes=LANES_FACTOR))
+        front = ring.front(lane)
+        if front is None:
+            raise NotLoaded(Reads(fronts=_first_fronts(step, head, ring, settings, lane)))
+        first = _first(step, front)
+        if first is not None:
+            found = lane, *first
+            break
+        if front.more:
+            raise NotLoaded(Reads(fronts=_longer_fronts(head, ring)))
+        dry.append(lane)
+    if dry or shut:
+        ring.take_out(dry, shut)
+    if found is not None or ring.complete:
+        return found
+    if len(ring) < MAX_LANES:
+        raise NotLoaded(Reads(lanes={head: ring.next_span(LANES_FACTOR)}))
+    _put_turn(step, head.queue, Turn(ring.last, _weight(settings, ring.last)))
+    return None
 
 
-def _order(step: Step, head: Head, start: str) -> tuple[LaneRing, list[str]]:
-    """The lanes from a name on, as far as they are known; none where too many have been looked at."""
-    ring = step.records.heads.ring(head)
-    if ring is None:
-        window = LaneWindow(start, FIRST_LANES, FIRST_TASKS)
-        raise NotLoaded(Reads(lanes={head: window}))
-    order = ring.order_from(start)
-    if order is None:
-        if ring.window.lanes < MAX_LANES:
-            raise NotLoaded(_wider(head, ring, lanes=LANES_FACTOR))
-        order = []
-    return ring, order
+def _first_fronts(
+    step: Step, head: Head, ring: LaneRing, settings: QueueSettings, start: str
+) -> dict[LaneHead, int]:
+    """How many tasks to load of which lanes from one on, so that claims find all they want: of each
+    lane what its turns will give, as far as that can be told."""
+    wanted = min(step.records.heads.asked(head), MAX_WANTED)
+    counts: dict[LaneHead, int] = {}
+    total = 0
+    for lane in ring.lanes_from(start):
+        if total >= wanted:
+            break
+        if ring.front(lane) is None and not lane_refusal(step, head.queue, settings, lane):
+            count = min(_weight(settings, lane), wanted)
+            counts[LaneHead(head, lane)] = count
+            total += count
+    if total < wanted and ring.complete:
+        rounds = -(-wanted // total)
+        counts = {front: min(count * rounds, wanted) for front, count in counts.items()}
+    return counts
 
 
-def _wider(head: Head, ring: LaneRing, lanes: int = 1, tasks: int = 1) -> Reads:
-    """More from where the window begins: a claim that passed lanes is applied anew, from there."""
-    window = ring.window
-    wider = LaneWindow(window.start, window.lanes * lanes, window.tasks * tasks)
-    return Reads(lanes={head: wider})
+def _longer_fronts(head: Head, ring: LaneRing) -> dict[LaneHead, int]:
+    """More of all lanes that have more: where one has given all that is known, others soon will."""
+    return {
+        LaneHead(head, lane): front.asked * TASKS_FACTOR
+        for lane, front in ring.fronts_with_more().items()
+    }
 
 
-def _became_pending(step: Step, head: Head) -> dict[str, list[Task]]:
-    """Tasks that may be claimed since this batch only, by lane."""
-    found: dict[str, list[Task]] = {}
-    for task in step.records.heads.pending(head):
-        if task.lane is not None:
-            found.setdefault(task.lane, []).append(task)
-    return found
-
-
-def _with_new_lanes(order: list[str], born: dict[str, list[Task]], start: str) -> list[str]:
-    """The order with the lanes that this batch brought, each in its place."""
-    new = born.keys() - set(order)
-    if not new:
-        return order
-    return sorted([*order, *new], key=lambda lane: (lane < start, lane))
-
-
-def _first(step: Step, ring: LaneRing, lane: str, born: list[Task]) -> tuple[Task, Promise] | None:
-    """The lane's first task that is due, of those that are known."""
-    records = step.records
-    stored = [records.task(id) for id in ring.fronts.get(lane, ())]
-    known = {task.id: task for task in stored if task is not None}
-    for task in born:
-        known[task.id] = records.task(task.id) or task
-    for task in sorted(known.values(), key=lambda task: task.rank):
-        if not is_due(task, step.now):
+def _first(step: Step, front: Front) -> tuple[Task, Promise] | None:
+    """The first task that is due, of those that are known."""
+    for id in front.candidates(step.now):
+        task = step.records.task(id)
+        if task is None or not is_due(task, step.now):
             continue
-        promise = read_promise(step, task.id)
+        promise = read_promise(step, id)
         if promise is not None and promise.pending:
             return task, promise
     return None

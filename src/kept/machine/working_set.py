@@ -139,8 +139,16 @@ class WorkingSet:
         for head, ids in loaded.heads.items():
             tasks = [task for id in ids if (task := self._tasks[id]) is not None]
             self.heads.add(head, tasks, reads.heads[head], laned=head in loaded.laned)
-        for head, fronts in loaded.lanes.items():
-            self.heads.add_lanes(head, reads.lanes[head], fronts)
+        for head, names in loaded.lanes.items():
+            self.heads.add_lanes(head, reads.lanes[head], names)
+        if loaded.fronts:
+            self.heads.add_fronts(
+                reads.fronts,
+                {
+                    front: [task for id in ids if (task := self._tasks[id]) is not None]
+                    for front, ids in loaded.fronts.items()
+                },
+            )
         for slots, count in loaded.slots.items():
             self._slots.setdefault(slots, count)
         for queue, count in loaded.depths.items():
@@ -194,9 +202,7 @@ class WorkingSet:
         for awaiters in loaded.callbacks.values():
             reads.objects.update(id for id in awaiters if id not in self._promises)
         if self._head_children:
-            at_front = [*loaded.heads.values()]
-            at_front += [front.ids for fronts in loaded.lanes.values() for front in fronts]
-            for ids in at_front:
+            for ids in (*loaded.heads.values(), *loaded.fronts.values()):
                 reads.children.update(id for id in ids if id not in self._children)
         return reads
 
@@ -226,9 +232,10 @@ class WorkingSet:
         return self._entry_prefixes[prefix]
 
     def require(self, reads: Reads) -> None:
-        """Asks for promises, entries and trees in one load."""
+        """Asks for promises, entries, slots and trees in one load."""
         missing = Reads(
             objects={id for id in reads.objects if id not in self._promises},
+            slots=reads.slots - self._slots.keys(),
             entries={key for key in reads.entries if key not in self._entries},
             entry_prefixes=reads.entry_prefixes - self._entry_prefixes.keys(),
             trees=reads.trees - self._trees.keys(),
@@ -432,6 +439,8 @@ class WorkingSet:
             self._requested.setdefault(task.last_request, {})[task.id] = None
         if is_pending and task.delivery is _PULL:
             self.heads.became_pending(task)
+        if before is not None and before.state is _ACQUIRED:
+            self.heads.freed(before)
 
     def put_schedule(self, schedule: ScheduleRecord) -> None:
         self._set("schedules", self._schedules, schedule.id, schedule)
@@ -453,6 +462,8 @@ class WorkingSet:
 
     def put_entry(self, entry: Entry) -> None:
         self._set("entries", self._entries, entry.key, entry)
+        if entry.key.kind is EntryKind.QUEUE:
+            self.heads.settings_changed(entry.key.name)
 
     def latest_retiring(self, due_at: int) -> Entry | None:
         """The entry that this batch put last for roots whose trees are looked at at an instant."""
@@ -466,6 +477,8 @@ class WorkingSet:
 
     def remove_entry(self, key: EntryKey) -> None:
         self._set("entries", self._entries, key, None)
+        if key.kind is EntryKind.QUEUE:
+            self.heads.settings_changed(key.name)
 
     def add_callback(self, awaited: str, awaiter: str) -> None:
         edge = Edge(awaited, awaiter)

@@ -43,20 +43,19 @@ class Head(NamedTuple):
     functions: tuple[str, ...] | None = None
 
 
-class LaneWindow(NamedTuple):
-    """Lanes to be looked at: `lanes` of those that have ready tasks, in the order of their names
-    from `start` on and round to it again, and of each `tasks` tasks by rank."""
+class LaneSpan(NamedTuple):
+    """Lanes to be named: the first `size` of those that have ready tasks, in the order of their names
+    from `start` on and round to it again."""
 
     start: str
-    lanes: int
-    tasks: int
+    size: int
 
 
-class LaneFront(NamedTuple):
-    """A lane with its first ready tasks by rank."""
+class LaneHead(NamedTuple):
+    """The front of one lane of a head: its first ready tasks by rank."""
 
+    head: Head
     lane: str
-    ids: list[str]
 
 
 class ChildPage(NamedTuple):
@@ -134,8 +133,10 @@ class Reads(msgspec.Struct):
     pending_children: set[ChildPage] = set()
     # How many due tasks of each head.
     heads: dict[Head, int] = {}
-    # Lanes of heads that have several.
-    lanes: dict[Head, LaneWindow] = {}
+    # Lanes of heads that have several, by name.
+    lanes: dict[Head, LaneSpan] = {}
+    # How many ready tasks of each of these lanes.
+    fronts: dict[LaneHead, int] = {}
     # Of which queues and lanes to count the tasks that are acquired.
     slots: set[Slots] = set()
     # Queues whose waiting (pending) tasks are to be counted.
@@ -161,6 +162,7 @@ class Reads(msgspec.Struct):
             or self.pending_children
             or self.heads
             or self.lanes
+            or self.fronts
             or self.slots
             or self.depths
             or self.schedules
@@ -193,7 +195,8 @@ class Letters(msgspec.Struct):
 class Loaded(msgspec.Struct):
     """What the store holds under the keys of some `Reads`; None where there is nothing.
 
-    The objects of heads, children (pending ones too) and requests are among `promises` and `tasks` too.
+    The objects of heads, fronts, children (pending ones too) and requests are among `promises` and
+    `tasks` too.
     """
 
     promises: dict[str, Promise | None] = {}
@@ -208,7 +211,9 @@ class Loaded(msgspec.Struct):
     heads: dict[Head, list[str]] = {}
     # Heads whose ready tasks are in more than one lane.
     laned: set[Head] = set()
-    lanes: dict[Head, list[LaneFront]] = {}
+    lanes: dict[Head, list[str]] = {}
+    # Task ids, ready ones by rank.
+    fronts: dict[LaneHead, list[str]] = {}
     slots: dict[Slots, int] = {}
     depths: dict[str, int] = {}
     schedules: dict[str, ScheduleRecord | None] = {}

@@ -52,7 +52,8 @@ class World:
         self.now = START_MS
         self.tables: dict[str, Tables] = {DEFAULT_TENANT: Tables()}
         self.monitor = Monitor(whole_every=200) if watched else None
-        self.loads = 0
+        # How often something was loaded; how many promises, and how many names of lanes.
+        self.loads = self.rows = self.lanes = 0
         # How far the clock moves before each request: ties in a queue go away with 1.
         self.request_ms = 0
 
@@ -260,6 +261,8 @@ class _Batch:
             # A request of this batch may come later than now.
             until = world.now + 1_000 * world.request_ms
             loaded = reading.load(world.tables[DEFAULT_TENANT], reads, until)
+            world.rows += len(loaded.promises)
+            world.lanes += sum(map(len, loaded.lanes.values()))
             reads = self._records.add(reads, loaded, world.now)
 
     def answer(self, request: r.Request, request_id: str | None) -> Response:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from heapq import nsmallest
-from itertools import islice
+from heapq import merge, nsmallest
+from itertools import chain, islice
 from typing import TypeVar
 
 from kept.protocol.limits import MAX_CHILDREN_WALKED, MAX_EDGES_PER_STEP, MAX_PRELOAD_RECORDS
@@ -17,8 +16,7 @@ from kept.protocol.storage import (
     Dump,
     Edge,
     Head,
-    LaneFront,
-    LaneWindow,
+    LaneHead,
     Loaded,
     Member,
     Members,
@@ -27,8 +25,7 @@ from kept.protocol.storage import (
     Reads,
     TreePage,
 )
-from kept.stores.memory.agenda import Agenda
-from kept.stores.memory.tables import Moment, Tables
+from kept.stores.memory.tables import Tables
 from kept.stores.paging import page_of, position_of
 
 V = TypeVar("V")
@@ -38,14 +35,18 @@ def load(tables: Tables, reads: Reads, now: int) -> Loaded:
     """The records under the keys of `reads`."""
     loaded = Loaded()
     for head, count in reads.heads.items():
-        lanes = _lanes(tables, head)
+        lanes = list(islice(_lanes(tables, head), 2))
         if len(lanes) > 1:
             loaded.laned.add(head)
-        loaded.heads[head] = [] if len(lanes) > 1 else _head(tables, head, count, now)
+        loaded.heads[head] = [] if len(lanes) > 1 else _head(tables, head, lanes, count, now)
         _add_objects(tables, loaded, loaded.heads[head])
-    for head, window in reads.lanes.items():
-        loaded.lanes[head] = _fronts(tables, head, window)
-        _add_objects(tables, loaded, (id for front in loaded.lanes[head] for id in front.ids))
+    for head, (start, count) in reads.lanes.items():
+        names = list(islice(_lanes(tables, head, start), count))
+        before = islice(_lanes(tables, head), count - len(names))
+        loaded.lanes[head] = names + [lane for lane in before if lane < start]
+    for front, count in reads.fronts.items():
+        loaded.fronts[front] = _first(tables, front, count)
+        _add_objects(tables, loaded, loaded.fronts[front])
     for slots in reads.slots:
         loaded.slots[slots] = tables.acquired[slots]
     for queue in reads.depths:
@@ -98,11 +99,12 @@ def _add_edges(tables: Tables, loaded: Loaded, id: str) -> None:
             loaded.more_edges.add(id)
 
 
-def _head(tables: Tables, head: Head, count: int, now: int) -> list[str]:
-    ready = [a for lanes in _wanted(tables.ready, head) for a in lanes.values()]
-    delayed = _wanted(tables.waiting, head)
-    first = _merged(ready, count, None)
-    return [moment.id for moment in (*first, *_merged(delayed, count - len(first), now))]
+def _head(tables: Tables, head: Head, lanes: list[str], count: int, now: int) -> list[str]:
+    ready = [id for lane in lanes for id in _first(tables, LaneHead(head, lane), count)]
+    agendas = _wanted(tables.waiting, head)
+    left = count - len(ready)
+    delayed = sorted(moment for each in agendas for moment in each.first(left, now))
+    return ready + [moment.id for moment in delayed[:left]]
 
 
 def _wanted(lines: Mapping[str, Mapping[str | None, V]], head: Head) -> list[V]:
@@ -112,30 +114,19 @@ def _wanted(lines: Mapping[str, Mapping[str | None, V]], head: Head) -> list[V]:
     return [line[name] for name in functions if name in line]
 
 
-def _merged(agendas: Iterable[Agenda[Moment]], count: int, until: int | None) -> list[Moment]:
-    return sorted(moment for each in agendas for moment in each.first(count, until))[:count]
+def _lanes(tables: Tables, head: Head, start: str = "") -> Iterator[str]:
+    """The lanes that have ready tasks, by name from one on."""
+    last: str | None = None
+    for lane in merge(*(each.names_from(start) for each in _wanted(tables.ready, head))):
+        if lane != last:
+            yield lane
+        last = lane
 
 
-def _lanes(tables: Tables, head: Head) -> list[str]:
-    """The lanes that have ready tasks, by name."""
-    found = {
-        lane
-        for lanes in _wanted(tables.ready, head)
-        for lane, agenda in lanes.items()
-        if lane is not None and agenda.first(1)
-    }
-    return sorted(found)
-
-
-def _fronts(tables: Tables, head: Head, window: LaneWindow) -> list[LaneFront]:
-    names = _lanes(tables, head)
-    start = bisect_left(names, window.start)
-    fronts: list[LaneFront] = []
-    for lane in (*names[start:], *names[:start])[: window.lanes]:
-        agendas = [lanes[lane] for lanes in _wanted(tables.ready, head) if lane in lanes]
-        ids = [moment.id for moment in _merged(agendas, window.tasks, None)]
-        fronts.append(LaneFront(lane, ids))
-    return fronts
+def _first(tables: Tables, front: LaneHead, count: int) -> list[str]:
+    """The first ready tasks of a lane by rank."""
+    each = [lanes.first(front.lane, count) for lanes in _wanted(tables.ready, front.head)]
+    return [moment.id for moment in sorted(chain(*each))[:count]]
 
 
 def children(tables: Tables, task_id: str, cursor: str | None, limit: int) -> Children:

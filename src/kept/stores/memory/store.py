@@ -41,7 +41,8 @@ from kept.protocol.storage import (
 from kept.runtime import Runtime
 from kept.stores.memory import overview, reading
 from kept.stores.memory.changes import Journal, apply, undo
-from kept.stores.memory.tables import EntryMoment, Moment, Tables
+from kept.stores.memory.lanes import Moment
+from kept.stores.memory.tables import EntryMoment, Tables
 
 BATCHES_KEPT_MS: Final = 3_600_000
 # How many commits pass before old batch ids are looked for.

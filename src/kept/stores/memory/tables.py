@@ -19,14 +19,7 @@ from kept.protocol.records import (
 )
 from kept.protocol.storage import DEFAULT_TENANT, Slots
 from kept.stores.memory.agenda import Agenda
-
-
-class Moment(NamedTuple):
-    """When something is due; of two at the same time, the one born first comes first."""
-
-    at: int
-    number: int
-    id: str
+from kept.stores.memory.lanes import Lanes, Moment
 
 
 class MessageMoment(NamedTuple):
@@ -88,8 +81,8 @@ class Tables:
         self.instants = Agenda(self._is_instant)
         self.due_entries = Agenda(self._is_due_entry)
         self.due_trees = Agenda(self._is_due_entry)
-        # By queue, then function, then lane.
-        self.ready: dict[str, dict[str | None, dict[str | None, Agenda[Moment]]]] = {}
+        # By queue, then function.
+        self.ready: dict[str, dict[str | None, Lanes]] = {}
         self.waiting: dict[str, dict[str | None, Agenda[Moment]]] = {}
         self.acquired: Counter[Slots] = Counter()
         self.depths: Counter[str] = Counter()
@@ -164,15 +157,16 @@ class Tables:
 
     def _stand_in_line(self, queue: str, task: Task, number: int) -> None:
         if task.ready:
-            lanes = self.ready.setdefault(queue, {}).setdefault(task.function, {})
-            if task.lane not in lanes:
-                lanes[task.lane] = Agenda(self._is_ready)
-            lanes[task.lane].add(Moment(task.rank, number, task.id))
-        elif task.retry_at is not None:
-            line = self.waiting.setdefault(queue, {})
+            assert task.lane is not None, task
+            line = self.ready.setdefault(queue, {})
             if task.function not in line:
-                line[task.function] = Agenda(self._is_delayed)
-            line[task.function].add(Moment(task.retry_at, number, task.id))
+                line[task.function] = Lanes(self._is_ready)
+            line[task.function].add(task.lane, Moment(task.rank, number, task.id))
+        elif task.retry_at is not None:
+            delayed = self.waiting.setdefault(queue, {})
+            if task.function not in delayed:
+                delayed[task.function] = Agenda(self._is_delayed)
+            delayed[task.function].add(Moment(task.retry_at, number, task.id))
 
     def _count(self, task: Task | None, change: int) -> None:
         if task is None or task.queue is None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from heapq import merge
-from itertools import islice
+from itertools import islice, product
 from typing import Final
 
 import msgspec
 
-from kept.protocol.storage import Head, LaneWindow, Slots
+from kept.protocol.storage import Head, LaneHead, LaneSpan, Slots
 
 # So many functions are looked for one by one, whether they have tasks or not.
 FEW_FUNCTIONS: Final = 4
@@ -42,6 +42,16 @@ _READY: Final = (
     "SELECT rank, seq FROM tasks WHERE tenant = ? AND queue = ? AND function IS ? AND lane = ? "
     f"AND {_IS_READY} ORDER BY rank, seq LIMIT ?"
 )
+# The first task of many lanes.
+_FIRSTS: Final = (
+    f"SELECT j.value, 0, (SELECT seq FROM tasks WHERE {_OF_FUNCTION} AND lane = j.value "
+    "ORDER BY rank, seq LIMIT 1) FROM json_each(?4) j"
+)
+# The fronts of many lanes; each is as long.
+_FRONTS: Final = (
+    "SELECT j.value, x.rank, x.seq FROM json_each(?4) j CROSS JOIN tasks x ON x.seq IN ("
+    f"SELECT seq FROM tasks WHERE {_OF_FUNCTION} AND lane = j.value ORDER BY rank, seq LIMIT ?5)"
+)
 _DELAYED: Final = (
     "SELECT retry_at, seq FROM tasks WHERE tenant = ? AND queue = ? AND retry_at <= ? "
     f"AND {_IS_DELAYED} ORDER BY retry_at, seq LIMIT ?"
@@ -54,6 +64,10 @@ _DELAYED_OF: Final = (
 _ACQUIRED: Final = (
     "SELECT count(*) FROM tasks WHERE tenant = ? AND queue = ? "
     "AND state = 'acquired' AND queue IS NOT NULL"
+)
+_ACQUIRED_OF_LANES: Final = (
+    "SELECT j.value, (SELECT count(*) FROM tasks WHERE tenant = ?1 AND queue = ?2 "
+    "AND lane = j.value AND state = 'acquired' AND queue IS NOT NULL) FROM json_each(?3) j"
 )
 _READY_DEPTH: Final = f"SELECT count(*) FROM tasks WHERE tenant = ? AND queue = ? AND {_IS_READY}"
 _DELAYED_DEPTH: Final = (
@@ -78,24 +92,51 @@ class Fronts:
         ready = self._first(head, functions, next(iter(lanes)), count) if lanes else []
         return ready + self._delayed(head, count - len(ready), now), False
 
-    def lanes(self, head: Head, window: LaneWindow) -> list[tuple[str, list[int]]]:
-        """The lanes of a window, each with its first ready tasks by rank."""
+    def lanes(self, head: Head, span: LaneSpan) -> list[str]:
+        """The names of a span of lanes."""
         functions = self._functions(head)
-        onwards = self._names(head, functions, window.start, window.lanes)
-        found = list(islice(onwards, window.lanes))
-        if len(found) < window.lanes:
-            before = self._names(head, functions, "", window.lanes - len(found))
-            found += [
-                lane for lane in islice(before, window.lanes - len(found)) if lane < window.start
-            ]
-        return [(lane, self._first(head, functions, lane, window.tasks)) for lane in found]
+        found = self._names(head, functions, span.start, span.size)
+        left = span.size - len(found)
+        if left > 0:
+            before = self._names(head, functions, "", left)
+            found += [lane for lane in before if lane < span.start]
+        return found
 
-    def acquired(self, slots: Slots) -> int:
-        """How many tasks of the queue, or of its lane, are acquired."""
-        query, values = _ACQUIRED, [self._tenant, slots.queue]
-        if slots.lane is not None:
-            query, values = f"{query} AND lane = ?", [*values, slots.lane]
-        return self._count(query, *values)
+    def fronts(self, wanted: Mapping[LaneHead, int]) -> dict[LaneHead, list[int]]:
+        """The first ready tasks by rank of each of these lanes."""
+        lanes: dict[Head, dict[int, list[str]]] = {}
+        for (head, lane), count in wanted.items():
+            lanes.setdefault(head, {}).setdefault(count, []).append(lane)
+        found: dict[LaneHead, list[tuple[int, int]]] = {front: [] for front in wanted}
+        for head, by_count in lanes.items():
+            functions = self._functions(head)
+            for function, (count, names) in product(functions, by_count.items()):
+                key = (self._tenant, head.queue, function, _text(names))
+                # Which of one is the first needs no rank, and so no look at the task.
+                is_simple = count == len(functions) == 1
+                query, values = (_FIRSTS, key) if is_simple else (_FRONTS, (*key, count))
+                for lane, rank, seq in self._connection.execute(query, values):
+                    if seq is not None:
+                        found[LaneHead(head, lane)].append((rank, seq))
+        return {
+            front: [seq for _, seq in sorted(tasks)[: wanted[front]]]
+            for front, tasks in found.items()
+        }
+
+    def acquired(self, slots: Iterable[Slots]) -> dict[Slots, int]:
+        """How many tasks of each queue or lane are acquired."""
+        found: dict[Slots, int] = {}
+        lanes: dict[str, list[str]] = {}
+        for each in slots:
+            if each.lane is None:
+                found[each] = self._count(_ACQUIRED, self._tenant, each.queue)
+            else:
+                lanes.setdefault(each.queue, []).append(each.lane)
+        for queue, names in lanes.items():
+            key = (self._tenant, queue, _text(names))
+            for lane, count in self._connection.execute(_ACQUIRED_OF_LANES, key):
+                found[Slots(queue, lane)] = count
+        return found
 
     def depth(self, queue: str) -> int:
         """How many tasks of the queue wait."""
@@ -128,16 +169,16 @@ class Fronts:
         row = self._connection.execute(_ENDS, (self._tenant, head.queue, function)).fetchone()
         return {lane for lane in row if lane is not None}
 
-    def _names(
-        self, head: Head, functions: list[str | None], start: str, count: int
-    ) -> Iterator[str]:
-        """Lanes from a name on, in order."""
+    def _names(self, head: Head, functions: list[str | None], start: str, count: int) -> list[str]:
+        """So many lanes from a name on, in order."""
         key = (self._tenant, head.queue)
         each = [
             [name for (name,) in self._connection.execute(_LANES, (*key, function, start, count))]
             for function in functions
         ]
-        return iter(dict.fromkeys(merge(*each)))
+        if len(each) == 1:
+            return each[0]
+        return list(islice(dict.fromkeys(merge(*each)), count))
 
     def _first(self, head: Head, functions: list[str | None], lane: str, count: int) -> list[int]:
         found: list[tuple[int, int]] = []
@@ -154,6 +195,9 @@ class Fronts:
         if head.functions is None:
             rows = self._connection.execute(_DELAYED, (*key, count))
         else:
-            names = msgspec.json.encode(list(head.functions)).decode()
-            rows = self._connection.execute(_DELAYED_OF, (*key, names, count))
+            rows = self._connection.execute(_DELAYED_OF, (*key, _text(list(head.functions)), count))
         return [seq for _, seq in rows]
+
+
+def _text(names: list[str]) -> str:
+    return msgspec.json.encode(names).decode()

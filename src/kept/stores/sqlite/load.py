@@ -8,12 +8,12 @@ from typing import Final
 
 import msgspec
 
+from kept.protocol.entries import EntryKind
 from kept.protocol.limits import MAX_CHILDREN_WALKED, MAX_EDGES_PER_STEP, MAX_PRELOAD_RECORDS
 from kept.protocol.storage import (
     ChildPage,
     Children,
     Head,
-    LaneFront,
     Loaded,
     PendingChildren,
     Reads,
@@ -92,7 +92,10 @@ _MESSAGE: Final = (
     f"SELECT {MESSAGE_COLUMNS} FROM outbox "
     "WHERE tenant = ? AND kind = ? AND id = ? AND key_address = ?"
 )
-_ENTRY: Final = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE tenant = ? AND kind = ? AND name = ?"
+_ENTRIES: Final = (
+    f"SELECT {ENTRY_COLUMNS} FROM json_each(?) j "
+    "CROSS JOIN entries x ON x.tenant = ? AND x.kind = ? AND x.name = j.value"
+)
 _LETTERS: Final = (
     f"SELECT {LETTER_COLUMNS} FROM dead_letters WHERE tenant = ? "
     "AND id IN (SELECT value FROM json_each(?))"
@@ -110,7 +113,7 @@ class Loader:
     def load(self, reads: Reads, now: int) -> Loaded:
         """The records under the keys of `reads`."""
         loaded = Loaded()
-        if reads.heads or reads.lanes or reads.slots or reads.depths:
+        if reads.heads or reads.lanes or reads.fronts or reads.slots or reads.depths:
             self._load_heads(reads, now, loaded)
         for request in sorted(reads.requests):
             rows = self._connection.execute(_BY_REQUEST, (self._tenant, request))
@@ -184,27 +187,27 @@ class Loader:
     # -- heads -----------------------------------------------------------------------------------
 
     def _load_heads(self, reads: Reads, now: int, loaded: Loaded) -> None:
-        fronts = Fronts(self._connection, self._tenant)
+        look = Fronts(self._connection, self._tenant)
         heads: dict[Head, list[int]] = {}
         for head, count in reads.heads.items():
-            heads[head], laned = fronts.head(head, count, now)
+            heads[head], laned = look.head(head, count, now)
             if laned:
                 loaded.laned.add(head)
-        lanes = {head: fronts.lanes(head, window) for head, window in reads.lanes.items()}
+        fronts = look.fronts(reads.fronts)
         # Distinct, and in the order in which they lie in the file.
-        wanted = {seq for order in heads.values() for seq in order}
-        wanted.update(seq for each in lanes.values() for _, order in each for seq in order)
+        wanted = {seq for each in (heads, fronts) for order in each.values() for seq in order}
         seqs = sorted(wanted)
         ids = self._take(self._connection.execute(_BY_SEQ, (_text(seqs),)), loaded)
         by_seq = dict(zip(seqs, ids, strict=True))
         for head, order in heads.items():
             loaded.heads[head] = [by_seq[seq] for seq in order]
-        for head, each in lanes.items():
-            loaded.lanes[head] = [
-                LaneFront(lane, [by_seq[seq] for seq in order]) for lane, order in each
-            ]
-        loaded.slots.update((slots, fronts.acquired(slots)) for slots in reads.slots)
-        loaded.depths.update((queue, fronts.depth(queue)) for queue in reads.depths)
+        for front, order in fronts.items():
+            loaded.fronts[front] = [by_seq[seq] for seq in order]
+        for head, span in reads.lanes.items():
+            loaded.lanes[head] = look.lanes(head, span)
+        if reads.slots:
+            loaded.slots.update(look.acquired(reads.slots))
+        loaded.depths.update((queue, look.depth(queue)) for queue in reads.depths)
 
     # -- children --------------------------------------------------------------------------------
 
@@ -260,9 +263,14 @@ class Loader:
         for key in sorted(reads.messages):
             row = execute(_MESSAGE, (tenant, key.kind.value, key.id, key.address)).fetchone()
             loaded.messages[key] = message_of(row) if row else None
+        names: dict[EntryKind, list[str]] = {}
         for entry_key in sorted(reads.entries):
-            row = execute(_ENTRY, (tenant, entry_key.kind.value, entry_key.name)).fetchone()
-            loaded.entries[entry_key] = entry_of(row) if row else None
+            loaded.entries[entry_key] = None
+            names.setdefault(entry_key.kind, []).append(entry_key.name)
+        for kind, of_kind in names.items():
+            for row in execute(_ENTRIES, (_text(of_kind), tenant, kind.value)):
+                entry = entry_of(row)
+                loaded.entries[entry.key] = entry
         for prefix in sorted(reads.entry_prefixes):
             loaded.entry_prefixes[prefix] = trees.entry_keys(self._connection, tenant, prefix)
         for page in sorted(reads.trees, key=str):
