@@ -59,7 +59,8 @@ def first_instant(schedule: ScheduleRecord, after: int) -> int:
     """The first instant after `after` (ms). Raises `ValueError` where there is none."""
     first = next_instant(schedule, after)
     if first is None:
-        raise ValueError(f"cron: {schedule.cron!r} never fires")
+        rhythm = f"cron: {schedule.cron!r}" if schedule.every is None else f"every: {schedule.every}"
+        raise ValueError(f"{rhythm} never fires")
     return first
 
 

@@ -364,6 +364,8 @@ def _schedule(request: r.ScheduleCreate | s.SchedulePut, schemes: Schemes) -> st
 def _schedule_put(request: s.SchedulePut, schemes: Schemes) -> str | None:
     if (request.cron is None) is (request.every is None):
         return "cron: exactly one of cron and every must be there"
+    if request.zone is not None and request.every is not None:
+        return "zone: goes with cron only, a period is the same on all clocks"
     if request.jitter and request.jitter >= request.promise_timeout:
         return "jitter: must be less than promiseTimeout"
     if request.jitter and tag.TARGET not in request.promise_tags:
