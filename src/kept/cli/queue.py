@@ -31,6 +31,7 @@ from kept.protocol.requests import (
 from kept.protocol.responses import (
     Nothing,
     QueuePage,
+    QueueRate,
     QueueRecord,
     QueueResult,
     QueueStatsResult,
@@ -190,6 +191,7 @@ async def _stats(session: Session, arguments: argparse.Namespace) -> None:
         ("halted", str(stats.halted)),
         ("dead", str(stats.dead)),
         ("oldest due", session.output.exact(stats.oldest_due_at)),
+        ("rate", _used(stats.rate)),
     ]
     session.show(stats, fields)
 
@@ -244,6 +246,12 @@ def _spoken_lane(lane: LaneLimits) -> str:
 
 def _number(number: int | None) -> str:
     return _NOTHING if number is None else str(number)
+
+
+def _used(rate: QueueRate | None) -> str:
+    if rate is None:
+        return ""
+    return f"{rate.started} of {rate.limit} started in this {spoken(rate.period)}"
 
 
 def _spoken_rate(rate: RateLimit | None) -> str:
