@@ -59,8 +59,9 @@ def first_instant(schedule: ScheduleRecord, after: int) -> int:
     """The first instant after `after` (ms). Raises `ValueError` where there is none."""
     first = next_instant(schedule, after)
     if first is None:
-        rhythm = f"cron: {schedule.cron!r}" if schedule.every is None else f"every: {schedule.every}"
-        raise ValueError(f"{rhythm} never fires")
+        if schedule.every is not None:
+            raise ValueError(f"every: {schedule.every} ms never comes")
+        raise ValueError(f"cron: {schedule.cron!r} never fires")
     return first
 
 

@@ -30,7 +30,7 @@ def queue_problem(name: str, field: str = "name") -> str | None:
         return problem
     if is_queue_name(name):
         return None
-    return f"{field}: {name[:64]!r} is no queue's name, which has no blanks and no queue:// before it"
+    return f"{field}: {name[:64]!r} is no name of a queue: write it without blanks and queue://"
 
 
 def text_size(text: str) -> int:

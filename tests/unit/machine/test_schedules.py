@@ -136,7 +136,8 @@ def test_a_schedule_that_create_made_is_changed_by_put() -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, object]) -> None:
-    """Two rhythms or none, no such day, no such zone, a zone of a period, jitter of nothing or beyond the deadline."""
+    """Two rhythms or none, no such day, no such zone, a zone of a period, jitter of nothing or
+    beyond the deadline."""
     fields: dict[str, object] = {"promise_timeout": NEVER_OVER, **options}
     request = s.SchedulePut("s", "{{.timestamp}}", **fields)  # type: ignore[arg-type]
     world = World()
