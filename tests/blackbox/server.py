@@ -9,8 +9,8 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import kept
@@ -35,23 +35,28 @@ class Server:
         self.place = place
         self.store = store
         self.now: int | None = START if clock else None
-        self.log = place / "server.log"
         self._start()
 
     # -- the process -----------------------------------------------------------------------------
 
     def _start(self) -> None:
         command = ["serve", "--port", "0", "--store", self.store, "--debug"]
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "kept", *command],
-                cwd=self.place,
-                env={**os.environ, "PYTHONPATH": str(SOURCE)},
-                stderr=log,
-            )
-        while (match := _LISTENING.search(self.log.read_text(encoding="utf-8"))) is None:
-            assert self._process.poll() is None, self.log.read_text(encoding="utf-8")
-            time.sleep(0.01)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "kept", *command],
+            cwd=self.place,
+            env={**os.environ, "PYTHONPATH": str(SOURCE)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stderr is not None
+        lines = ""
+        while (match := _LISTENING.search(lines)) is None:
+            line = self._process.stderr.readline()
+            assert line, f"the server ended: {lines}"
+            lines += line
+        # What it logs afterwards has to go somewhere, or it would block.
+        self._drain = Thread(target=self._process.stderr.read)
+        self._drain.start()
         self.port = int(match.group(1))
 
     def crash(self) -> None:
@@ -62,6 +67,9 @@ class Server:
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._drain.join()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
 
     # -- asking ----------------------------------------------------------------------------------
 
