@@ -77,6 +77,25 @@ def test_rejected_work_is_done_again_under_a_new_id(server: Server) -> None:
     assert again["tags"] == {"kept:attempts": "1", "kept:lane": "L", "own": "tag", **target}
 
 
+def test_a_letter_says_no_more_than_there_is(server: Server) -> None:
+    """Pushed work has no queue, and what names no function has none: such fields are left out."""
+    id = fresh("job")
+    server.create(id, tags={"resonate:target": "http://worker.test/", "kept:attempts": "1"})
+    server.ok("task.acquire", id=id, version=0, pid="w", ttl=1)
+    server.tick(1)
+    assert server.letter(id) == {
+        "id": id,
+        "reason": "lease_expired",
+        "error": {},
+        "failures": 1,
+        "halted": False,
+        "createdAt": (server.now or 0) - 1,
+        "diedAt": server.now,
+        "param": {},
+        "tags": {"resonate:target": "http://worker.test/", "kept:attempts": "1"},
+    }
+
+
 def test_halted_work_is_continued_or_done_again(server: Server) -> None:
     """With its failures forgotten; not twice. With another param it is another promise."""
     id, other = fresh("job"), fresh("job")
