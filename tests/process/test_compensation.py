@@ -9,6 +9,7 @@ import pytest
 
 import kept
 from tests.process.programs import Programs
+from tests.unit.engine.rig import eventually
 
 WORKER = """
 import asyncio, os, sys
@@ -64,9 +65,8 @@ async def test_a_compensation_goes_on_where_it_was_killed(
     async with app:
         running = programs.start(WORKER, store, str(log), "car")
         handle = await app.enqueue("trip", queue="flows", id="trip")
-        async with asyncio.timeout(20):
-            while not log.exists() or "book car" not in log.read_text(encoding="utf-8"):
-                await asyncio.sleep(0)
+        log.touch()
+        await eventually(lambda: "book car" in log.read_text(encoding="utf-8"), within=20)
         assert await handle.cancel("no money")
         for killed_at in ("flight", "nowhere"):
             assert await asyncio.to_thread(running.wait, 20) == 9
