@@ -212,7 +212,7 @@ async def test_the_rare_exceptions_are_reached() -> None:
     attempt's expired lease has halted a task: an exception that is never used proves nothing."""
     unreached: set[str] | None = None
     dead_letters = 0
-    for seed in range(10, 18):
+    for seed in range(10, 21):
         jobs = Jobs(seed)
         await jobs.run()
         missed = set(jobs.monitor.unreached())

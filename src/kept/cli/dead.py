@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from kept.cli.dead_bulk import add_bulk, purge_all, replay_all
+from kept.cli.dead_bulk import add_bulk, check_choice, confirmed, purge_all, replay_all
 from kept.cli.durations import duration
 from kept.cli.failure import EXIT_OK, EXIT_REFUSED
 from kept.cli.output import Row
@@ -174,9 +174,12 @@ async def _get(session: Session, arguments: argparse.Namespace) -> None:
 
 
 async def _replay(session: Session, arguments: argparse.Namespace) -> int:
+    check_choice(arguments)
     param = None if arguments.param is None else payload(arguments.param, raw=arguments.raw)
     if not arguments.ids:
         return await replay_all(session, arguments, param)
+    if not arguments.dry_run and not confirmed(session, arguments, len(arguments.ids), "replay"):
+        return EXIT_REFUSED
     verb = "would run" if arguments.dry_run else "runs"
     refused = False
     for ids in _parts(arguments.ids):
@@ -188,8 +191,11 @@ async def _replay(session: Session, arguments: argparse.Namespace) -> int:
 
 
 async def _purge(session: Session, arguments: argparse.Namespace) -> int:
+    check_choice(arguments)
     if not arguments.ids:
         return await purge_all(session, arguments)
+    if not arguments.dry_run and not confirmed(session, arguments, len(arguments.ids), "purge"):
+        return EXIT_REFUSED
     verb = "would be purged" if arguments.dry_run else "purged"
     refused = False
     for ids in _parts(arguments.ids):

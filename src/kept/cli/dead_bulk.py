@@ -57,9 +57,14 @@ async def purge_all(session: Session, arguments: argparse.Namespace) -> int:
     return _told(session, await _run(session, await begin(dry_run=False)), "purged")
 
 
-def _filter(session: Session, arguments: argparse.Namespace) -> LetterFilter:
-    if arguments.all == any(getattr(arguments, name) is not None for name in FILTERS):
+def check_choice(arguments: argparse.Namespace) -> None:
+    """Letters are named in one way: none is silently left out of, or added to, what is done."""
+    filtered = any(getattr(arguments, name) is not None for name in FILTERS)
+    if bool(arguments.ids) + filtered + arguments.all != 1:
         raise UsageError("name dead letters by ID, by a filter such as --queue, or with --all")
+
+
+def _filter(session: Session, arguments: argparse.Namespace) -> LetterFilter:
     return LetterFilter(
         arguments.queue,
         arguments.function,
@@ -87,13 +92,19 @@ def _may(session: Session, arguments: argparse.Namespace, count: BulkRecord, ver
     if arguments.dry_run:
         session.done(text, count)
         return False
-    if count.done <= ASKED_ABOVE or arguments.yes:
+    if count.done > ASKED_ABOVE and not arguments.yes:
+        session.output.note(text)
+    return confirmed(session, arguments, count.done, verb)
+
+
+def confirmed(session: Session, arguments: argparse.Namespace, count: int, verb: str) -> bool:
+    """Asks before that many are touched, where they are many and there is somebody to ask."""
+    if count <= ASKED_ABOVE or arguments.yes:
         return True
-    session.output.note(text)
     if not sys.stdin.isatty():
         session.output.note(f"kept: add --yes to {verb} more than {ASKED_ABOVE} dead letters")
         return False
-    print(f"{verb} {count.done} dead letters? [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"{verb} {count} dead letters? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

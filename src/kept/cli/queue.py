@@ -31,6 +31,7 @@ from kept.protocol.requests import (
 from kept.protocol.responses import (
     Nothing,
     QueuePage,
+    QueueRate,
     QueueRecord,
     QueueResult,
     QueueStatsResult,
@@ -115,12 +116,11 @@ def _rate(text: str) -> RateLimit | None:
     return RateLimit(limit, duration(period if period[:1].isdigit() else f"1{period}"))
 
 
-def _weight(text: str) -> tuple[str, int]:
+def _weight(text: str) -> tuple[str, int | None]:
     lane, equals, number = text.rpartition("=")
-    weight = _count(number)
-    if not equals or not lane or weight is None:
+    if not equals or not lane:
         raise argparse.ArgumentTypeError(f"{text!r} is not like LANE=3")
-    return lane, weight
+    return lane, _count(number)
 
 
 async def _put(session: Session, arguments: argparse.Namespace) -> None:
@@ -137,10 +137,11 @@ async def _put(session: Session, arguments: argparse.Namespace) -> None:
     if arguments.weight or lane != (UNSET, UNSET):
         before = await _known(session, arguments.name)
         request.lane = _changed(before.lane or LaneLimits(), *lane)
-        request.lanes = before.lanes | {
+        lanes = before.lanes | {
             name: replace(before.lanes.get(name, LaneLimits()), weight=weight)
             for name, weight in arguments.weight
         }
+        request.lanes = {name: limits for name, limits in lanes.items() if limits != LaneLimits()}
     queue = (await session.ask(request, QueueResult)).queue
     session.show(queue, _details(queue))
 
@@ -190,6 +191,7 @@ async def _stats(session: Session, arguments: argparse.Namespace) -> None:
         ("halted", str(stats.halted)),
         ("dead", str(stats.dead)),
         ("oldest due", session.output.exact(stats.oldest_due_at)),
+        ("rate", _used(stats.rate)),
     ]
     session.show(stats, fields)
 
@@ -212,7 +214,7 @@ async def _list(session: Session, arguments: argparse.Namespace) -> None:
         )
 
     header = ("QUEUE", "STATE", "CONCURRENCY", "RATE", "PER LANE", "LANE RATE", "MAX DEPTH")
-    await session.listing(arguments, page, header, row)
+    await session.listing(arguments, page, header, row, lambda queue: queue.name)
 
 
 def _details(queue: QueueRecord) -> list[tuple[str, str]]:
@@ -244,6 +246,12 @@ def _spoken_lane(lane: LaneLimits) -> str:
 
 def _number(number: int | None) -> str:
     return _NOTHING if number is None else str(number)
+
+
+def _used(rate: QueueRate | None) -> str:
+    if rate is None:
+        return ""
+    return f"{rate.started} of {rate.limit} started in this {spoken(rate.period)}"
 
 
 def _spoken_rate(rate: RateLimit | None) -> str:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from kept.client.retry import REFUSED_FOR_NOW, RetryPolicy
 from kept.errors import ConnectionFailedError
+from kept.protocol.bounds import bounds_problem
 from kept.protocol.requests import Request, RequestHead
-from kept.protocol.responses import Response
+from kept.protocol.responses import BAD_REQUEST, Response
 from kept.protocol.storage import DEFAULT_TENANT
 from kept.runtime import Runtime
 
@@ -39,7 +40,10 @@ class LocalConnection:
         self._closed = False
 
     async def send(self, request: Request, *, request_id: str | None = None) -> Response:
-        """The engine's answer (see `Connection.send`)."""
+        """The engine's answer (see `Connection.send`). What decoding would refuse is refused."""
+        problem = bounds_problem(request)
+        if problem is not None:
+            return Response(BAD_REQUEST, problem)
         head = RequestHead(request_id=request_id)
         attempt = 1
         while not self._closed:

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from kept.client.connection import call
+from kept.contract.bounds_cases import BoundsCases
 from kept.contract.connected import ask, fresh_id
 from kept.contract.guard_cases import GuardCases
 from kept.contract.key_cases import KeyCases
@@ -29,7 +30,7 @@ def job(id: str, queue: str) -> r.PromiseCreate:
     return r.PromiseCreate(id, NEVER_MS, tags={tag.TARGET: f"queue://{queue}"})
 
 
-class ConnectionSuite(GuardCases, KeyCases, LeavingCases):
+class ConnectionSuite(GuardCases, KeyCases, LeavingCases, BoundsCases):
     """The contract of `Connection`; each test opens a connection to a running engine of its own."""
 
     async def test_create_get_settle(self) -> None:

@@ -9,10 +9,12 @@ import msgspec
 
 from kept.engine.config import MAX_PAGE_BYTES, MAX_PAYLOAD_SCAN_ROWS, MAX_SCAN_ROWS
 from kept.engine.explaining import Explaining
+from kept.engine.lookup import Lookup
 from kept.engine.pace import Pace
 from kept.engine.workers import WorkerSearch, answer_workers
 from kept.machine import search
 from kept.machine.guards import guard_record
+from kept.machine.limits import rate_key, settings_key
 from kept.machine.locks import lock_record
 from kept.machine.preload import children_cursor, fitting_count, payload_size
 from kept.machine.queue_settings import queue_record
@@ -20,7 +22,7 @@ from kept.protocol import guard_requests as g
 from kept.protocol import requests as r
 from kept.protocol import worker_requests as w
 from kept.protocol.attributes import index_prefix
-from kept.protocol.entries import Attributes, Entry, EntryKind
+from kept.protocol.entries import Attributes, Entry, EntryKind, QueueSettings, Starts
 from kept.protocol.inquiries import TaskExplain
 from kept.protocol.limits import DEFAULT_SEARCH_ROWS, MAX_PRELOAD_RECORDS, MAX_SEARCH_SCAN_ROWS
 from kept.protocol.records import DeadLetter, Promise, PromiseRecord
@@ -33,11 +35,13 @@ from kept.protocol.responses import (
     PromisePage,
     QueueNumbers,
     QueuePage,
+    QueueRate,
     QueueStatsResult,
     Response,
     SchedulePage,
     TaskPage,
 )
+from kept.protocol.storage import Slots
 from kept.stores.base import Store
 
 SearchRequest = (
@@ -202,7 +206,21 @@ class Searching:
         counts = await self._store.queue_counts(tenant, request.name, now)
         depth = counts.due + counts.delayed
         numbers = msgspec.structs.asdict(counts)
-        return Response(OK, QueueStatsResult(QueueNumbers(request.name, depth, **numbers)))
+        rate = await self._rate(Lookup(self._store, tenant), request.name, now)
+        return Response(
+            OK, QueueStatsResult(QueueNumbers(request.name, depth, **numbers, rate=rate))
+        )
+
+    async def _rate(self, lookup: Lookup, queue: str, now: int) -> QueueRate | None:
+        """How much of a queue's rate is used up."""
+        settings = await lookup.entry(settings_key(queue))
+        rate = settings.rate if isinstance(settings, QueueSettings) else None
+        if rate is None:
+            return None
+        starts = await lookup.entry(rate_key(Slots(queue)))
+        since = now - now % rate.period
+        started = starts.count if isinstance(starts, Starts) and starts.since == since else 0
+        return QueueRate(rate.limit, rate.period, started)
 
     async def _locks(self, request: g.LockSearch, now: int, tenant: str, prefix: str) -> Response:
         found, cursor = await self._entries(

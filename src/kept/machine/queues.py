@@ -63,11 +63,9 @@ def task_claim(step: Step, request: r.TaskClaim) -> Response:
     taken: list[AcquiredTask] = []
     limited: dict[str, LimitedQueue] = {}
     size = 0
-    due = [_due_tasks(step, head, limited) for head in heads_of(request)]
+    due = [_due_tasks(step, head, limited) for head in _shuffled(step, request)]
     empty: set[int] = set()
-    # Where the turn begins changes with time, so that small claims starve none of their queues.
-    first = step.now % len(due)
-    for index in cycle((*range(first, len(due)), *range(first))):
+    for index in cycle(range(len(due))):
         if len(taken) == request.limit or len(empty) == len(due) or size > MAX_CLAIM_BYTES:
             break
         if index in empty:
@@ -80,6 +78,15 @@ def task_claim(step: Step, request: r.TaskClaim) -> Response:
         taken.append(acquired_task(step, task, found[1], request.preload))
         size += _payload_size(taken[-1])
     return Response(OK, ClaimResult(taken, list(limited.values()) or None))
+
+
+def _shuffled(step: Step, request: r.TaskClaim) -> list[Head]:
+    """The heads in the order of their turns: for each worker another one in each millisecond, so
+    that small claims starve none of their queues, at whatever pace and however many are empty."""
+    heads = heads_of(request)
+    if len(heads) == 1:
+        return heads
+    return sorted(heads, key=lambda head: _hash(step.now, request.pid, head.queue))
 
 
 def _payload_size(taken: AcquiredTask) -> int:
@@ -205,6 +212,10 @@ def backoff_ms(promise: Promise, version: int, failures: int) -> int:
 
 def _jitter(id: str, version: int, failures: int, limit: int) -> int:
     """A number from 0 to `limit` that looks random and is always the same."""
-    seed = msgspec.json.encode([id, version, failures])
-    number = int.from_bytes(hashlib.blake2b(seed, digest_size=8).digest(), "big")
-    return number % (limit + 1)
+    return _hash(id, version, failures) % (limit + 1)
+
+
+def _hash(*parts: str | int) -> int:
+    """A number that looks random: the machine has no randomness (B2)."""
+    seed = msgspec.json.encode(parts)
+    return int.from_bytes(hashlib.blake2b(seed, digest_size=8).digest(), "big")

@@ -59,6 +59,8 @@ def first_instant(schedule: ScheduleRecord, after: int) -> int:
     """The first instant after `after` (ms). Raises `ValueError` where there is none."""
     first = next_instant(schedule, after)
     if first is None:
+        if schedule.every is not None:
+            raise ValueError(f"every: {schedule.every} ms never comes")
         raise ValueError(f"cron: {schedule.cron!r} never fires")
     return first
 

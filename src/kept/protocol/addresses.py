@@ -19,7 +19,7 @@ _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(.+)", re.DOTALL)
 # Installed clients put names of groups and workers in as they are, blanks and all.
 _POLL: Final = re.compile(r"poll://(uni|any)@([^/\x00-\x1f\x7f]+)(?:/([^\x00-\x1f\x7f]+))?")
 _HTTP: Final = re.compile(r"https?://[^\s/?#]+[^\s]*", re.IGNORECASE)
-_QUEUE: Final = re.compile(r"queue://[^\s]+")
+_QUEUE_NAME: Final = re.compile(r"(?!queue://)\S+")
 
 
 class PollAddress(msgspec.Struct, frozen=True):
@@ -80,6 +80,11 @@ def queue_of(address: str) -> str | None:
     return address[len(QUEUE_PREFIX) :] if address.startswith(QUEUE_PREFIX) else None
 
 
+def is_queue_name(name: str) -> bool:
+    """Whether a target can name a queue so: without blanks, and not by its address."""
+    return len(name.encode()) <= MAX_QUEUE_NAME_BYTES and _QUEUE_NAME.fullmatch(name) is not None
+
+
 def is_deliverable(address: str, schemes: frozenset[str] = BASE_SCHEMES) -> bool:
     """Whether a message can be sent there by a transport that serves one of `schemes`."""
     scheme = scheme_of(address)
@@ -94,7 +99,5 @@ def is_deliverable(address: str, schemes: frozenset[str] = BASE_SCHEMES) -> bool
 
 def is_target(address: str, schemes: frozenset[str] = BASE_SCHEMES) -> bool:
     """Whether work can be sent, or queued, there."""
-    if address.startswith(QUEUE_PREFIX):
-        name_fits = len(address.encode()) - len(QUEUE_PREFIX) <= MAX_QUEUE_NAME_BYTES
-        return name_fits and _QUEUE.fullmatch(address) is not None
-    return is_deliverable(address, schemes)
+    queue = queue_of(address)
+    return is_deliverable(address, schemes) if queue is None else is_queue_name(queue)

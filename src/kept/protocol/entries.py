@@ -336,9 +336,10 @@ class Singleton(KeyHolder, frozen=True):
     """The only unsettled promise of a singleton key."""
 
 
-class LetterFilter(EntryData, frozen=True):
+class LetterFilter(EntryData, frozen=True, forbid_unknown_fields=True):
     """Which dead letters: those for which all that is given holds. `since` (ms) is the first
-    instant of their death, `until` past the last; `prefix` begins their ids."""
+    instant of their death, `until` past the last; `prefix` begins their ids. A misspelt field is
+    refused: ignored, it would let a purge take everything."""
 
     queue: str | None = None
     function: str | None = None

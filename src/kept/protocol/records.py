@@ -294,8 +294,6 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rena
     """Work that was given up on, kept for an operator (B4)."""
 
     id: str
-    queue: str | None
-    function: str | None
     reason: str
     error: Value
     failures: int
@@ -304,4 +302,7 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rena
     halted: bool
     param: Value
     tags: dict[str, str]
+    # Pushed work has no queue, and not all work names its function.
+    queue: str | None = None
+    function: str | None = None
     replays: int = 0

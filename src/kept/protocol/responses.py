@@ -191,9 +191,18 @@ class QueuePage(Result, frozen=True):
     cursor: str | None = None
 
 
+class QueueRate(Result, frozen=True):
+    """Of the `limit` starts in a period of `period` ms, how many the present one has `started`."""
+
+    limit: int
+    period: int
+    started: int
+
+
 class QueueNumbers(Result, frozen=True):
     """How a queue stands. `depth` waits, of which `due` could start and `delayed` must not yet;
-    `oldest_due_at` (ms) is when the first of those in line became due."""
+    `oldest_due_at` (ms) is when the first of those in line became due. `rate` is there where
+    starts are limited."""
 
     name: str
     depth: int
@@ -204,6 +213,7 @@ class QueueNumbers(Result, frozen=True):
     halted: int
     dead: int
     oldest_due_at: int | None = None
+    rate: QueueRate | None = None
 
 
 class QueueStatsResult(Result, frozen=True):

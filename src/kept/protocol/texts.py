@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from kept.protocol.limits import MAX_ID_BYTES
+from kept.protocol.addresses import is_queue_name
+from kept.protocol.limits import MAX_ID_BYTES, MAX_QUEUE_NAME_BYTES
 
 # So many bytes a character takes at most: shorter texts need no encoding to be measured.
 _CHARACTER_BYTES: Final = 4
@@ -21,6 +22,15 @@ def id_problem(text: str, field: str = "id", limit: int = MAX_ID_BYTES) -> str |
         if size > limit:
             return f"{field}: is {size} bytes long, the limit is {limit}"
     return f"{field}: must not contain a NUL character" if "\0" in text else None
+
+
+def queue_problem(name: str, field: str = "name") -> str | None:
+    """Why there cannot be a queue of that name."""
+    if problem := id_problem(name, field, MAX_QUEUE_NAME_BYTES):
+        return problem
+    if is_queue_name(name):
+        return None
+    return f"{field}: {name[:64]!r} is no name of a queue: write it without blanks and queue://"
 
 
 def text_size(text: str) -> int:

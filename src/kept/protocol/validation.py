@@ -27,7 +27,6 @@ from kept.protocol.limits import (
     MAX_NAMED_LANES,
     MAX_PAYLOAD_BYTES,
     MAX_PRIORITY,
-    MAX_QUEUE_NAME_BYTES,
     MAX_RATE_PERIOD_MS,
     MAX_REPLAYS_PER_REQUEST,
     MAX_TAGS,
@@ -36,7 +35,7 @@ from kept.protocol.limits import (
 )
 from kept.protocol.mailboxes import mailbox_problem
 from kept.protocol.records import SETTABLE, PromiseState, Value
-from kept.protocol.texts import id_problem, text_size
+from kept.protocol.texts import id_problem, queue_problem, text_size
 from kept.protocol.worker_requests import WORKER_CHECKS
 
 Schemes = frozenset[str]
@@ -275,7 +274,7 @@ def _task_claim(request: r.TaskClaim, _: Schemes) -> str | None:
         return "queues: one is named twice"
     return (
         id_problem(request.pid, "pid")
-        or _ids_problem(request.queues, "queues")
+        or next(filter(None, (queue_problem(queue, "queues") for queue in request.queues)), None)
         or _ids_problem(request.functions or (), "functions")
     )
 
@@ -327,11 +326,7 @@ def _lane_problem(lane: LaneLimits, field: str) -> str | None:
 
 
 def _queue_name(request: Any, _: Schemes) -> str | None:
-    if problem := id_problem(request.name, "name"):
-        return problem
-    if len(request.name.encode()) > MAX_QUEUE_NAME_BYTES:
-        return f"name: is longer than {MAX_QUEUE_NAME_BYTES} bytes"
-    return None
+    return queue_problem(request.name)
 
 
 def _task_annotate(request: r.TaskAnnotate, _: Schemes) -> str | None:
@@ -369,6 +364,8 @@ def _schedule(request: r.ScheduleCreate | s.SchedulePut, schemes: Schemes) -> st
 def _schedule_put(request: s.SchedulePut, schemes: Schemes) -> str | None:
     if (request.cron is None) is (request.every is None):
         return "cron: exactly one of cron and every must be there"
+    if request.zone is not None and request.every is not None:
+        return "zone: goes with cron only, a period is the same on all clocks"
     if request.jitter and request.jitter >= request.promise_timeout:
         return "jitter: must be less than promiseTimeout"
     if request.jitter and tag.TARGET not in request.promise_tags:

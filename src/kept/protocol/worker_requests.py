@@ -17,7 +17,7 @@ from kept.protocol.limits import (
     MAX_INTEGER,
 )
 from kept.protocol.requests import Name, Request, Rows
-from kept.protocol.texts import id_problem, text_size
+from kept.protocol.texts import id_problem, queue_problem, text_size
 
 AnnouncementTtl: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_ANNOUNCEMENT_TTL_MS)]
 
@@ -58,12 +58,12 @@ def _announce(request: WorkerAnnounce, _: frozenset[str]) -> str | None:
     if problem := id_problem(request.pid, "pid"):
         return problem
     for queue in request.queues:
-        if problem := id_problem(queue, "queues"):
+        if problem := queue_problem(queue, "queues"):
             return problem
     for function in request.functions:
-        for text in (function.name, function.queue):
-            if problem := id_problem(text, "functions"):
-                return problem
+        problem = id_problem(function.name, "functions")
+        if problem := problem or queue_problem(function.queue, "functions"):
+            return problem
         if "@" in function.name or not 0 <= function.version <= MAX_INTEGER:
             return "functions: a name has no @, a version is a whole number from 0 on"
     announced = [(function.name, function.version) for function in request.functions]

@@ -304,6 +304,18 @@ def test_what_became_of_a_webhook_is_listed(kept: Kept, store: MemoryStore) -> N
     assert told["error"] == outcome
 
 
+def test_weights_of_lanes_and_names_of_queues(kept: Kept) -> None:
+    """A weight is put and taken back; quietly, a list is the names."""
+    put = ("queue", "put", "q", "--json")
+    lanes = json.loads(kept(*put, "--weight", "a=3", "--weight", "b=2").out)["lanes"]
+    assert lanes == {"a": {"weight": 3}, "b": {"weight": 2}}
+    assert json.loads(kept(*put, "--weight", "a=none").out)["lanes"] == {"b": {"weight": 2}}
+    for bad in ("none", "a", "a=0", "=3"):
+        assert kept(*put, "--weight", bad).code == 2
+    kept("queue", "pause", "r")
+    assert kept("queue", "list", "-q").lines == ["q", "r"]
+
+
 def test_how_long_results_of_a_queue_stay(kept: Kept) -> None:
     """Put, shown, taken back; ids are kept or not, and what is not named stays."""
     put = ("queue", "put", "q")

@@ -68,6 +68,21 @@ def test_what_is_meant_must_be_said(kept: Kept) -> None:
     """Neither ids nor a filter is no way to mean everything."""
     assert kept("dead", "purge").code == 2
     assert kept("dead", "purge", "--all", "--queue", "q").code == 2
+    assert kept("dead", "purge", "q00", "--queue", "q").code == 2
+    assert kept("dead", "replay", "q00", "--all").code == 2
+
+
+def test_many_ids_need_a_yes_too(kept: Kept, store: MemoryStore) -> None:
+    """Whoever pipes a listing into it has named more than a handful without looking."""
+    ids = numbered(11)
+    bury(store, *ids)
+    for verb in ("replay", "purge"):
+        refused = kept("dead", verb, *ids)
+        assert (refused.code, refused.out, "--yes" in refused.errors) == (1, "", True)
+    assert len(kept("dead", "list", "-q").lines) == 11
+    assert len(kept("dead", "purge", *ids, "--dry-run").lines) == 11
+    assert len(kept("dead", "replay", *ids[:10]).lines) == 10
+    assert len(kept("dead", "purge", *ids, "--yes").lines) == 11
 
 
 def test_export_as_json_lines_and_as_csv(kept: Kept, store: MemoryStore) -> None:

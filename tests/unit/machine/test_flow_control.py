@@ -9,9 +9,17 @@ import pytest
 
 from kept.machine.background import ExpireLease
 from kept.protocol import requests as r
-from kept.protocol.entries import Depth, EntryKey, EntryKind, LaneLimits, RateLimit
+from kept.protocol.entries import (
+    AnnouncedFunction,
+    Depth,
+    EntryKey,
+    EntryKind,
+    LaneLimits,
+    RateLimit,
+)
 from kept.protocol.limits import DEFAULT_AGING_MS
 from kept.protocol.responses import AcquiredTask, ClaimResult, QueueResult
+from kept.protocol.worker_requests import WorkerAnnounce
 from tests.unit.machine.world import World, create, fulfill, suspend
 
 
@@ -71,6 +79,22 @@ def test_settings_are_put_changed_and_forgotten() -> None:
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, object]) -> None:
     """A limit below one, a period of nothing, a lane without a name."""
     assert World().status(r.QueuePut("q", **settings)) == 400  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\n", "queue://q", "x" * 257, "\ud800"])
+def test_what_is_no_queue_s_name_is_refused(name: str) -> None:
+    """A job cannot be there, so its settings, a claim and a worker of it would be of no effect."""
+    world = World()
+    for request in (
+        r.QueuePut(name),
+        r.QueuePause(name),
+        r.QueueStats(name),
+        r.TaskClaim(["q", name], "w", 1),
+        WorkerAnnounce("w", [name], [], 1),
+        WorkerAnnounce("w", ["q"], [AnnouncedFunction("f", 1, name)], 1),
+        create("job", queue=name),
+    ):
+        assert world.status(request) == 400, request
 
 
 # -- pause -------------------------------------------------------------------------------------------

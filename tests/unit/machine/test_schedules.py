@@ -12,7 +12,7 @@ from kept.machine.background import FireSchedule
 from kept.protocol import requests as r
 from kept.protocol import schedule_requests as s
 from kept.protocol import tags as tag
-from kept.protocol.limits import MAX_BACKFILL_SPANS, MAX_WAITING_INSTANTS
+from kept.protocol.limits import MAX_BACKFILL_SPANS, MAX_WAITING_INSTANTS, NEVER_MS
 from kept.protocol.records import Catchup, Overlap, PromiseState, ScheduleRecord
 from kept.protocol.responses import PromiseResult, ScheduleResult
 from tests.unit.machine.world import START_MS, World
@@ -127,13 +127,17 @@ def test_a_schedule_that_create_made_is_changed_by_put() -> None:
         {"cron": "0 0 30 2 *"},
         {"cron": "* * * * *", "zone": "Mars/Olympus"},
         {"cron": "* * * * *", "zone": "../etc/passwd"},
+        {"every": EVERY, "zone": "Mars/Olympus"},
+        {"every": EVERY, "zone": "Europe/Berlin"},
+        {"every": NEVER_MS},
         {"jitter": 5},
         {"jitter": NEVER_OVER, "promise_tags": {tag.TARGET: "queue://q"}},
         {"jitter": 5, "promise_tags": {tag.TARGET: "queue://q", tag.DELAY: "7"}},
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, object]) -> None:
-    """Two rhythms or none, no such day, no such zone, jitter of nothing or beyond the deadline."""
+    """Two rhythms or none, no such day, no such zone, a zone of a period, jitter of nothing or
+    beyond the deadline."""
     fields: dict[str, object] = {"promise_timeout": NEVER_OVER, **options}
     request = s.SchedulePut("s", "{{.timestamp}}", **fields)  # type: ignore[arg-type]
     world = World()

@@ -288,8 +288,6 @@ def letter_of(row: Row) -> DeadLetter:
     created_at, died_at, halted, param_headers, param_data, tags, replays = rest
     return DeadLetter(
         id,
-        queue,
-        function,
         reason,
         value_of(error_headers, error_data),
         failures,
@@ -298,6 +296,8 @@ def letter_of(row: Row) -> DeadLetter:
         halted == 1,
         value_of(param_headers, param_data),
         pairs_of(tags),
+        queue,
+        function,
         replays,
     )
 

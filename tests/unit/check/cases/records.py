@@ -101,7 +101,7 @@ def unblock(id: str = "p", address: str = HOOK) -> OutboxEntry:
 
 
 def dead_letter(id: str = "p") -> DeadLetter:
-    return DeadLetter(id, "q", None, "lease_expired", EMPTY, 1, 10, NOW, True, EMPTY, {})
+    return DeadLetter(id, "lease_expired", EMPTY, 1, 10, NOW, True, EMPTY, {}, "q")
 
 
 def state(

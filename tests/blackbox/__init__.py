@@ -1,0 +1,1 @@
+"""The protocol's text against a server: raw requests to a process of its own, and nothing else."""
