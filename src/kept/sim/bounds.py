@@ -34,6 +34,7 @@ BOUNDS: Final[Mapping[str, Bound]] = {
     # Pages of children only: what a lease brings must be all, for clients that know no pages.
     "MAX_PRELOAD_RECORDS": Bound((1, 3), ("kept.engine.searching",)),
     "MAX_SCAN_ROWS": Bound((1, 3), ("kept.engine.searching",)),
+    "MAX_CANCELED_PER_COMMIT": Bound((1, 2), ("kept.machine.cancellation",), prompt=False),
     "MAX_COMMIT_ITEMS": Bound((1, 3), ("kept.engine.committer",), prompt=False),
     "MAX_DUE_ITEMS": Bound((1, 3), ("kept.engine.background",), prompt=False),
     "MAX_MESSAGES_PER_LOOK": Bound((1, 2), ("kept.engine.outbox",), prompt=False),

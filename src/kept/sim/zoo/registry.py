@@ -6,6 +6,7 @@ from typing import Final
 
 from kept.sim.zoo.around import AROUND
 from kept.sim.zoo.bug import Bug
+from kept.sim.zoo.cancellations import CANCELLATIONS
 from kept.sim.zoo.engine import ENGINE
 from kept.sim.zoo.leases import LEASES
 from kept.sim.zoo.promises import PROMISES
@@ -13,6 +14,6 @@ from kept.sim.zoo.retention import RETENTION
 from kept.sim.zoo.sdk import SDK
 
 ZOO: Final[tuple[Bug, ...]] = tuple(
-    bug for part in (LEASES, PROMISES, RETENTION, ENGINE, AROUND, SDK) for bug in part.bugs
+    bug for part in (LEASES, PROMISES, CANCELLATIONS, RETENTION, ENGINE, AROUND, SDK) for bug in part.bugs
 )
 BY_NAME: Final = {bug.name: bug for bug in ZOO}
