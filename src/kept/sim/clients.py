@@ -15,7 +15,7 @@ from kept.protocol.responses import CONFLICT, PromiseResult, ReplayResult
 from kept.sdk import payload
 from kept.sdk.app import DEFAULT_QUEUE
 from kept.sdk.handle import Handle
-from kept.sim import base_protocol, guards, once, programs, scripts
+from kept.sim import base_protocol, guards, once, planners, programs, scripts
 from kept.sim.breakage import Broken
 from kept.sim.process import Process
 from kept.sim.programs import Program
@@ -87,6 +87,7 @@ class Client:
             self._runtime.spawn(self._put_retention(), "put-retention")
         guards.contend(self._world, self._process, self._runtime, self._connection)
         once.call_once(self._world, self._process, self._runtime, self._connection)
+        planners.plan(self._world, self._process, self._runtime, self._connection)
         while True:
             pause = PAUSE_SECONDS * self._world.pace
             await self._runtime.sleep(self._random.expovariate(1 / pause))

@@ -1,14 +1,13 @@
 """What each step must not do, judged without the machine's own rules, and how soon it must do it.
 
 The named properties (`check/properties`) say what any implementation must keep. Here is what they
-leave open and clients rely on: the order of a queue, counts of failures, waits between tries, the
-instants of schedules; and in prompt worlds, where nothing goes wrong and messages are fast, that
-nothing waits for a scan that repairs what a lost wake-up left behind.
+leave open and clients rely on: the order of a queue, counts of failures, waits between tries (and in
+`timetable.py` the instants of schedules); and in prompt worlds, where nothing goes wrong and
+messages are fast, that nothing waits for a scan that repairs what a lost wake-up left behind.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -16,25 +15,23 @@ from kept.check.monitor import Monitor
 from kept.check.state import State
 from kept.protocol import tags as tag
 from kept.protocol.addresses import queue_of
-from kept.protocol.entries import EntryKey, EntryKind, QueueSettings
+from kept.protocol.entries import EntryKey, EntryKind, QueueSettings, ScheduleLine
 from kept.protocol.limits import DEFAULT_RETENTION_MS, NEVER_MS
 from kept.protocol.records import (
     Delivery,
     MessageKey,
     OutboxEntry,
     Promise,
-    ScheduleRecord,
     Task,
     TaskState,
 )
 from kept.protocol.storage import Changes
 from kept.sim.ledger import Ledger
 from kept.sim.mix import Mix
+from kept.sim.timetable import WATCHED, Timetable, line_of
 from kept.transports.poll import KEEP_ALIVE_SECONDS
 
 AGING_MS: Final = 60_000
-# Schedules of the simulation, by their period in milliseconds.
-PERIOD_MS: Final = {"*/30 * * * * *": 30_000, "*/4 * * * * *": 4_000, "* * * * *": 60_000}
 # A queue on which no claim asks for some functions only, besides the workers' own.
 ORDERED_QUEUES: Final = frozenset({"default", "ordered"})
 LATE_MS: Final = 1_000
@@ -55,6 +52,7 @@ class Inspector:
         self._ledger = ledger
         self._instant = instant
         self._reachable = reachable
+        self.timetable = Timetable(mix, ledger)
         self.inspected = 0
         # When each promise was settled. A step that is undone leaves its mark, and the next one
         # of its kind replaces it.
@@ -82,9 +80,7 @@ class Inspector:
             self._moved(now, name, before.tasks.get(id), task, state)
         for key, entry in changes.outbox.items():
             self._sent(now, name, key, before.outbox.get(key), entry)
-        for id, schedule in changes.schedules.items():
-            if schedule is not None:
-                self._scheduled(now, before.schedules.get(id), schedule, state)
+        self.timetable.saw(now, name, before, state, changes)
 
     def unblocked(self, id: str) -> None:
         """A listener was told of a promise."""
@@ -261,37 +257,6 @@ class Inspector:
             why = f"{before} left {now - taken_at} ms after it was sent"
             self._ledger.break_off("messages leave when delivered", why)
 
-    # -- schedules
-
-    def _scheduled(
-        self, now: int, before: ScheduleRecord | None, schedule: ScheduleRecord, state: State
-    ) -> None:
-        period = PERIOD_MS.get(schedule.cron)
-        if period is None:
-            return
-        if before is None:
-            first = now - now % period + period
-            if schedule.next_run_at != first:
-                why = f"{schedule} was made at {now}: it fires first at {first}"
-                self._ledger.break_off("schedules fire at each instant", why)
-            return
-        last = schedule.last_run_at or 0
-        if not before.next_run_at <= last <= now or schedule.next_run_at != last + period:
-            why = f"{before} became {schedule} at {now}"
-            self._ledger.break_off("schedules fire at each instant", why)
-        fired = Counter(
-            promise.created_at
-            for promise in state.promises.values()
-            if promise.tags.get(tag.SCHEDULE) == schedule.id
-        )
-        for instant in range(before.next_run_at, last + 1, period):
-            if f"{schedule.id}-{instant}" not in state.promises or fired[instant] > 1:
-                why = f"{schedule.id} fired {fired[instant]} times at {instant}"
-                self._ledger.break_off("schedules fire at each instant", why)
-        if self._mix.prompt and now - before.next_run_at > LATE_MS:
-            why = f"{schedule.id}: {now - before.next_run_at} ms late"
-            self._ledger.break_off("schedules fire in time", why)
-
 
 class Before:
     """What a step's records were before it."""
@@ -302,6 +267,13 @@ class Before:
         self.tasks = {id: t for id in changes.tasks if (t := state.tasks.get(id))}
         self.outbox = {key: e for key in changes.outbox if (e := state.outbox.get(key))}
         self.schedules = {id: s for id in changes.schedules if (s := state.schedules.get(id))}
+        # Of the entries those of schedules.
+        watched = [key for key in changes.entries if key.kind in WATCHED]
+        self.entries = {key: entry for key in watched if (entry := state.entries.get(key))}
+
+    def line(self, schedule_id: str) -> ScheduleLine:
+        """What waited in a schedule's line, where the step has touched that."""
+        return line_of(self.entries, schedule_id)
 
 
 class InspectingMonitor(Monitor):

@@ -64,6 +64,8 @@ SMALL_CACHES: Final = (0, 1, 3)
 # In so many seeds trees leave while others run.
 SHARE_OF_RETENTION: Final = 0.15
 RETENTIONS: Final = (20.0, 120.0)
+# In so many seeds clients put and change schedules.
+SHARE_OF_PLANS: Final = 0.5
 
 
 class Mix(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +97,8 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     bounds: dict[str, int] = {}
     # How long what the SDK's programs leave stays, once it is settled; None: longer than any run.
     retention_seconds: float | None = None
+    # Clients put, change, pause and delete schedules.
+    plans: bool = False
 
     def replace(self, **changes: object) -> Mix:
         """The mix with other fields."""
@@ -148,6 +152,7 @@ def draw_mix(seed: int) -> Mix:
         lease_seconds=random.choice((3.0, 8.0, 15.0)),
         faults=faults,
         bounds=draw_bounds(seed, calm=not troubled),
+        plans=Random(f"{seed}/plans").random() < SHARE_OF_PLANS,
     )
     if random.random() < SHARE_OF_RETENTION:
         return mix.replace(retention_seconds=random.choice(RETENTIONS))

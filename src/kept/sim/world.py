@@ -330,7 +330,7 @@ class World:
         overdue = enabled_steps(state, self.disk.medium.clock - OVERDUE_MS)
         if overdue:
             return f"{overdue[0].name} of {overdue[0].id} is overdue"
-        return overdue_entry(self)
+        return overdue_entry(self) or self.inspector.timetable.standing(state)
 
     async def _quiet(self) -> None:
         """Returns when nobody is in the middle of a transaction."""

@@ -11,9 +11,12 @@ from kept.sim.zoo.engine import ENGINE
 from kept.sim.zoo.leases import LEASES
 from kept.sim.zoo.promises import PROMISES
 from kept.sim.zoo.retention import RETENTION
+from kept.sim.zoo.schedules import SCHEDULES
 from kept.sim.zoo.sdk import SDK
 
 ZOO: Final[tuple[Bug, ...]] = tuple(
-    bug for part in (LEASES, PROMISES, CANCELLATIONS, RETENTION, ENGINE, AROUND, SDK) for bug in part.bugs
+    bug
+    for part in (LEASES, PROMISES, SCHEDULES, CANCELLATIONS, RETENTION, ENGINE, AROUND, SDK)
+    for bug in part.bugs
 )
 BY_NAME: Final = {bug.name: bug for bug in ZOO}
