@@ -28,11 +28,13 @@ from kept.protocol.records import (
 from kept.protocol.storage import Changes
 from kept.sim.ledger import Ledger
 from kept.sim.mix import Mix
+from kept.sim.programs.rollouts import NEW
 from kept.sim.timetable import WATCHED, Timetable, line_of
 from kept.transports.poll import KEEP_ALIVE_SECONDS
 
 AGING_MS: Final = 60_000
-# A queue on which no claim asks for some functions only, besides the workers' own.
+# A queue on which no claim asks for some functions only, besides the workers' own, which all know
+# but for what is new.
 ORDERED_QUEUES: Final = frozenset({"default", "ordered"})
 LATE_MS: Final = 1_000
 # A receiver may be between two streams.
@@ -104,7 +106,8 @@ class Inspector:
         if before is None or not before.pending:
             return
         self.settled_at[promise.id] = self._instant()
-        late = now - promise.timeout_at
+        # What a schedule made up for after a pause may be born past its deadline.
+        late = now - max(promise.timeout_at, self.timetable.resumed_at(promise))
         armed = promise.is_external and promise.timeout_at != NEVER_MS
         struck = armed and promise.settled_at == promise.timeout_at
         if self._mix.prompt and struck and late > LATE_MS:
@@ -226,6 +229,8 @@ class Inspector:
                 left, promise = state.tasks.get(id), state.promises.get(id)
                 if left is None or promise is None or left.state is not TaskState.PENDING:
                     del self._claimable[queue][id]
+                    continue
+                if promise.function == NEW:
                     continue
                 last = taken.get((queue, left.lane))
                 is_due = left.ready and promise.timeout_at > now

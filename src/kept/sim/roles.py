@@ -10,7 +10,7 @@ from kept.client.connection import Connection
 from kept.client.local import LocalConnection
 from kept.engine.config import EngineConfig
 from kept.engine.engine import Engine
-from kept.errors import StoreError
+from kept.errors import KeptError, StoreError
 from kept.protocol.records import MessageKind
 from kept.runtime import Runtime
 from kept.sdk.app import App
@@ -26,6 +26,7 @@ from kept.sim.clients import Client
 from kept.sim.ledger import ObservedConnection
 from kept.sim.network import Network
 from kept.sim.process import Process
+from kept.sim.programs import rollouts
 from kept.sim.receivers import Receiver
 from kept.sim.recording import WireConnection
 from kept.sim.runtime import SimulatedRuntime
@@ -115,7 +116,8 @@ async def _work(world: World, process: Process, runtime: Runtime) -> None:
     while True:
         try:
             await app.open()
-        except StoreError:
+        except KeptError:
+            # Of its store; or its schedules could not be put.
             await runtime.sleep(START_AGAIN_SECONDS)
         else:
             break
@@ -175,5 +177,8 @@ def _app(world: World, process: Process, runtime: Runtime, *, worker: bool) -> S
     app.world, app.process = world, process
     app.embedded = worker and world.mix.embedded
     random = world.random(f"steps of {process}")
-    app.functions = programs.register(app, runtime, random, world.boundary)
+    new = world.is_deployed(process)
+    app.functions = programs.register(app, runtime, random, world.boundary, new=new)
+    if worker and world.mix.plans:
+        rollouts.schedule(app, app.functions[rollouts.NAME], new=new)
     return app

@@ -108,6 +108,10 @@ class Timetable:
             else:
                 self._went_past(now, schedule, before.entries[key], state)
 
+    def resumed_at(self, promise: Promise) -> int:
+        """When (ms) the schedule that fired a promise was last resumed; 0 if it never was."""
+        return self._resumed.get(promise.tags.get(tag.SCHEDULE, ""), 0)
+
     def _break(self, oracle: str, why: str) -> None:
         self._ledger.break_off(oracle, why)
 

@@ -48,6 +48,8 @@ DOWN_SECONDS: Final = (0.2, 8.0)
 # A graceful stop takes no longer, and under faults it is cut short then.
 LONGEST_STOP_SECONDS: Final = 60.0
 TICKS_PER_COMPARISON: Final = 20
+# When machines get the new program, as shares of a run.
+DEPLOYED: Final = (0.0, 0.8)
 # A run of so many ticks is as busy as clients can be.
 PACED_TICKS: Final = 200
 QUIET_CHECK_SECONDS: Final = 0.001
@@ -120,6 +122,7 @@ class World:
             self.ledger.break_off,
         )
         self._births = self.random("births")
+        self._deployed_at = plan.horizon * self.random("deploy").uniform(*DEPLOYED)
         self._questions = self.random("questions")
         self.inspector = Inspector(mix, self.ledger, self.milliseconds, self.reachable())
         self.monitor.inspector = self.inspector
@@ -170,6 +173,11 @@ class World:
         runtime = SimulatedRuntime(self.loop, process, machine.clock, self.random(name))
         self.trace.note("start", machine.name, str(process.incarnation))
         process.spawn(self.loop, roles.run(self, machine.role, process, runtime), "main")
+
+    def is_deployed(self, process: Process) -> bool:
+        """Whether a process that starts now runs the new program: some machines got it first, the
+        others get it when they start again later."""
+        return process.name.endswith("-1") or self.loop.time() >= self._deployed_at
 
     def kill(self, process: Process) -> None:
         """Ends a process now, between two callbacks; it starts again later while faults last."""

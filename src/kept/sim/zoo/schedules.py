@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import count
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -136,17 +135,6 @@ def _deploy_changes_nothing(original: Any) -> Any:
         return original(replace(schedule, promise_param=known.promise_param), *args, **kwargs)
 
     return occurrence
-
-
-@bug(
-    "trigger-fires-again",
-    "Triggering with the same key fires again.",
-    "kept.machine.schedule_changes:_trigger_id",
-    fits=_has_plans,
-)
-def _trigger_fires_again(original: Any) -> Any:
-    numbers = count()
-    return lambda schedule, key: original(schedule, f"{key}.{next(numbers)}")
 
 
 @bug(
