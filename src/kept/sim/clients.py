@@ -22,6 +22,7 @@ from kept.sim.programs import Program
 from kept.sim.requests import RawClient
 from kept.sim.runtime import SimulatedRuntime
 from kept.sim.scripts import Script
+from kept.sim.tenants import Twin
 
 if TYPE_CHECKING:
     from kept.sim.roles import SimulatedApp
@@ -60,6 +61,7 @@ class Client:
         self._random = world.random(f"client {process}")
         self._app = app
         self._raw: RawClient
+        self._twin = Twin(world, process, runtime, app.url) if world.mix.tenants else None
         self._addresses = sorted(world.reachable())
         allowed = world.plan.programs
         self._scripts = [
@@ -117,6 +119,9 @@ class Client:
     async def _do_something(self, number: int) -> None:
         # Of its own, so that an action that a plan leaves out shifts none of the others.
         random = self._world.random(f"client {self._process} {number}")
+        if self._twin is not None:
+            asked = self._world.random(f"twin {self._process} {number}")
+            self._runtime.spawn(self._twin.ask(asked), f"twin-{number}")
         try:
             if self._scripts and random.random() < SHARE_OF_SCRIPTS:
                 await self._play_beside(number, random)
@@ -159,6 +164,8 @@ class Client:
             prompt=mix.prompt,
         )
         self._world.trace.note(f"script {name}", self._process.name, key)
+        if self._twin is not None:
+            self._runtime.spawn(self._twin.play(name, key), f"twin-{key}")
         try:
             await scripts.SCRIPTS[name](play)
         except Broken as broken:

@@ -25,7 +25,7 @@ from kept.protocol.records import (
     Task,
     TaskState,
 )
-from kept.protocol.storage import Changes
+from kept.protocol.storage import DEFAULT_TENANT, Changes
 from kept.sim.ledger import Ledger
 from kept.sim.mix import Mix
 from kept.sim.programs.rollouts import NEW
@@ -289,7 +289,7 @@ class InspectingMonitor(Monitor):
     def step(self, tenant: str, now: int, name: str, internal: bool, changes: Changes) -> None:  # noqa: FBT001
         before = Before(self.state(tenant), changes)
         super().step(tenant, now, name, internal, changes)
-        if self.inspector is not None:
+        if self.inspector is not None and tenant == DEFAULT_TENANT:
             self.inspector.saw(now, name, before, self.state(tenant), changes)
 
 

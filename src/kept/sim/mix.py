@@ -66,6 +66,8 @@ SHARE_OF_RETENTION: Final = 0.15
 RETENTIONS: Final = (20.0, 120.0)
 # In so many seeds clients put and change schedules.
 SHARE_OF_PLANS: Final = 0.5
+# So many seeds have a second tenant.
+SHARE_OF_TENANTS: Final = 0.25
 
 
 class Mix(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +101,8 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     retention_seconds: float | None = None
     # Clients put, change, pause and delete schedules.
     plans: bool = False
+    # There is a second tenant with the same ids.
+    tenants: bool = False
 
     def replace(self, **changes: object) -> Mix:
         """The mix with other fields."""
@@ -153,6 +157,7 @@ def draw_mix(seed: int) -> Mix:
         faults=faults,
         bounds=draw_bounds(seed, calm=not troubled),
         plans=Random(f"{seed}/plans").random() < SHARE_OF_PLANS,
+        tenants=Random(f"{seed}/tenants").random() < SHARE_OF_TENANTS,
     )
     if random.random() < SHARE_OF_RETENTION:
         return mix.replace(retention_seconds=random.choice(RETENTIONS))

@@ -18,6 +18,7 @@ from kept.sdk.functions import Function
 from kept.sdk.worker import MAX_CACHED
 from kept.server.app import Door
 from kept.server.auth import AuthOptions, open_authenticator
+from kept.server.authority import Authenticator
 from kept.server.limits import Admission, Limits
 from kept.server.reception import Reception
 from kept.sim import programs
@@ -30,6 +31,7 @@ from kept.sim.programs import rollouts
 from kept.sim.receivers import Receiver
 from kept.sim.recording import WireConnection
 from kept.sim.runtime import SimulatedRuntime
+from kept.sim.tenants import NamedTenants
 from kept.transports.http import HttpPushTransport
 from kept.transports.poll import PollTransport
 
@@ -63,7 +65,7 @@ async def _serve(world: World, process: Process, runtime: Runtime) -> None:
     push = SimulatedPush(world.network, process, runtime)
     engine = Engine(store, runtime, EngineConfig(), transports=(poll, push), observer=store)
     poll.on_connect = lambda group: engine.receiver_connected()
-    authenticator = open_authenticator(AuthOptions(), runtime)
+    authenticator = _authenticator(world, runtime)
     door = Door(
         Reception(engine, authenticator, runtime),
         authenticator,
@@ -90,6 +92,11 @@ async def _serve(world: World, process: Process, runtime: Runtime) -> None:
         numbers = f"{engine.statistics.waiting} wait, {engine.statistics.queued} are queued"
         world.ledger.break_off("nothing is left in a stopped engine", f"{process}: {numbers}")
     world.left(process)
+
+
+def _authenticator(world: World, runtime: Runtime) -> Authenticator:
+    # Tokens themselves are not played: their library has a clock and entropy of its own.
+    return NamedTenants() if world.mix.tenants else open_authenticator(AuthOptions(), runtime)
 
 
 async def _no_metrics() -> bytes:

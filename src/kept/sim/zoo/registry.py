@@ -13,10 +13,21 @@ from kept.sim.zoo.promises import PROMISES
 from kept.sim.zoo.retention import RETENTION
 from kept.sim.zoo.schedules import SCHEDULES
 from kept.sim.zoo.sdk import SDK
+from kept.sim.zoo.tenants import TENANTS
 
 ZOO: Final[tuple[Bug, ...]] = tuple(
     bug
-    for part in (LEASES, PROMISES, SCHEDULES, CANCELLATIONS, RETENTION, ENGINE, AROUND, SDK)
+    for part in (
+        LEASES,
+        PROMISES,
+        SCHEDULES,
+        CANCELLATIONS,
+        RETENTION,
+        TENANTS,
+        ENGINE,
+        AROUND,
+        SDK,
+    )
     for bug in part.bugs
 )
 BY_NAME: Final = {bug.name: bug for bug in ZOO}
