@@ -77,6 +77,11 @@ def rhythm_of(schedule: ScheduleRecord) -> Rhythm | None:
     return Rhythm(int(seconds) * 1_000, 0)
 
 
+def id_of(schedule: ScheduleRecord, instant: int) -> str:
+    """Under which an instant is fired, by whatever."""
+    return schedule.promise_id.replace("{{.id}}", schedule.id).replace(_STAMP, str(instant))
+
+
 class Timetable:
     """Looks at every step. A step that is undone leaves its marks, and the next one replaces them."""
 
@@ -257,7 +262,7 @@ class Timetable:
 
     def _require(self, instant: int, schedule: ScheduleRecord, state: State) -> None:
         """An instant was fired, or there was a reason to leave it out."""
-        id = schedule.promise_id.replace("{{.id}}", schedule.id).replace(_STAMP, str(instant))
+        id = id_of(schedule, instant)
         if id in state.promises:
             return
         if schedule.overlap is Overlap.SKIP and self._was_running(instant, schedule, state):
@@ -286,8 +291,7 @@ class Timetable:
         was, waiting = before.line(schedule.id).waiting, line_of(state.entries, schedule.id).waiting
         gone = [instant for instant in was if instant not in waiting]
         if gone and schedule.overlap is not Overlap.SKIP:
-            fired = self._fired.get(schedule.id, {})
-            lost = [instant for instant in gone if fired.get(instant) not in state.promises]
+            lost = [instant for instant in gone if id_of(schedule, instant) not in state.promises]
             if lost or gone != list(was[: len(gone)]):
                 self._break(OVERLAP, f"{gone} left the line of {schedule}: {was}")
 
@@ -302,7 +306,7 @@ class Timetable:
         same = spans and spans[0].until == first.until and len(spans) >= len(entry.data.spans)
         until = spans[0].since if same else first.until
         for instant in rhythm.between(first.since, min(until - 1, now)):
-            id = schedule.promise_id.replace("{{.id}}", schedule.id).replace(_STAMP, str(instant))
+            id = id_of(schedule, instant)
             if id not in state.promises:
                 self._break(AT_EACH, f"{id} is not there after the backfill of {first}")
 
