@@ -169,9 +169,11 @@ class Timetable:
         if schedule.overlap is Overlap.ALLOW:
             self._free[promise.id] = None
         else:
+            # Of what was allowed to overlap, only what fired last is in the way.
+            last = fired.get(max(fired, default=0))
             for id in list(fired.values())[-LATEST:]:
                 other = state.promises.get(id)
-                if other is None or id == promise.id or id in self._free:
+                if other is None or id == promise.id or (id in self._free and id != last):
                     continue
                 if other.pending and other.timeout_at > now:
                     self._break(OVERLAP, f"{promise.id} is fired at {now}, {id} is pending")
@@ -209,7 +211,7 @@ class Timetable:
         if before is None:
             expected = rhythm.after(now)
             # What one of this name that was deleted has fired is not in its way.
-            self._free |= dict.fromkeys(self._fired.get(after.id, {}).values())
+            self._fired.pop(after.id, None)
         elif rhythm_of(before) != rhythm or (before.zone, before.cron) != (after.zone, after.cron):
             expected = rhythm.after(max(now, before.last_run_at or 0))
         else:
