@@ -20,6 +20,8 @@ FOUND = {
     5000640: "a wait of a script may end before what it waits for is asked for",
     5001106: "a claim that is given up is granted before its server knows",
     216659469: "heartbeats queue up where a commit takes one request",
+    906: "what fired while it could overlap is in the way of what may not",
+    780024: "what waits in line was fired by a backfill",
     5000095: "an earlier take of a bucket may be answered later",
 }
 

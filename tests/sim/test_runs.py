@@ -16,6 +16,7 @@ from kept.cli.main import main
 from kept.sim.guards import GUARD_KINDS
 from kept.sim.mix import PERIODS, SHARES, draw_mix
 from kept.sim.plan import draw_plan
+from kept.sim.planners import PLANNED_KINDS
 from kept.sim.requests import RAW_KINDS
 from kept.sim.run import Outcome, play_plan, run_seed
 from kept.sim.soak import Tally, soak
@@ -94,7 +95,7 @@ def test_every_kind_succeeds(outcomes: list[Outcome]) -> None:
     for outcome in outcomes:
         tally.add(outcome)
     succeeded = {answer.split()[0] for answer in tally.answers if int(answer.split()[1]) < 400}
-    assert {*RAW_KINDS, *GUARD_KINDS} - succeeded == set()
+    assert {*RAW_KINDS, *GUARD_KINDS, *PLANNED_KINDS} - succeeded == set()
 
 
 def test_without_faults_no_effect_is_tried_twice() -> None:

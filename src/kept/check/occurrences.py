@@ -20,7 +20,7 @@ class Occurrences:
         templates = {
             (str(operation.data.get("id", "")), str(operation.data.get("promiseId", "")))
             for operation in operations
-            if operation.kind == "schedule.create"
+            if operation.kind in ("schedule.create", "schedule.put")
         }
         self._patterns = [(id, _pattern(id, template)) for id, template in sorted(templates)]
 
@@ -32,6 +32,6 @@ class Occurrences:
 
 
 def _pattern(schedule: str, template: str) -> re.Pattern[str]:
-    values = {"{{.id}}": re.escape(schedule), "{{.timestamp}}": r"\d+"}
+    values = {"{{.id}}": re.escape(schedule), "{{.timestamp}}": r"(?:\d+|trigger\..+)"}
     pieces = _PLACES.split(template)
     return re.compile("".join(values.get(piece, re.escape(piece)) for piece in pieces))

@@ -15,9 +15,10 @@ from functools import partial
 from typing import Final
 
 from kept.check.model import queues
-from kept.check.model.schedules import fire
+from kept.check.model.schedules import MAX_INSTANTS_PER_STEP, fire, next_instant
 from kept.check.model.state import State, is_live, settle_by_deadline
 from kept.check.protocol_cancellations import BackgroundStep, Cancellations
+from kept.check.protocol_names import schedule_key
 from kept.check.protocol_parts import SEEN
 from kept.check.sequential import Part, Undecided
 from kept.check.snapshots import Snapshot, Workspace
@@ -66,6 +67,18 @@ class Background:
                 continue
             if queues.is_exhausted(state.promises[id]["tags"], task["failures"] + 1):
                 yield from (at for at in self._shown.get(id, ()) if at >= task["expiresAt"])
+
+    def deadlines_to_come(self, state: Snapshot, part: Part) -> Iterator[int]:
+        """Of what schedules have fired by then, although nobody had to know of it before."""
+        for id, schedule in state.schedules.items():
+            if schedule_key(id) not in part.keys:
+                continue
+            instant = schedule["nextRunAt"]
+            for _ in range(MAX_INSTANTS_PER_STEP):
+                if instant > part.latest:
+                    break
+                yield instant + schedule["promiseTimeout"]
+                instant = next_instant(schedule["cron"], instant)
 
     def _due(self, state: Snapshot, part: Part, time: int) -> Iterator[BackgroundStep]:
         """Steps that are due by `time` and that the part could notice."""

@@ -232,6 +232,7 @@ class ProtocolModel:
             *_nacked_at(state, part),
             *_due_again_at(state, part),
             *self._background.given_up_at(state, part),
+            *self._background.deadlines_to_come(state, part),
         )
         shown = [at for at in instants if start < at <= part.latest]
         if shown:

@@ -2,7 +2,8 @@
 
 What is judged, and how:
 
-- Requests by id are. `debug.*` are not: they are no requests of a client.
+- Requests by id are. `debug.*` are not: they are no requests of a client; nor is what a
+  `task.explain` or `promise.deliveries` says.
 - A search or a page of children is read-committed (A10). Each record that it shows is judged by
   itself, as a look at it; that a record is missing is not judged.
 - 401, 403, 413, 429 and 503 say that nothing was applied, so there is nothing to judge. Any other
@@ -57,6 +58,8 @@ SHOWING: Final = {
     "schedule.search": ("schedule.seen", "schedules", "schedule"),
     "dead.list": ("dead.seen", "letters", "letter"),
 }
+# They show why something is as it is, and change nothing.
+INQUIRIES: Final = frozenset({"task.explain", "promise.deliveries"})
 SEEN: Final = frozenset(seen for seen, _, _ in SHOWING.values())
 CLAIM: Final = "task.claim"
 HAND_BACK: Final = "task.claim handed back"
@@ -218,7 +221,7 @@ def _judged_answer(operation: Operation) -> Answer | None:
 
 def _is_left_out(operation: Operation, *, is_unclear: bool) -> bool:
     kind = operation.kind
-    if kind.startswith("debug."):
+    if kind.startswith("debug.") or kind in INQUIRIES:
         return True
     if operation.answer is not None and operation.answer.status in NOTHING_APPLIED:
         return True

@@ -7,13 +7,13 @@ from msgspec.structs import replace
 from kept.machine.backfill import put_spans, spans_of
 from kept.machine.cron import expand, next_instant
 from kept.machine.effects import put_new_promise, read_promise
-from kept.machine.schedule_line import go_on
+from kept.machine.schedule_line import go_on, line_of, put_line
 from kept.machine.schedules import first_instant, no_schedule, occurrence
 from kept.machine.step import Step
 from kept.protocol import schedule_requests as s
 from kept.protocol.entries import Span
 from kept.protocol.limits import MAX_BACKFILL_SPANS, MAX_INTEGER
-from kept.protocol.records import Catchup, ScheduleRecord
+from kept.protocol.records import Catchup, Overlap, ScheduleRecord
 from kept.protocol.responses import (
     BAD_REQUEST,
     CONFLICT,
@@ -47,6 +47,8 @@ def schedule_put(step: Step, request: s.SchedulePut) -> Response:
         after = replace(
             after, next_run_at=next_run_at, last_run_at=before.last_run_at, paused=before.paused
         )
+        if before.overlap is Overlap.ALLOW and after.overlap is not Overlap.ALLOW:
+            _line_up(step, before)
         if request.paused is not None and request.paused is not before.paused:
             after = replace(after, paused=True) if request.paused else _resumed(step, after)
         elif after.overlap is not before.overlap:
@@ -54,6 +56,15 @@ def schedule_put(step: Step, request: s.SchedulePut) -> Response:
     if after != before:
         step.records.put_schedule(after)
     return Response(OK, ScheduleResult(after))
+
+
+def _line_up(step: Step, schedule: ScheduleRecord) -> None:
+    """What fired last, while it could overlap, is in the way of what fires from now on."""
+    if schedule.last_run_at is None:
+        return
+    last = read_promise(step, expand(schedule.promise_id, schedule.id, schedule.last_run_at))
+    if last is not None and last.pending:
+        put_line(step, schedule.id, replace(line_of(step, schedule.id), last=last.id))
 
 
 def _wanted(request: s.SchedulePut, created_at: int) -> ScheduleRecord:

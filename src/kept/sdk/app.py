@@ -168,7 +168,8 @@ class App(Starts, Guarded, Scheduled):
         await self.close()
 
     async def open(self) -> None:
-        """Connects, and starts the worker. Raises `StoreError`, `ConfigurationError`."""
+        """Connects, and starts the worker. Raises `StoreError`, `ConfigurationError`; and where
+        schedules are declared and cannot be put now, `ConnectionFailedError` or `RequestError`."""
         if self._opening or self._services is not None:
             raise ConfigurationError("the app is open already")
         self._opening = True

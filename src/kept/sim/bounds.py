@@ -26,14 +26,18 @@ class Bound(NamedTuple):
 
 
 _EXECUTION: Final = ("kept.sdk.execution",)
+_SCHEDULES: Final = ("kept.machine.schedules", "kept.sim.timetable")
 _STORES: Final = ("kept.stores.memory.reading", "kept.stores.sqlite.load")
 
 BOUNDS: Final[Mapping[str, Bound]] = {
     "MAX_EDGES_PER_STEP": Bound((1, 2), ("kept.machine.dispatch", "kept.check.scans", *_STORES)),
     "MAX_INSTANTS_PER_STEP": Bound((1, 2), ("kept.machine.schedules", "kept.machine.backfill")),
+    "MAX_WAITING_INSTANTS": Bound((1, 2), _SCHEDULES),
+    "MISSED_AFTER_MS": Bound((2_500, 9_000), _SCHEDULES),
     # Pages of children only: what a lease brings must be all, for clients that know no pages.
     "MAX_PRELOAD_RECORDS": Bound((1, 3), ("kept.engine.searching",)),
     "MAX_SCAN_ROWS": Bound((1, 3), ("kept.engine.searching",)),
+    "MAX_CANCELED_PER_COMMIT": Bound((1, 2), ("kept.machine.cancellation",), prompt=False),
     "MAX_COMMIT_ITEMS": Bound((1, 3), ("kept.engine.committer",), prompt=False),
     "MAX_DUE_ITEMS": Bound((1, 3), ("kept.engine.background",), prompt=False),
     "MAX_MESSAGES_PER_LOOK": Bound((1, 2), ("kept.engine.outbox",), prompt=False),

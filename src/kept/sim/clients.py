@@ -15,13 +15,14 @@ from kept.protocol.responses import CONFLICT, PromiseResult, ReplayResult
 from kept.sdk import payload
 from kept.sdk.app import DEFAULT_QUEUE
 from kept.sdk.handle import Handle
-from kept.sim import base_protocol, guards, once, programs, scripts
+from kept.sim import base_protocol, guards, once, planners, programs, scripts
 from kept.sim.breakage import Broken
 from kept.sim.process import Process
 from kept.sim.programs import Program
 from kept.sim.requests import RawClient
 from kept.sim.runtime import SimulatedRuntime
 from kept.sim.scripts import Script
+from kept.sim.tenants import Twin
 
 if TYPE_CHECKING:
     from kept.sim.roles import SimulatedApp
@@ -60,6 +61,7 @@ class Client:
         self._random = world.random(f"client {process}")
         self._app = app
         self._raw: RawClient
+        self._twin = Twin(world, process, runtime, app.url) if world.mix.tenants else None
         self._addresses = sorted(world.reachable())
         allowed = world.plan.programs
         self._scripts = [
@@ -87,6 +89,7 @@ class Client:
             self._runtime.spawn(self._put_retention(), "put-retention")
         guards.contend(self._world, self._process, self._runtime, self._connection)
         once.call_once(self._world, self._process, self._runtime, self._connection)
+        planners.plan(self._world, self._process, self._runtime, self._connection)
         while True:
             pause = PAUSE_SECONDS * self._world.pace
             await self._runtime.sleep(self._random.expovariate(1 / pause))
@@ -116,6 +119,9 @@ class Client:
     async def _do_something(self, number: int) -> None:
         # Of its own, so that an action that a plan leaves out shifts none of the others.
         random = self._world.random(f"client {self._process} {number}")
+        if self._twin is not None:
+            asked = self._world.random(f"twin {self._process} {number}")
+            self._runtime.spawn(self._twin.ask(asked), f"twin-{number}")
         try:
             if self._scripts and random.random() < SHARE_OF_SCRIPTS:
                 await self._play_beside(number, random)
@@ -158,6 +164,8 @@ class Client:
             prompt=mix.prompt,
         )
         self._world.trace.note(f"script {name}", self._process.name, key)
+        if self._twin is not None:
+            self._runtime.spawn(self._twin.play(name, key), f"twin-{key}")
         try:
             await scripts.SCRIPTS[name](play)
         except Broken as broken:

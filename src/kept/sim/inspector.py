@@ -1,14 +1,13 @@
 """What each step must not do, judged without the machine's own rules, and how soon it must do it.
 
 The named properties (`check/properties`) say what any implementation must keep. Here is what they
-leave open and clients rely on: the order of a queue, counts of failures, waits between tries, the
-instants of schedules; and in prompt worlds, where nothing goes wrong and messages are fast, that
-nothing waits for a scan that repairs what a lost wake-up left behind.
+leave open and clients rely on: the order of a queue, counts of failures, waits between tries (and in
+`timetable.py` the instants of schedules); and in prompt worlds, where nothing goes wrong and
+messages are fast, that nothing waits for a scan that repairs what a lost wake-up left behind.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -16,26 +15,26 @@ from kept.check.monitor import Monitor
 from kept.check.state import State
 from kept.protocol import tags as tag
 from kept.protocol.addresses import queue_of
-from kept.protocol.entries import EntryKey, EntryKind, QueueSettings
+from kept.protocol.entries import EntryKey, EntryKind, QueueSettings, ScheduleLine
 from kept.protocol.limits import DEFAULT_RETENTION_MS, NEVER_MS
 from kept.protocol.records import (
     Delivery,
     MessageKey,
     OutboxEntry,
     Promise,
-    ScheduleRecord,
     Task,
     TaskState,
 )
-from kept.protocol.storage import Changes
+from kept.protocol.storage import DEFAULT_TENANT, Changes
 from kept.sim.ledger import Ledger
 from kept.sim.mix import Mix
+from kept.sim.programs.rollouts import NEW
+from kept.sim.timetable import WATCHED, Timetable, line_of
 from kept.transports.poll import KEEP_ALIVE_SECONDS
 
 AGING_MS: Final = 60_000
-# Schedules of the simulation, by their period in milliseconds.
-PERIOD_MS: Final = {"*/30 * * * * *": 30_000, "*/4 * * * * *": 4_000, "* * * * *": 60_000}
-# A queue on which no claim asks for some functions only, besides the workers' own.
+# A queue on which no claim asks for some functions only, besides the workers' own, which all know
+# but for what is new.
 ORDERED_QUEUES: Final = frozenset({"default", "ordered"})
 LATE_MS: Final = 1_000
 # A receiver may be between two streams.
@@ -55,6 +54,7 @@ class Inspector:
         self._ledger = ledger
         self._instant = instant
         self._reachable = reachable
+        self.timetable = Timetable(mix, ledger)
         self.inspected = 0
         # When each promise was settled. A step that is undone leaves its mark, and the next one
         # of its kind replaces it.
@@ -82,9 +82,7 @@ class Inspector:
             self._moved(now, name, before.tasks.get(id), task, state)
         for key, entry in changes.outbox.items():
             self._sent(now, name, key, before.outbox.get(key), entry)
-        for id, schedule in changes.schedules.items():
-            if schedule is not None:
-                self._scheduled(now, before.schedules.get(id), schedule, state)
+        self.timetable.saw(now, name, before, state, changes)
 
     def unblocked(self, id: str) -> None:
         """A listener was told of a promise."""
@@ -108,7 +106,8 @@ class Inspector:
         if before is None or not before.pending:
             return
         self.settled_at[promise.id] = self._instant()
-        late = now - promise.timeout_at
+        # What a schedule made up for after a pause may be born past its deadline.
+        late = now - max(promise.timeout_at, self.timetable.resumed_at(promise))
         armed = promise.is_external and promise.timeout_at != NEVER_MS
         struck = armed and promise.settled_at == promise.timeout_at
         if self._mix.prompt and struck and late > LATE_MS:
@@ -231,6 +230,8 @@ class Inspector:
                 if left is None or promise is None or left.state is not TaskState.PENDING:
                     del self._claimable[queue][id]
                     continue
+                if promise.function == NEW:
+                    continue
                 last = taken.get((queue, left.lane))
                 is_due = left.ready and promise.timeout_at > now
                 if is_due and last is not None and _rank(left, promise) < last:
@@ -261,37 +262,6 @@ class Inspector:
             why = f"{before} left {now - taken_at} ms after it was sent"
             self._ledger.break_off("messages leave when delivered", why)
 
-    # -- schedules
-
-    def _scheduled(
-        self, now: int, before: ScheduleRecord | None, schedule: ScheduleRecord, state: State
-    ) -> None:
-        period = PERIOD_MS.get(schedule.cron)
-        if period is None:
-            return
-        if before is None:
-            first = now - now % period + period
-            if schedule.next_run_at != first:
-                why = f"{schedule} was made at {now}: it fires first at {first}"
-                self._ledger.break_off("schedules fire at each instant", why)
-            return
-        last = schedule.last_run_at or 0
-        if not before.next_run_at <= last <= now or schedule.next_run_at != last + period:
-            why = f"{before} became {schedule} at {now}"
-            self._ledger.break_off("schedules fire at each instant", why)
-        fired = Counter(
-            promise.created_at
-            for promise in state.promises.values()
-            if promise.tags.get(tag.SCHEDULE) == schedule.id
-        )
-        for instant in range(before.next_run_at, last + 1, period):
-            if f"{schedule.id}-{instant}" not in state.promises or fired[instant] > 1:
-                why = f"{schedule.id} fired {fired[instant]} times at {instant}"
-                self._ledger.break_off("schedules fire at each instant", why)
-        if self._mix.prompt and now - before.next_run_at > LATE_MS:
-            why = f"{schedule.id}: {now - before.next_run_at} ms late"
-            self._ledger.break_off("schedules fire in time", why)
-
 
 class Before:
     """What a step's records were before it."""
@@ -302,6 +272,13 @@ class Before:
         self.tasks = {id: t for id in changes.tasks if (t := state.tasks.get(id))}
         self.outbox = {key: e for key in changes.outbox if (e := state.outbox.get(key))}
         self.schedules = {id: s for id in changes.schedules if (s := state.schedules.get(id))}
+        # Of the entries those of schedules.
+        watched = [key for key in changes.entries if key.kind in WATCHED]
+        self.entries = {key: entry for key in watched if (entry := state.entries.get(key))}
+
+    def line(self, schedule_id: str) -> ScheduleLine:
+        """What waited in a schedule's line, where the step has touched that."""
+        return line_of(self.entries, schedule_id)
 
 
 class InspectingMonitor(Monitor):
@@ -312,7 +289,7 @@ class InspectingMonitor(Monitor):
     def step(self, tenant: str, now: int, name: str, internal: bool, changes: Changes) -> None:  # noqa: FBT001
         before = Before(self.state(tenant), changes)
         super().step(tenant, now, name, internal, changes)
-        if self.inspector is not None:
+        if self.inspector is not None and tenant == DEFAULT_TENANT:
             self.inspector.saw(now, name, before, self.state(tenant), changes)
 
 

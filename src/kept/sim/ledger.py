@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from kept.sim.witness import Witness
 
 NONDETERMINISTIC: Final = "nondeterministic"
+UNREGISTERED: Final = "unregistered"
+CLAIMED: Final = "claims bring what they ask for"
 _UNDER_LEASE: Final = (
     r.TaskFulfill,
     r.TaskSuspend,
@@ -166,6 +168,8 @@ class Ledger:
         if isinstance(request, r.TaskNack) and request.reason == NONDETERMINISTIC:
             why = request.error.data if request.error else ""
             self.break_off("replays are deterministic", f"{request.id}: {why}")
+        if isinstance(request, r.TaskNack) and request.reason == UNREGISTERED:
+            self.break_off(CLAIMED, f"{request.id} went to a worker that does not know it")
 
     def _promise(self, record: PromiseRecord, asked: int) -> None:
         self.checked += 1
@@ -209,6 +213,10 @@ class Ledger:
             return
         pid = getattr(request, "pid", "")
         self.checked += 1
+        wanted = request.functions if isinstance(request, r.TaskClaim) else None
+        function = acquired.promise.tags.get(tag.FUNCTION)
+        if wanted is not None and function not in wanted:
+            self.break_off(CLAIMED, f"{task.id} is of {function}, and went to {pid}")
         holder = self._holders.setdefault((task.id, task.version), pid)
         if holder != pid:
             why = f"{task.id} at version {task.version} went to {holder} and to {pid}"

@@ -64,6 +64,10 @@ SMALL_CACHES: Final = (0, 1, 3)
 # In so many seeds trees leave while others run.
 SHARE_OF_RETENTION: Final = 0.15
 RETENTIONS: Final = (20.0, 120.0)
+# In so many seeds clients put and change schedules.
+SHARE_OF_PLANS: Final = 0.5
+# So many seeds have a second tenant.
+SHARE_OF_TENANTS: Final = 0.25
 
 
 class Mix(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +99,10 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     bounds: dict[str, int] = {}
     # How long what the SDK's programs leave stays, once it is settled; None: longer than any run.
     retention_seconds: float | None = None
+    # Clients put, change, pause and delete schedules.
+    plans: bool = False
+    # There is a second tenant with the same ids.
+    tenants: bool = False
 
     def replace(self, **changes: object) -> Mix:
         """The mix with other fields."""
@@ -148,6 +156,8 @@ def draw_mix(seed: int) -> Mix:
         lease_seconds=random.choice((3.0, 8.0, 15.0)),
         faults=faults,
         bounds=draw_bounds(seed, calm=not troubled),
+        plans=Random(f"{seed}/plans").random() < SHARE_OF_PLANS,
+        tenants=Random(f"{seed}/tenants").random() < SHARE_OF_TENANTS,
     )
     if random.random() < SHARE_OF_RETENTION:
         return mix.replace(retention_seconds=random.choice(RETENTIONS))

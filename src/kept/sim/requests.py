@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from kept.client.connection import Connection
+from kept.protocol import inquiries as i
 from kept.protocol import requests as r
 from kept.protocol import tags as tag
 from kept.protocol import worker_requests as w
@@ -55,6 +56,9 @@ SHARE_OF_KNOWN: Final = 0.8
 SHARE_OF_KEYED: Final = 0.15
 SHARE_OF_TAGGED: Final = 0.5
 SHARE_OF_FOLLOWED: Final = 0.3
+# Of what is created under a lease.
+SHARE_OF_CHILDREN: Final = 0.6
+SHARE_OF_DETACHED: Final = 0.3
 
 Paged = r.PromiseSearch | r.TaskSearch | r.ScheduleSearch | r.DeadList
 PAGED: Final = (r.PromiseSearch, r.TaskSearch, r.ScheduleSearch, r.DeadList)
@@ -256,8 +260,8 @@ class RawClient:
         return r.PromiseChildren(self._id())
 
     def promise_cancel(self) -> r.Request:
-        # Of one promise alone; programs cancel by request, and with all that they called.
-        return r.PromiseCancel(self._id(), "raw", CancelMode.FORCE, recursive=False)
+        mode = self._random.choice((CancelMode.REQUEST, CancelMode.FORCE))
+        return r.PromiseCancel(self._id(), "raw", mode, recursive=self._random.random() < 0.5)
 
     def listener(self) -> r.Request:
         address = self._random.choice((*LISTENERS, *self._addresses))
@@ -303,10 +307,15 @@ class RawClient:
 
     def task_fence(self) -> r.Request:
         held = self._lease()
-        action = r.CreateAction(self._create()) if self._random.random() < 0.6 else None
-        return r.TaskFence(
-            held.id, held.version, action or r.SettleAction(self._settle(self._id()))
-        )
+        action: r.CreateAction | r.SettleAction = r.SettleAction(self._settle(self._id()))
+        if self._random.random() < 0.6:
+            create = self._create()
+            if self._random.random() < SHARE_OF_CHILDREN:
+                create.tags |= {tag.PARENT: held.id, tag.ORIGIN: held.id}
+                if self._random.random() < SHARE_OF_DETACHED:
+                    create.tags[tag.DETACHED] = "true"
+            action = r.CreateAction(create)
+        return r.TaskFence(held.id, held.version, action)
 
     def task_record(self) -> r.Request:
         held = self._lease()
@@ -349,6 +358,12 @@ class RawClient:
 
     def function_get(self) -> r.Request:
         return w.FunctionGet(self._random.choice(("raw", "step")))
+
+    def task_explain(self) -> r.Request:
+        return i.TaskExplain(self._task_id())
+
+    def promise_deliveries(self) -> r.Request:
+        return i.PromiseDeliveries(self._id())
 
     def task_halt(self) -> r.Request:
         return r.TaskHalt(self._task_id())
@@ -428,6 +443,8 @@ _TABLE: Final[tuple[tuple[type[r.Request], Builder, float], ...]] = (
     (w.WorkerList, RawClient.worker_list, 0.5),
     (w.FunctionList, RawClient.function_list, 0.5),
     (w.FunctionGet, RawClient.function_get, 0.5),
+    (i.TaskExplain, RawClient.task_explain, 1),
+    (i.PromiseDeliveries, RawClient.promise_deliveries, 0.5),
     (r.TaskHalt, RawClient.task_halt, 3),
     (r.TaskContinue, RawClient.task_continue, 3),
     (r.TaskSearch, RawClient.task_search, 1),

@@ -10,7 +10,7 @@ from kept.client.connection import Connection
 from kept.client.local import LocalConnection
 from kept.engine.config import EngineConfig
 from kept.engine.engine import Engine
-from kept.errors import StoreError
+from kept.errors import KeptError, StoreError
 from kept.protocol.records import MessageKind
 from kept.runtime import Runtime
 from kept.sdk.app import App
@@ -18,6 +18,7 @@ from kept.sdk.functions import Function
 from kept.sdk.worker import MAX_CACHED
 from kept.server.app import Door
 from kept.server.auth import AuthOptions, open_authenticator
+from kept.server.authority import Authenticator
 from kept.server.limits import Admission, Limits
 from kept.server.reception import Reception
 from kept.sim import programs
@@ -26,9 +27,11 @@ from kept.sim.clients import Client
 from kept.sim.ledger import ObservedConnection
 from kept.sim.network import Network
 from kept.sim.process import Process
+from kept.sim.programs import rollouts
 from kept.sim.receivers import Receiver
 from kept.sim.recording import WireConnection
 from kept.sim.runtime import SimulatedRuntime
+from kept.sim.tenants import NamedTenants
 from kept.transports.http import HttpPushTransport
 from kept.transports.poll import PollTransport
 
@@ -62,7 +65,7 @@ async def _serve(world: World, process: Process, runtime: Runtime) -> None:
     push = SimulatedPush(world.network, process, runtime)
     engine = Engine(store, runtime, EngineConfig(), transports=(poll, push), observer=store)
     poll.on_connect = lambda group: engine.receiver_connected()
-    authenticator = open_authenticator(AuthOptions(), runtime)
+    authenticator = _authenticator(world, runtime)
     door = Door(
         Reception(engine, authenticator, runtime),
         authenticator,
@@ -91,6 +94,11 @@ async def _serve(world: World, process: Process, runtime: Runtime) -> None:
     world.left(process)
 
 
+def _authenticator(world: World, runtime: Runtime) -> Authenticator:
+    # Tokens themselves are not played: their library has a clock and entropy of its own.
+    return NamedTenants() if world.mix.tenants else open_authenticator(AuthOptions(), runtime)
+
+
 async def _no_metrics() -> bytes:
     return b""
 
@@ -115,7 +123,8 @@ async def _work(world: World, process: Process, runtime: Runtime) -> None:
     while True:
         try:
             await app.open()
-        except StoreError:
+        except KeptError:
+            # Of its store; or its schedules could not be put.
             await runtime.sleep(START_AGAIN_SECONDS)
         else:
             break
@@ -175,5 +184,8 @@ def _app(world: World, process: Process, runtime: Runtime, *, worker: bool) -> S
     app.world, app.process = world, process
     app.embedded = worker and world.mix.embedded
     random = world.random(f"steps of {process}")
-    app.functions = programs.register(app, runtime, random, world.boundary)
+    new = world.is_deployed(process)
+    app.functions = programs.register(app, runtime, random, world.boundary, new=new)
+    if worker and world.mix.plans:
+        rollouts.schedule(app, app.functions[rollouts.NAME], new=new)
     return app

@@ -24,6 +24,7 @@ from kept.sim.judgement import Judgement, judge
 from kept.sim.loop import SimulatedLoop, SimulationStuckError
 from kept.sim.mix import Mix
 from kept.sim.plan import Plan, draw_plan
+from kept.sim.planners import PLANNED_KINDS
 from kept.sim.process import Process
 from kept.sim.requests import RAW_KINDS
 from kept.sim.runtime import EPOCH_MS
@@ -136,7 +137,7 @@ def _require_all(world: World) -> None:
     """The gate against empty passes. A plan from which something was taken away may be emptier."""
     if world.plan.ticks < GATED_TICKS or not world.plan.whole:
         return
-    kinds = (*RAW_KINDS, *GUARD_KINDS)
+    kinds = (*RAW_KINDS, *GUARD_KINDS, *(PLANNED_KINDS if world.mix.plans else ()))
     missing = [kind for kind in kinds if not world.ledger.succeeded[kind]]
     if missing and world.ledger.answers.total() >= GATED_ANSWERS:
         raise Broken(EMPTY_PASS, f"these kinds never succeeded: {', '.join(missing)}")

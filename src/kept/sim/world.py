@@ -37,6 +37,7 @@ from kept.sim.receivers import addresses_of
 from kept.sim.recording import Recording, ServerClock
 from kept.sim.runtime import EPOCH_MS, Clock, OnlookersRuntime, SimulatedRuntime
 from kept.sim.strikes import Strikes
+from kept.sim.tenants import TENANT, check_apart
 from kept.sim.trace import KEPT_EVENTS, Trace
 from kept.sim.trees import check_trees
 from kept.sim.witness import Witness
@@ -48,6 +49,8 @@ DOWN_SECONDS: Final = (0.2, 8.0)
 # A graceful stop takes no longer, and under faults it is cut short then.
 LONGEST_STOP_SECONDS: Final = 60.0
 TICKS_PER_COMPARISON: Final = 20
+# When machines get the new program, as shares of a run.
+DEPLOYED: Final = (0.0, 0.8)
 # A run of so many ticks is as busy as clients can be.
 PACED_TICKS: Final = 200
 QUIET_CHECK_SECONDS: Final = 0.001
@@ -88,6 +91,8 @@ class World:
         self.restarting = True
         self.trace = Trace(loop.time, kept_events)
         self.ledger = Ledger(self.trace)
+        # What the second tenant was told.
+        self.twins = Ledger(self.trace)
         self.boundary = Boundary(self.ledger)
         self.guards = GuardOracle(self.ledger)
         self.once = OnceOracle(self.ledger, calm=mix.calm)
@@ -120,6 +125,7 @@ class World:
             self.ledger.break_off,
         )
         self._births = self.random("births")
+        self._deployed_at = plan.horizon * self.random("deploy").uniform(*DEPLOYED)
         self._questions = self.random("questions")
         self.inspector = Inspector(mix, self.ledger, self.milliseconds, self.reachable())
         self.monitor.inspector = self.inspector
@@ -170,6 +176,11 @@ class World:
         runtime = SimulatedRuntime(self.loop, process, machine.clock, self.random(name))
         self.trace.note("start", machine.name, str(process.incarnation))
         process.spawn(self.loop, roles.run(self, machine.role, process, runtime), "main")
+
+    def is_deployed(self, process: Process) -> bool:
+        """Whether a process that starts now runs the new program: some machines got it first, the
+        others get it when they start again later."""
+        return process.name.endswith("-1") or self.loop.time() >= self._deployed_at
 
     def kill(self, process: Process) -> None:
         """Ends a process now, between two callbacks; it starts again later while faults last."""
@@ -263,8 +274,9 @@ class World:
     def look(self) -> None:
         """Raises the first thing that broke."""
         self.monitor.raise_first()
-        if self.ledger.broken is not None:
-            raise self.ledger.broken
+        for ledger in (self.ledger, self.twins):
+            if ledger.broken is not None:
+                raise ledger.broken
         for context in self.loop.errors:
             error = context.get("exception")
             # A process that dies between a failed exchange and whoever asked leaves such a future.
@@ -278,14 +290,20 @@ class World:
         if not self.disk.quiet:
             return
         store = await self.disk.medium.keeper()
-        dump = await store.dump(DEFAULT_TENANT)
-        self.monitor.compare(dump)
+        tenants = (DEFAULT_TENANT, TENANT) if self.mix.tenants else (DEFAULT_TENANT,)
+        dumps = {tenant: await store.dump(tenant) for tenant in tenants}
+        for tenant, each in dumps.items():
+            self.monitor.compare(each, tenant)
+        if self.mix.tenants:
+            self.twins.compare(dumps[TENANT], self.disk.medium.clock)
+            check_apart(dumps)
+        dump = dumps[DEFAULT_TENANT]
         self.ledger.compare(dump, self.disk.medium.clock)
         self.guards.compare(dump)
         clock = self.disk.medium.clock
         await Scans(store, self.monitor.states, clock, self._questions).compare()
         check_letters(self.ledger, dump)
-        check_counts(await store.counts(), dump)
+        check_counts(await store.counts(), dumps.values())
 
     async def run(self, ticks: int) -> None:
         """So many ticks with faults."""
@@ -327,10 +345,11 @@ class World:
                     return f"{process.name} waits for {id}"
         if missing := self.deliveries.missing(self.reachable()):
             return missing
-        overdue = enabled_steps(state, self.disk.medium.clock - OVERDUE_MS)
-        if overdue:
-            return f"{overdue[0].name} of {overdue[0].id} is overdue"
-        return overdue_entry(self)
+        for tenant, each in self.monitor.states.items():
+            overdue = enabled_steps(each, self.disk.medium.clock - OVERDUE_MS)
+            if overdue:
+                return f"{overdue[0].name} of {overdue[0].id} of {tenant} is overdue"
+        return overdue_entry(self) or self.inspector.timetable.standing(state)
 
     async def _quiet(self) -> None:
         """Returns when nobody is in the middle of a transaction."""

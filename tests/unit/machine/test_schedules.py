@@ -291,6 +291,28 @@ def test_a_line_when_the_rule_changes(overlap: Overlap, expected: Sequence[int])
     assert fired(world) == expected
 
 
+@pytest.mark.parametrize(
+    ("overlap", "expected"),
+    [(Overlap.SKIP, run_of(1, 2, 5)), (Overlap.QUEUE, run_of(1, 2, 3, 4, 5))],
+)
+def test_what_was_allowed_to_overlap_is_in_the_way(
+    overlap: Overlap, expected: Sequence[int]
+) -> None:
+    """Once nothing may overlap any more, what fired last is waited for, and not what fired before."""
+    world = World()
+    put(world)
+    pass_periods(world, 2)
+    put(world, overlap=overlap)
+    pass_periods(world, 2)
+    assert fired(world) == [1, 2]
+    settle(world, 2)
+    for period in (3, 4):
+        if period in expected:
+            settle(world, period)
+    pass_periods(world, 1)
+    assert fired(world) == expected
+
+
 def test_a_paused_line_stands_still() -> None:
     """And goes on when it is resumed."""
     world = World()

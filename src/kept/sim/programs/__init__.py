@@ -16,6 +16,7 @@ from kept.sim.programs import (
     jobs,
     messages,
     purchases,
+    rollouts,
     waiting,
     working,
 )
@@ -27,7 +28,7 @@ __all__ = ["APPROVAL", "MAILBOX", "PROGRAM_NAMES", "Program", "draw_program", "r
 APPROVAL: Final = waiting.APPROVAL
 MAILBOX: Final = messages.MAILBOX
 
-_THEMES: Final = (jobs, working, waiting, branches, calls, failing, purchases, messages)
+_THEMES: Final = (jobs, working, waiting, branches, calls, failing, purchases, messages, rollouts)
 _CHOICES: Final[tuple[Drawn, ...]] = tuple(each for theme in _THEMES for each in theme.CHOICES)
 # The functions that clients start, by name.
 PROGRAM_NAMES: Final = tuple(dict.fromkeys(choice(Random(0)).function for choice in _CHOICES))
@@ -39,9 +40,10 @@ def draw_program(random: Random) -> Program:
 
 
 def register(
-    app: App, runtime: Runtime, random: Random, boundary: Boundary
+    app: App, runtime: Runtime, random: Random, boundary: Boundary, *, new: bool
 ) -> dict[str, Function[..., Any]]:
-    """Gives an app all functions, as one process has them; by name those that can be started."""
-    steps = Steps(app, runtime, random, boundary)
+    """Gives an app all functions, as one process has them; by name those that can be started. `new`:
+    those of the new program."""
+    steps = Steps(app, runtime, random, boundary, new=new)
     found = [function for theme in _THEMES for function in theme.register(app, steps)]
     return {function.name: function for function in found}

@@ -18,9 +18,13 @@ SHARE_OF_LONG_STEPS: Final = 0.02
 
 
 class Steps:
-    """The plain functions of one process. `step` is the registered one that all programs use."""
+    """The plain functions of one process. `step` is the registered one that all programs use. `new`:
+    the process runs the new program, of which a part has new versions."""
 
-    def __init__(self, app: App, runtime: Runtime, random: Random, boundary: Boundary) -> None:
+    def __init__(
+        self, app: App, runtime: Runtime, random: Random, boundary: Boundary, *, new: bool
+    ) -> None:
+        self.new = new
         self.random = random
         self.boundary = boundary
         self._runtime = runtime

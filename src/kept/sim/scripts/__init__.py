@@ -6,6 +6,7 @@ from typing import Final
 
 from kept.sim.mix import Mix
 from kept.sim.scripts import (
+    cancellations,
     dead_letters,
     leases,
     promises,
@@ -23,8 +24,10 @@ _ANY = (
     dead_letters.halted, dead_letters.settled, queues.ranks, queues.functions, queues.several,
     queues.settings, promises.life, promises.edges, promises.crowd, promises.pages,
     refusals.invalid, retention.leaving, schedules.life,
+    cancellations.tree, cancellations.heard, cancellations.asleep,
 )  # fmt: skip
-_TIMED = (promises.deadlines, queues.delays, queues.expiry, queues.waiting)
+_TIMED = (promises.deadlines, queues.delays, queues.expiry, queues.waiting,
+          cancellations.grace)  # fmt: skip
 SCRIPTS: Final = {script.__name__ + "@" + script.__module__.rpartition(".")[2]: script
                   for script in (*_ANY, *_TIMED)}  # fmt: skip
 TIMED: Final = frozenset(name for name, script in SCRIPTS.items() if script in _TIMED)
