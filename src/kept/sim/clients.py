@@ -82,6 +82,7 @@ class Client:
             self._addresses,
             self._world.ledger.break_off,
             self._world.plan.kinds,
+            dense=self._world.is_short,
         )
         if self._world.mix.retention_seconds is not None:
             self._runtime.spawn(self._put_retention(), "put-retention")

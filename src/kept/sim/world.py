@@ -241,6 +241,11 @@ class World:
         sum, so that what it adds is time."""
         return max(1.0, self.plan.horizon / PACED_TICKS)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether clients ask more at one time, because little time must see every kind succeed."""
+        return self.plan.horizon < PACED_TICKS
+
     def may_act(self, action: str) -> bool:
         """Whether a client does what it has drawn, which is noted then."""
         only = self.plan.actions
