@@ -157,6 +157,7 @@ class Client:
             random,
             exact=scripts.is_exact(mix),
             prompt=mix.prompt,
+            provoked=self._world.ledger.provoked,
         )
         self._world.trace.note(f"script {name}", self._process.name, key)
         try:

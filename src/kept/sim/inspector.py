@@ -41,6 +41,8 @@ LATE_MS: Final = 1_000
 # A receiver may be between two streams.
 LATE_DELIVERY_MS: Final = 2_500
 HEARTBEATING: Final = ("worker-", "receiver-")
+CALLING: Final = "once-"
+_CREATING: Final = ("promise.create", "task.create", "task.fence")
 _COUNTING: Final = ("task.nack", "lease.expire")
 _RESETTING: Final = ("task.suspend", "dead.replay")
 
@@ -143,12 +145,21 @@ class Inspector:
             return
         if before.state is TaskState.PENDING and task.state is TaskState.ACQUIRED:
             self._acquired(now, name, before, task, promise)
+        self._put_off(name, before, task)
         self._count_failures(now, name, before, task, promise)
         if name == "lease.expire" and task.state is not TaskState.ACQUIRED:
             self._expired(now, before, task, promise)
         offered = name == "task.retry" and task.state is TaskState.PENDING
         if offered and (before.retry_at or 0) > now:
             self._ledger.break_off("nothing is dispatched early", f"{task.id} at {now}")
+
+    def _put_off(self, name: str, before: Task, task: Task) -> None:
+        """What waits is put off by a create under its debounce key, and never brought forward."""
+        waits = before.state is task.state is TaskState.PENDING
+        sooner = waits and (task.retry_at or 0) < (before.retry_at or 0)
+        if sooner and name in _CREATING:
+            why = f"{task.id} was due at {before.retry_at}, and is at {task.retry_at}"
+            self._ledger.break_off("a debounce puts off", why)
 
     def _born(self, now: int, task: Task, promise: Promise) -> None:
         due = max(promise.created_at, int(promise.tags.get(tag.DELAY, "0")))
@@ -203,7 +214,9 @@ class Inspector:
         if task.failures != before.failures + 1:
             self._ledger.break_off("failures are counted", f"{task} after its lease expired")
         is_known = (task.id, before.version) not in self._ledger.unreleased
-        if self._mix.gentle and is_known and (before.pid or "").startswith(HEARTBEATING):
+        # Clients, too, renew what they hold, and give it back however they end, but for a death.
+        holders = (*HEARTBEATING, CALLING) if self._mix.calm else HEARTBEATING
+        if self._mix.gentle and is_known and (before.pid or "").startswith(holders):
             self._ledger.break_off("heartbeats keep leases", f"{before} expired at {now}")
         if task.state is not TaskState.PENDING:
             return

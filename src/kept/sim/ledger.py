@@ -69,6 +69,8 @@ class Ledger:
         # How often each (kind, status) was answered.
         self.answers: Counter[tuple[str, int]] = Counter()
         self.succeeded: Counter[str] = Counter()
+        # Refusals that were asked for, by kind and status.
+        self.provoked: Counter[tuple[str, int]] = Counter()
         self.checked = 0
         self._trace = trace
         # Each question and each answer has a number, so that before and after are known.

@@ -6,7 +6,10 @@ from typing import Final
 
 from kept.sim.mix import Mix
 from kept.sim.scripts import (
+    attributes,
     dead_letters,
+    keys,
+    lanes,
     leases,
     promises,
     queues,
@@ -22,7 +25,9 @@ _ANY = (
     leases.life, leases.fences, leases.parked, leases.beats, leases.created, dead_letters.rejected,
     dead_letters.halted, dead_letters.settled, queues.ranks, queues.functions, queues.several,
     queues.settings, promises.life, promises.edges, promises.crowd, promises.pages,
-    refusals.invalid, retention.leaving, schedules.life,
+    refusals.invalid, retention.leaving, schedules.life, attributes.said, keys.deduped,
+    keys.debounced, keys.single, lanes.turns, lanes.limits, lanes.rates, lanes.depth,
+    lanes.paused,
 )  # fmt: skip
 _TIMED = (promises.deadlines, queues.delays, queues.expiry, queues.waiting)
 SCRIPTS: Final = {script.__name__ + "@" + script.__module__.rpartition(".")[2]: script

@@ -6,6 +6,7 @@ ends a script, and nothing is said of what would have followed.
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -51,6 +52,7 @@ class Script:
         *,
         exact: bool,
         prompt: bool,
+        provoked: Counter[tuple[str, int]],
     ) -> None:
         self.key = key
         self.queue = f"queue-{key}"
@@ -61,6 +63,8 @@ class Script:
         self.exact = exact
         # Whether nothing may come late.
         self.prompt = prompt
+        # The refusals that were meant to come.
+        self._provoked = provoked
         self._connection = connection
 
     # -- asking
@@ -80,6 +84,8 @@ class Script:
             raise ConnectionFailedError(f"{request.kind}: {response.data}")
         if response.status != status:
             self.fail(f"{request}: {response.status} {response.data}, not {status}")
+        if status != OK:
+            self._provoked[request.kind, status] += 1
         return response
 
     async def is_there(self, id: str) -> bool:
