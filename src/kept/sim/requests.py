@@ -38,7 +38,7 @@ from kept.sim.drawn_tags import FUNCTIONS, add_tags
 WINDOW_IDS: Final = 8
 SECONDS_PER_NEW_ID: Final = 2.0
 # Where runs are short, so that few seconds see as much: the requests of one action, and the same.
-DENSE_REQUESTS: Final = 8
+DENSE_REQUESTS: Final = 4
 DENSE_SECONDS_PER_NEW_ID: Final = 0.7
 TARGETS: Final = ("poll://any@nobody", "queue://raw", "queue://raw", "queue://ordered")
 # On the first, some claims want some functions only.
