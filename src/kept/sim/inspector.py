@@ -42,7 +42,6 @@ LATE_MS: Final = 1_000
 LATE_DELIVERY_MS: Final = 2_500
 HEARTBEATING: Final = ("worker-", "receiver-")
 CALLING: Final = "once-"
-_CREATING: Final = ("promise.create", "task.create", "task.fence")
 _COUNTING: Final = ("task.nack", "lease.expire")
 _RESETTING: Final = ("task.suspend", "dead.replay")
 
@@ -145,21 +144,12 @@ class Inspector:
             return
         if before.state is TaskState.PENDING and task.state is TaskState.ACQUIRED:
             self._acquired(now, name, before, task, promise)
-        self._put_off(name, before, task)
         self._count_failures(now, name, before, task, promise)
         if name == "lease.expire" and task.state is not TaskState.ACQUIRED:
             self._expired(now, before, task, promise)
         offered = name == "task.retry" and task.state is TaskState.PENDING
         if offered and (before.retry_at or 0) > now:
             self._ledger.break_off("nothing is dispatched early", f"{task.id} at {now}")
-
-    def _put_off(self, name: str, before: Task, task: Task) -> None:
-        """What waits is put off by a create under its debounce key, and never brought forward."""
-        waits = before.state is task.state is TaskState.PENDING
-        sooner = waits and (task.retry_at or 0) < (before.retry_at or 0)
-        if sooner and name in _CREATING:
-            why = f"{task.id} was due at {before.retry_at}, and is at {task.retry_at}"
-            self._ledger.break_off("a debounce puts off", why)
 
     def _born(self, now: int, task: Task, promise: Promise) -> None:
         due = max(promise.created_at, int(promise.tags.get(tag.DELAY, "0")))
