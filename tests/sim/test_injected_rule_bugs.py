@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from kept.engine.background import Background
 from kept.machine import attributes, dispatch, duplicates, limits, promises, tasks, turns
 from kept.machine.step import Step
 from kept.machine.working_set import WorkingSet
@@ -134,3 +135,9 @@ def _prefer_callbacks(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = [float(builder in chosen) for builder in requests._BUILDERS]
     monkeypatch.setattr(requests, "_WEIGHTS", weights)
     monkeypatch.setattr(requests, "SHARE_OF_RARE", 0.0)
+
+
+def test_a_background_that_never_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that looks again at once, and gives nobody a turn, ends the run with its name."""
+    monkeypatch.setattr(Background, "_seconds_to_wait", lambda self: 0.0)
+    assert "looks for what is due again and again" in _broken(monkeypatch)

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 from kept.sim.process import Process, owner_of
 
 # Callbacks at one instant. More means that something spins: time would never move on.
-MAX_CALLBACKS_PER_INSTANT: Final = 50_000
+MAX_CALLBACKS_PER_INSTANT: Final = 500_000
 MAX_CALLBACKS: Final = 50_000_000
 # Time always passes between setting a timer and its end: code that waits for the rest of a span, and
 # finds that a trillionth of a second is left, would spin otherwise.
