@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from kept.client.connection import Connection
@@ -25,6 +26,10 @@ _TRIES: Final = {
     "/tries/given_up/": 1,
     "/recovers": 2,
 }
+# How long (s) it waits at least after a failure, as its policy says.
+_WAITS: Final = {"third/": 0.3, "doomed/": 0.1, "/tries/exhausted/": 0.1}
+# Milliseconds are whole numbers.
+_ROUNDING_SECONDS: Final = 0.002
 
 
 def check_calm(world: World) -> None:
@@ -39,9 +44,19 @@ def check_calm(world: World) -> None:
             if part in key and count != expected and not key.startswith(disturbed):
                 why = f"{key}: {count} times, not {expected}"
                 raise Broken("tries are counted", why)
+    _check_waits(world, disturbed)
     for (kind, status), count in world.ledger.answers.items():
         if status >= SHED and count > world.ledger.provoked[kind, status]:
             raise Broken("in a calm world requests succeed", f"{kind}: {status}, {count} times")
+
+
+def _check_waits(world: World, disturbed: tuple[str, ...]) -> None:
+    for key, instants in world.boundary.attempted_at.items():
+        for part, seconds in _WAITS.items():
+            gap = min((b - a for a, b in pairwise(instants)), default=seconds)
+            if part in key and gap < seconds - _ROUNDING_SECONDS and not key.startswith(disturbed):
+                why = f"{key}: again after {gap:.3f} s, not {seconds}"
+                raise Broken("tries wait for each other", why)
 
 
 class TimedConnection:

@@ -88,7 +88,7 @@ class World:
         self.restarting = True
         self.trace = Trace(loop.time, kept_events)
         self.ledger = Ledger(self.trace)
-        self.boundary = Boundary(self.ledger)
+        self.boundary = Boundary(self.ledger, loop.time)
         self.guards = GuardOracle(self.ledger)
         self.once = OnceOracle(self.ledger, calm=mix.calm)
         self.monitor = InspectingMonitor(whole_every=STEPS_PER_WHOLE_CHECK)
