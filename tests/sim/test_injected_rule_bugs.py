@@ -43,16 +43,20 @@ def _broken(monkeypatch: pytest.MonkeyPatch, *names: str) -> str:
 
 
 def test_scripts_of_rules_go_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scripts themselves hold where nothing is broken."""
     names = [n for n in scripts.SCRIPTS if n.endswith(("@keys", "@lanes", "@attributes"))]
     assert _broken(monkeypatch, *names) == ""
 
 
 def test_a_lane_that_gets_one_turn_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lanes that take turns by other weights than their own are caught by the order."""
     monkeypatch.setattr(turns, "_weight", lambda settings, lane: 2 if lane else 1)
     assert "took turns as" in _broken(monkeypatch, "turns@lanes")
 
 
 def test_one_start_too_many_in_a_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rate that lets one more start is caught by counting."""
+
     def generous(starts: EntryData | None, rate: RateLimit, now: int) -> int | None:
         return window(starts, RateLimit(rate.limit + 1, rate.period), now)
 
@@ -68,11 +72,14 @@ def test_a_start_that_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_full_queue_that_takes_one_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue that is never full is caught by the first create beyond its depth."""
     monkeypatch.setattr(promises, "is_full", lambda step, queue: False)
     assert "not 429" in _broken(monkeypatch, "depth@lanes")
 
 
 def test_a_full_queue_that_refuses_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full queue that refuses what belongs to running work is caught, though it says to ask again."""
+
     def strict(step: Step, request: PromiseCreate) -> object:
         return promises.create_promise(step, request, may_be_shed=True)
 
@@ -82,6 +89,8 @@ def test_a_full_queue_that_refuses_children(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_debounce_that_brings_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A create that makes what waits due at once is caught, by a property or by the script."""
+
     def eager(
         step: Step, create: PromiseCreate, task: Task, holder: Promise, latest: int | None
     ) -> None:
@@ -92,6 +101,7 @@ def test_a_debounce_that_brings_forward(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_dedupe_key_that_takes_any_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other content under a held key is to be refused."""
     monkeypatch.setattr(duplicates, "fingerprint_of", lambda create: "")
     assert "not 409" in _broken(monkeypatch, "deduped@keys")
 
@@ -125,6 +135,7 @@ def test_a_callback_on_what_nobody_can_await(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_callback_that_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was told that it will hear of a promise looks for its edge."""
     monkeypatch.setattr(WorkingSet, "add_callback", lambda self, awaited, awaiter: None)
     _prefer_callbacks(monkeypatch)
     assert "who registers hears of it" in _broken(monkeypatch)
