@@ -95,8 +95,9 @@ class ProtocolModel:
         self._background = Background({}, self._cancellations, budget_background)
         # Operations on all dead letters of a filter.
         self._bulks = 0
-        # Targets whose settled trees may leave while somebody looks.
+        # Targets whose settled trees may leave while somebody looks, and those that may be paused.
         self._leaving: set[str] = set()
+        self._paused: set[str] = set()
 
     def parts(self, operations: Sequence[Operation], skew_ms: float | None) -> Iterable[Part]:
         self._bulks = sum(_is_bulk(operation) for operation in operations)
@@ -104,6 +105,12 @@ class ProtocolModel:
             f"queue://{operation.data['name']}"
             for operation in operations
             if operation.kind == "queue.put" and operation.data.get("retention") is not None
+        }
+        self._paused = {
+            f"queue://{operation.data['name']}"
+            for operation in operations
+            if operation.kind == "queue.pause"
+            or (operation.kind == "queue.put" and operation.data.get("paused"))
         }
         parts = parts_of(operations, skew_ms)
         self._leases = Leases(parts)
@@ -122,6 +129,8 @@ class ProtocolModel:
                 unknown["dryRun"] += 1
             if _tags_of(part).get("resonate:target") in self._leaving:
                 unknown["retention"] += 1
+            if _tags_of(part).get("resonate:target") in self._paused:
+                unknown["paused queue"] += 1
             if part.kind == "task.nack" and part.data.get("reason") == "unregistered":
                 # What became of it depends on who announced what.
                 unknown["task.nack unregistered"] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from kept.client.connection import Connection
@@ -12,6 +13,7 @@ from kept.sim.breakage import Broken
 from kept.sim.inspector import LATE_MS
 from kept.sim.programs.failing import STEP_ATTEMPTS
 from kept.sim.programs.jobs import DOOMED_ATTEMPTS
+from kept.sim.runtime import EPOCH_MS
 
 if TYPE_CHECKING:
     from kept.sim.world import World
@@ -24,6 +26,10 @@ _TRIES: Final = {
     "/tries/given_up/": 1,
     "/recovers": 2,
 }
+# How long (s) it waits at least after a failure, as its policy says.
+_WAITS: Final = {"third/": 0.3, "doomed/": 0.1, "/tries/exhausted/": 0.1}
+# Milliseconds are whole numbers.
+_ROUNDING_SECONDS: Final = 0.002
 
 
 def check_calm(world: World) -> None:
@@ -38,9 +44,19 @@ def check_calm(world: World) -> None:
             if part in key and count != expected and not key.startswith(disturbed):
                 why = f"{key}: {count} times, not {expected}"
                 raise Broken("tries are counted", why)
+    _check_waits(world, disturbed)
     for (kind, status), count in world.ledger.answers.items():
-        if status >= SHED:
+        if status >= SHED and count > world.ledger.provoked[kind, status]:
             raise Broken("in a calm world requests succeed", f"{kind}: {status}, {count} times")
+
+
+def _check_waits(world: World, disturbed: tuple[str, ...]) -> None:
+    for key, instants in world.boundary.attempted_at.items():
+        for part, seconds in _WAITS.items():
+            gap = min((b - a for a, b in pairwise(instants)), default=seconds)
+            if part in key and gap < seconds - _ROUNDING_SECONDS and not key.startswith(disturbed):
+                why = f"{key}: again after {gap:.3f} s, not {seconds}"
+                raise Broken("tries wait for each other", why)
 
 
 class TimedConnection:
@@ -69,10 +85,18 @@ class TimedConnection:
         if response.data.promise.state is not PromiseState.PENDING:
             self._world.inspector.waited(request.id, asked)
             return
+        self._check_deadline(request, asked, response.data.promise.timeout_at)
         waited = self._world.milliseconds() - asked
         if waited < request.timeout - LATE_MS:
             why = f"{request.id}: {waited:.0f} of {request.timeout} ms"
             self._world.ledger.break_off("waits are as long as asked", why)
+
+    def _check_deadline(self, request: r.PromiseWait, asked: float, timeout_at: int) -> None:
+        """A promise that nobody can await has no timer: whoever waits for it sees its deadline pass."""
+        over = self._world.virtual_ms - max(timeout_at, EPOCH_MS + asked)
+        if over > LATE_MS:
+            why = f"{request.id}: pending {over:.0f} ms after its deadline"
+            self._world.ledger.break_off("a waiter is told in time", why)
 
     async def close(self) -> None:
         await self._inner.close()

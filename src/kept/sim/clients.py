@@ -30,19 +30,21 @@ if TYPE_CHECKING:
 
 # Seconds between two things that a client does.
 PAUSE_SECONDS: Final = 0.4
-SHARE_OF_STARTS: Final = 0.2
+# In a short run, which must see as much.
+DENSE_PAUSE_SECONDS: Final = 0.25
+SHARE_OF_STARTS: Final = 0.15
 # Of those, work that is sent to receivers.
 SHARE_OF_BASE: Final = 0.2
 # Work under one id that several clients may start.
 SHARE_OF_RACES: Final = 0.3
 RACE_SECONDS: Final = 10.0
 # Conversations whose answers are known beforehand.
-SHARE_OF_SCRIPTS: Final = 0.06
+SHARE_OF_SCRIPTS: Final = 0.1
 SHARE_OF_RARE: Final = 0.7
 SHARE_OF_LISTENERS: Final = 0.4
 MAX_WAITING_HANDLES: Final = 10
 # Requests of one client that are under way at one time, besides those that wait for outcomes.
-MAX_DOING: Final = 8
+MAX_DOING: Final = 24
 MAX_PLAYING: Final = 4
 AGAIN_SECONDS: Final = 0.5
 LONGEST_APPROVAL_SECONDS: Final = 6.0
@@ -85,6 +87,7 @@ class Client:
             self._addresses,
             self._world.ledger.break_off,
             self._world.plan.kinds,
+            dense=self._world.is_short,
         )
         if self._world.mix.retention_seconds is not None:
             self._runtime.spawn(self._put_retention(), "put-retention")
@@ -92,7 +95,9 @@ class Client:
         once.call_once(self._world, self._process, self._runtime, self._connection)
         planners.plan(self._world, self._process, self._runtime, self._connection)
         while True:
-            pause = PAUSE_SECONDS * self._world.pace
+            pause = (
+                DENSE_PAUSE_SECONDS if self._world.is_short else PAUSE_SECONDS * self._world.pace
+            )
             await self._runtime.sleep(self._random.expovariate(1 / pause))
             self._drawn += 1
             if not self._world.busy:
@@ -153,7 +158,9 @@ class Client:
         counts = self._world.trace.counts
         name = random.choice(self._scripts)
         if random.random() < SHARE_OF_RARE:
-            name = min(self._scripts, key=lambda each: counts[f"script {each}"])
+            # Not the first of those in the list: a short run plays few, and each run others.
+            fewest = min(counts[f"script {each}"] for each in self._scripts)
+            name = random.choice([n for n in self._scripts if counts[f"script {n}"] == fewest])
         key = f"{name.partition('@')[0]}-{self._process.name}-{self._process.incarnation}-{number}"
         mix = self._world.mix
         play = Script(
@@ -163,6 +170,7 @@ class Client:
             random,
             exact=scripts.is_exact(mix),
             prompt=mix.prompt,
+            provoked=self._world.ledger.provoked,
         )
         self._world.trace.note(f"script {name}", self._process.name, key)
         if self._twin is not None:

@@ -37,7 +37,7 @@ from kept.protocol.storage import (
 )
 from kept.runtime import Runtime
 from kept.sim.breakage import BrokenStep, broken_step
-from kept.sim.loop import SimulatedLoop
+from kept.sim.loop import SimulatedLoop, SimulationStuckError
 from kept.sim.medium import Medium, MemoryMedium, Restore
 from kept.sim.mix import Mix
 from kept.sim.news import News
@@ -59,6 +59,8 @@ SYNCED: Final = "synced"
 TRUTH: Final = "a commit's outcome is told as it is"
 # Until when a commit is lost that its store reported without having synced it.
 UNSYNCED_SECONDS: Final = 30.0
+# A look for what is due is followed by steps, or by a wait.
+MAX_LOOKS_IN_A_TURN: Final = 1_000
 
 DISK: Final = "disk"
 
@@ -105,7 +107,7 @@ class Disk:
         self._kill = kill
         self._counted = strikes
         self._recording = recording
-        self._break_off = break_off
+        self.break_off = break_off
         self.faults = StorageFaults(random, loop.time, self._strikes)
         on_sqlite = mix.store == "sqlite"
         loses = lambda: self._strikes("notice_lost")  # noqa: E731
@@ -157,10 +159,10 @@ class Disk:
             raise
         except StoreError:
             if self.medium.committed(batch_id):
-                self._break_off(TRUTH, f"batch {batch_id} failed, they say, and was committed")
+                self.break_off(TRUTH, f"batch {batch_id} failed, they say, and was committed")
             raise
         if not self.medium.committed(batch_id):
-            self._break_off(TRUTH, f"batch {batch_id} was committed, they say, and was not")
+            self.break_off(TRUTH, f"batch {batch_id} was committed, they say, and was not")
         await self._stand_still_at(SYNCED)
         if self.crash_after:
             self.crash_after = False
@@ -274,6 +276,7 @@ class SimulatedStore:
         self.on_notice: Callable[[Notice], None] | None = None
         self.process = process
         self._disk = disk
+        self._looks = self._looked_in = 0
         self._inner: Store = disk.medium.store(process, runtime, self._hear)
         self._transaction: SimulatedTransaction | None = None
 
@@ -398,8 +401,19 @@ class SimulatedStore:
         return await self._inner.next_message(channels)
 
     async def due(self, now: int, limit: int) -> Due:
+        self._require_turns()
         self._disk.medium.before(SCAN)
         return await self._inner.due(now, limit)
+
+    def _require_turns(self) -> None:
+        """A scan takes no time here, so who looks for ever would never give others a turn."""
+        turn = self._disk.loop.callbacks
+        self._looks = self._looks + 1 if turn == self._looked_in else 0
+        self._looked_in = turn
+        if self._looks > MAX_LOOKS_IN_A_TURN:
+            why = f"{self.process.name} looks for what is due again and again"
+            self._disk.break_off("nobody runs for ever", why)
+            raise SimulationStuckError(why)
 
     async def next_due(self) -> int | None:
         self._disk.medium.before(SCAN)

@@ -22,6 +22,7 @@ from kept.protocol.records import (
     MessageKey,
     OutboxEntry,
     Promise,
+    PromiseState,
     Task,
     TaskState,
 )
@@ -40,6 +41,9 @@ LATE_MS: Final = 1_000
 # A receiver may be between two streams.
 LATE_DELIVERY_MS: Final = 2_500
 HEARTBEATING: Final = ("worker-", "receiver-")
+CALLING: Final = "once-"
+# Where the SDK's workers get their work.
+_STRUCTURED: Final = ("queue://default",)
 _COUNTING: Final = ("task.nack", "lease.expire")
 _RESETTING: Final = ("task.suspend", "dead.replay")
 
@@ -73,6 +77,8 @@ class Inspector:
         for id, promise in changes.promises.items():
             if not promise.pending:
                 self._settled(now, before.promises.get(id), promise)
+                if name == "task.fulfill" and promise.target in _STRUCTURED:
+                    self._returned(promise, state)
         for id in sorted(changes.removed):
             self.departed[id] = before.promises[id]
             self._left(now, before.promises[id], before, state)
@@ -112,6 +118,16 @@ class Inspector:
         struck = armed and promise.settled_at == promise.timeout_at
         if self._mix.prompt and struck and late > LATE_MS:
             self._ledger.break_off("timers fire in time", f"{promise.id}: {late} ms late")
+
+    def _returned(self, promise: Promise, state: State) -> None:
+        """Durable code returned: what it called, and did not detach, has ended (B3)."""
+        if promise.state is PromiseState.REJECTED_CANCELED:
+            return
+        for child in state.promises.values():
+            is_its_own = child.parent == promise.id and child.tags.get(tag.DETACHED) != "true"
+            if is_its_own and child.pending and child.target in _STRUCTURED:
+                why = f"{promise.id} is {promise.state}, {child.id} is pending"
+                self._ledger.break_off("nothing is left behind", why)
 
     def _left(self, now: int, promise: Promise, before: Before, state: State) -> None:
         """A promise was removed: it was settled, for as long as its root's queue says."""
@@ -202,7 +218,9 @@ class Inspector:
         if task.failures != before.failures + 1:
             self._ledger.break_off("failures are counted", f"{task} after its lease expired")
         is_known = (task.id, before.version) not in self._ledger.unreleased
-        if self._mix.gentle and is_known and (before.pid or "").startswith(HEARTBEATING):
+        # Clients, too, renew what they hold, and give it back; their leases are short where all is fast.
+        holders = (*HEARTBEATING, CALLING) if self._mix.prompt else HEARTBEATING
+        if self._mix.gentle and is_known and (before.pid or "").startswith(holders):
             self._ledger.break_off("heartbeats keep leases", f"{before} expired at {now}")
         if task.state is not TaskState.PENDING:
             return

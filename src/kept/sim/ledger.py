@@ -6,6 +6,7 @@ These oracles know nothing of the machine: they look at answers, as a user would
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kept.client.connection import Connection
@@ -71,6 +72,8 @@ class Ledger:
         # How often each (kind, status) was answered.
         self.answers: Counter[tuple[str, int]] = Counter()
         self.succeeded: Counter[str] = Counter()
+        # Refusals that were asked for, by kind and status.
+        self.provoked: Counter[tuple[str, int]] = Counter()
         self.checked = 0
         self._trace = trace
         # Each question and each answer has a number, so that before and after are known.
@@ -296,8 +299,11 @@ class ObservedConnection:
 class Boundary:
     """The world outside, where effects happen, once for each key that they name."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, now: Callable[[], float]) -> None:
         self._ledger = ledger
+        self._now = now
+        # The virtual instants (s) of all tries that may fail.
+        self.attempted_at: dict[str, list[float]] = {}
         self._effects: dict[str, str] = {}
         self.tries: Counter[str] = Counter()
         self.attempts: Counter[str] = Counter()
@@ -315,6 +321,7 @@ class Boundary:
     def attempt(self, key: str) -> int:
         """Counts a try that may fail; how many there were, with this one."""
         self.attempts[key] += 1
+        self.attempted_at.setdefault(key, []).append(self._now())
         return self.attempts[key]
 
     def repair(self, key: str) -> None:

@@ -21,6 +21,7 @@ from kept.protocol import worker_requests as w
 from kept.protocol.entries import AnnouncedFunction, CancelMode
 from kept.protocol.records import PromiseState, TaskState, Value
 from kept.protocol.responses import (
+    CONFLICT,
     AcquiredTask,
     ClaimResult,
     DeadLetterPage,
@@ -37,6 +38,9 @@ from kept.sim.drawn_tags import FUNCTIONS, add_tags
 # New ids come as time passes; requests name the latest of them.
 WINDOW_IDS: Final = 8
 SECONDS_PER_NEW_ID: Final = 2.0
+# Where runs are short, so that few seconds see as much: the requests of one action, and the same.
+DENSE_REQUESTS: Final = 4
+DENSE_SECONDS_PER_NEW_ID: Final = 0.7
 TARGETS: Final = ("poll://any@nobody", "queue://raw", "queue://raw", "queue://ordered")
 # On the first, some claims want some functions only.
 QUEUES: Final = ("raw", "ordered")
@@ -46,14 +50,14 @@ LISTENERS: Final = tuple(f"poll://uni@nobody/listener-{number}" for number in ra
 SCHEDULES: Final = 3
 # A frequent one misses several instants in any outage.
 CRONS: Final = ("*/30 * * * * *", "* * * * *", "*/4 * * * * *")
-DEADLINE_MS: Final = (500, 5_000, 60_000)
-LEASE_MS: Final = (1_000, 5_000, 30_000)
+DEADLINE_MS: Final = (500, 5_000, 60_000, 60_000)
+LEASE_MS: Final = (1_000, 5_000, 30_000, 30_000)
 STATES: Final = (PromiseState.RESOLVED, PromiseState.REJECTED, PromiseState.REJECTED_CANCELED)
 MAX_LEASES: Final = 16
 MAX_SEEN: Final = 64
 SHARE_OF_RARE: Final = 0.3
 SHARE_OF_KNOWN: Final = 0.8
-SHARE_OF_KEYED: Final = 0.15
+SHARE_OF_KEYED: Final = 0.3
 SHARE_OF_TAGGED: Final = 0.5
 SHARE_OF_FOLLOWED: Final = 0.3
 # Of what is created under a lease.
@@ -75,7 +79,7 @@ class Held(NamedTuple):
 
 class RawClient:
     """Draws requests and learns from the answers. `succeeded` says how often each kind has, anywhere;
-    `kinds` which may be asked, None all."""
+    `kinds` which may be asked, None all; `dense` whether it asks several at one time."""
 
     def __init__(
         self,
@@ -86,7 +90,11 @@ class RawClient:
         addresses: list[str],
         broken: Callable[[str, str], None],
         kinds: Collection[str] | None = None,
+        *,
+        dense: bool = False,
     ) -> None:
+        self._at_once = DENSE_REQUESTS if dense else 1
+        self._seconds_per_id = DENSE_SECONDS_PER_NEW_ID if dense else SECONDS_PER_NEW_ID
         self._broken = broken
         self._succeeded = succeeded
         self._kinds = [kind for kind in RAW_KINDS if kinds is None or kind in kinds]
@@ -105,8 +113,12 @@ class RawClient:
         self._number = 0
 
     async def ask(self, random: Random) -> None:
-        """One request, drawn from `random`, and what its answer teaches; none if it is of a kind that
+        """One request, or some, drawn from `random`, and what the answers teach; none of a kind that
         may not be asked. Raises `ConnectionFailedError`."""
+        for _ in range(self._at_once):
+            await self._ask(random)
+
+    async def _ask(self, random: Random) -> None:
         self._random = random
         request = self._builder()(self)
         if request.kind not in self._kinds:
@@ -136,6 +148,8 @@ class RawClient:
             builder = _BUILDERS[RAW_KINDS.index(kind)]
         else:
             builder = self._random.choices(_BUILDERS, _WEIGHTS)[0]
+        if builder in _NEEDS_PROMISE and not self._known:
+            builder = RawClient.promise_create
         if builder in _NEEDS_LETTER and not self._letters:
             builder = RawClient.task_nack
         if builder is RawClient.task_continue and not self._halted:
@@ -153,7 +167,8 @@ class RawClient:
             acquired = data.tasks
         for each in acquired:
             self._seen[each.task.id] = each.task.version
-            self._leases.append(Held(each.task.id, each.task.version))
+            if each.task.state is TaskState.ACQUIRED:
+                self._leases.append(Held(each.task.id, each.task.version))
         del self._leases[:-MAX_LEASES]
         if isinstance(data, DeadLetterPage):
             # Others' work is replayed by those whose it is.
@@ -178,8 +193,11 @@ class RawClient:
             self._schedules = [request.id]
         if isinstance(request, r.ScheduleDelete):
             self._schedules = []
-        if isinstance(request, _ENDING) and (response.ok or response.status == 409):
+        if isinstance(request, _ENDING) and (response.ok or response.status == CONFLICT):
             self._leases = [held for held in self._leases if held.id != request.id]
+        if isinstance(request, _UNDER_LEASE) and response.status == CONFLICT:
+            # Asked once with what was lost, it is not asked for ever.
+            self._leases = [held for held in self._leases if held != (request.id, request.version)]
 
     # -- what a request names
 
@@ -194,7 +212,7 @@ class RawClient:
         return self._random.choice(seen) if seen else self._window_id()
 
     def _window_id(self) -> str:
-        newest = int(self._runtime.now_ms() / 1_000 / SECONDS_PER_NEW_ID)
+        newest = int(self._runtime.now_ms() / 1_000 / self._seconds_per_id)
         return f"raw-{newest - self._random.randrange(WINDOW_IDS)}"
 
     def _lease(self) -> Held:
@@ -414,6 +432,7 @@ def _ids_of(response: Response) -> list[str]:
     return [letter.id for letter in data.letters] if isinstance(data, DeadLetterPage) else []
 
 
+_UNDER_LEASE: Final = (r.TaskFence, r.TaskRecordStep, r.TaskAnnotate)
 _ENDING: Final = (r.TaskFulfill, r.TaskSuspend, r.TaskRelease, r.TaskNack)
 
 _TABLE: Final[tuple[tuple[type[r.Request], Builder, float], ...]] = (
@@ -460,6 +479,15 @@ _TABLE: Final[tuple[tuple[type[r.Request], Builder, float], ...]] = (
 RAW_KINDS: Final = tuple(request.kind for request, _, _ in _TABLE)
 _BUILDERS: Final = [builder for _, builder, _ in _TABLE]
 _WEIGHTS: Final = [weight for _, _, weight in _TABLE]
+_NEEDS_PROMISE: Final = (
+    RawClient.promise_get,
+    RawClient.promise_settle,
+    RawClient.promise_wait,
+    RawClient.promise_cancel,
+    RawClient.callback,
+    RawClient.listener,
+    RawClient.signal_send,
+)
 _NEEDS_LETTER: Final = (RawClient.dead_get, RawClient.dead_replay)
 _NEEDS_SCHEDULE: Final = (RawClient.schedule_get, RawClient.schedule_delete)
 _NEEDS_LEASE: Final = (

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 STOP_SECONDS: Final = 2.0
 # Heartbeats come three times in a lease, so silence may be noticed that much later.
 SHARE_OF_BEAT: Final = 1 / 3
+_REGISTERING: Final = (r.PromiseRegisterCallback, r.PromiseRegisterListener)
 
 
 class Witness:
@@ -68,6 +69,8 @@ class Witness:
             self._refused(who, request)
         elif isinstance(request, r.TaskSuspend) and response.status == OK:
             self._suspended(request)
+        elif isinstance(request, _REGISTERING) and response.ok:
+            self._registered(request)
         elif isinstance(request, r.DeadReplay) and response.ok:
             self._replayed(request)
         elif isinstance(request, r.TaskHeartbeat) and isinstance(data, HeartbeatResult):
@@ -106,6 +109,22 @@ class Witness:
             if edge not in state.callbacks and state.promises[edge.of].pending:
                 why = f"{request.id} has no callback on {edge.of}"
                 self._ledger.break_off("who is suspended is woken", why)
+
+    def _registered(self, request: r.PromiseRegisterCallback | r.PromiseRegisterListener) -> None:
+        """Who was told that it will hear of a promise has its edge for as long as that is pending."""
+        state = self._state()
+        awaited = state.promises.get(request.awaited)
+        if awaited is None or not awaited.pending:
+            return
+        if isinstance(request, r.PromiseRegisterListener):
+            is_there = Edge(awaited.id, request.address) in state.listeners
+        else:
+            awaiter = state.promises.get(request.awaiter)
+            is_over = awaiter is None or not awaiter.pending
+            is_there = is_over or Edge(awaited.id, request.awaiter) in state.callbacks
+        if not is_there or not awaited.is_external:
+            why = f"{request}: {'it is not stored' if not is_there else 'it cannot be awaited'}"
+            self._ledger.break_off("who registers hears of it", why)
 
     def _replayed(self, request: r.DeadReplay) -> None:
         """A replay that was asked once happened once, on a network that duplicates nothing."""

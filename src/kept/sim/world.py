@@ -93,7 +93,7 @@ class World:
         self.ledger = Ledger(self.trace)
         # What the second tenant was told.
         self.twins = Ledger(self.trace)
-        self.boundary = Boundary(self.ledger)
+        self.boundary = Boundary(self.ledger, loop.time)
         self.guards = GuardOracle(self.ledger)
         self.once = OnceOracle(self.ledger, calm=mix.calm)
         self.monitor = InspectingMonitor(whole_every=STEPS_PER_WHOLE_CHECK)
@@ -251,6 +251,11 @@ class World:
         """How many times longer than in a short run clients pause: a long one is not much busier in
         sum, however many they are, so that what it adds is time."""
         return max(1.0, self.plan.horizon * self.mix.clients / PACED_TICKS)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether clients ask more at one time, because little time must see every kind succeed."""
+        return self.plan.horizon < PACED_TICKS
 
     def may_act(self, action: str) -> bool:
         """Whether a client does what it has drawn, which is noted then."""

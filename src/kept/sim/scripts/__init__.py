@@ -6,8 +6,11 @@ from typing import Final
 
 from kept.sim.mix import Mix
 from kept.sim.scripts import (
+    attributes,
     cancellations,
     dead_letters,
+    keys,
+    lanes,
     leases,
     promises,
     queues,
@@ -25,6 +28,8 @@ _ANY = (
     queues.settings, promises.life, promises.edges, promises.crowd, promises.pages,
     refusals.invalid, retention.leaving, schedules.life,
     cancellations.tree, cancellations.heard, cancellations.asleep,
+    attributes.said, keys.deduped, keys.debounced, keys.single,
+    lanes.turns, lanes.limits, lanes.rates, lanes.depth, lanes.paused,
 )  # fmt: skip
 _TIMED = (promises.deadlines, queues.delays, queues.expiry, queues.waiting,
           cancellations.grace)  # fmt: skip

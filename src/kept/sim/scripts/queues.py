@@ -35,12 +35,18 @@ async def ranks(s: Script) -> None:
             s.fail(f"{len(result.tasks)} tasks came of {limit}")
         taken += [each.task.id for each in result.tasks]
     s.same("order", taken, expected)
-    # Handed back, they are due anew, one after the other.
-    for id in taken:
+    # Handed back, they are due anew, one after the other, and their priorities count as before.
+    back = list(reversed(taken))
+    for id in back:
         await s.ask(r.TaskRelease(id, 1))
-    result = await s.data(s.claim(len(ids)), ClaimResult)
-    s.same("all again", sorted(t.task.id for t in result.tasks), sorted(ids))
-    s.same("versions", {t.task.version for t in result.tasks}, {2})
+        await s.runtime.sleep(0.01)
+    again = []
+    for _ in ids:
+        result = await s.data(s.claim(1), ClaimResult)
+        s.same("versions", [each.task.version for each in result.tasks], [2])
+        again.append(result.tasks[0].task.id)
+    rank = dict(zip(ids, priorities, strict=True))
+    s.same("order again", again, sorted(back, key=lambda id: -rank[id]))
 
 
 async def functions(s: Script) -> None:

@@ -6,6 +6,7 @@ ends a script, and nothing is said of what would have followed.
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -19,6 +20,7 @@ from kept.protocol.responses import (
     INTERNAL,
     NOT_FOUND,
     OK,
+    SHED,
     AcquiredTask,
     ClaimResult,
     PromiseResult,
@@ -35,6 +37,7 @@ LEASE_MS: Final = 3_600_000
 WAIT_MS: Final = 30_000
 _UUID_BYTES: Final = 16
 ASK_AGAIN_SECONDS: Final = 0.5
+MAX_SHED: Final = 8
 # What an engine says of a commit about which it could not find out.
 UNKNOWN_OUTCOME: Final = "may have been applied"
 
@@ -51,6 +54,7 @@ class Script:
         *,
         exact: bool,
         prompt: bool,
+        provoked: Counter[tuple[str, int]],
     ) -> None:
         self.key = key
         self.queue = f"queue-{key}"
@@ -61,6 +65,8 @@ class Script:
         self.exact = exact
         # Whether nothing may come late.
         self.prompt = prompt
+        # The refusals that were meant to come.
+        self._provoked = provoked
         self._connection = connection
 
     # -- asking
@@ -73,13 +79,20 @@ class Script:
         `ConnectionFailedError` where nobody knows what was: then the rest cannot be foreseen."""
         request_id = request_id or self.runtime.entropy(_UUID_BYTES).hex()
         response = await self._connection.send(request, request_id=request_id)
+        shed = 0
         while response.status in REFUSED_FOR_NOW and response.status != status:
+            shed += response.status == SHED
+            if shed == MAX_SHED:
+                # Nobody is as busy as that for so long.
+                self.fail(f"{request}: {response.data}, again and again")
             await self.runtime.sleep(ASK_AGAIN_SECONDS)
             response = await self._connection.send(request, request_id=request_id)
         if response.status == INTERNAL and UNKNOWN_OUTCOME in str(response.data):
             raise ConnectionFailedError(f"{request.kind}: {response.data}")
         if response.status != status:
             self.fail(f"{request}: {response.status} {response.data}, not {status}")
+        if status != OK:
+            self._provoked[request.kind, status] += 1
         return response
 
     async def is_there(self, id: str) -> bool:
