@@ -209,6 +209,76 @@ def test_worker_runs_an_app_until_it_is_stopped(
             worker.kill()
 
 
+COUNT = 'n=$(cat count); echo $((n + 1)) > count; echo "$KEPT_FENCE" >> fences'
+
+
+def test_locks_guard_commands_of_shells(server: str, tmp_path: Path) -> None:
+    """Shells that read, add and write one file, all at one time, lose nothing under a lock, and
+    their fences rise in the order of their turns."""
+    (tmp_path / "count").write_text("0")
+    command = [*KEPT, "lock", "run", "count", "--", "sh", "-c", COUNT]
+    shells = [
+        subprocess.Popen(command, cwd=tmp_path, env=environment(KEPT_URL=server)) for _ in range(4)
+    ]
+    assert [shell.wait(30) for shell in shells] == [0] * 4
+    assert (tmp_path / "count").read_text() == "4\n"
+    fences = [int(line) for line in (tmp_path / "fences").read_text().splitlines()]
+    assert fences == sorted(set(fences))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no process groups")
+def test_a_lost_lock_ends_all_that_its_command_started(server: str) -> None:
+    """The lock is taken away: the shell and what it started in the background end, by SIGKILL where
+    nothing else helps, and kept says so with 125."""
+    stubborn = "trap '' TERM; echo up; tail -f /dev/null & wait"
+    with subprocess.Popen(
+        [*KEPT, "lock", "run", "lost", "--ttl", "1s", "--", "sh", "-c", stubborn],
+        env=environment(KEPT_URL=server),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stderr is not None
+        assert holder.stdout.readline() == "up\n"
+        assert run("lock", "release", "lost", url=server).returncode == 0
+        # Its end is that of all who could write to it.
+        assert holder.stdout.read() == ""
+        assert holder.wait(START_SECONDS) == 125
+        assert "no longer held" in holder.stderr.read()
+
+
+def test_a_signal_reaches_the_command_under_a_lock(server: str) -> None:
+    """SIGTERM goes on to the command, whose exit code stands, and the lock is free at once."""
+    code = (
+        "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(9)); "
+        "print('up', flush=True); signal.pause()"
+    )
+    with subprocess.Popen(
+        [*KEPT, "lock", "run", "stopped", "--", sys.executable, "-c", code],
+        env=environment(KEPT_URL=server),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "up\n"
+        waiting = run("lock", "run", "stopped", "--wait", "0s", "--", "true", url=server)
+        assert waiting.returncode == 124
+        holder.send_signal(signal.SIGTERM)
+        assert holder.wait(START_SECONDS) == 9
+    assert run("lock", "run", "stopped", "--wait", "0s", "--", "true", url=server).returncode == 0
+
+
+def test_processes_share_a_bucket(server: str) -> None:
+    """What one takes another does not get."""
+    take = ("bucket", "take", "mail", "--limit", "1", "--period", "1h", "--wait", "0s")
+    assert run(*take, url=server).stdout == "mail: 1 taken, 0 left\n"
+    refused = run(*take, url=server)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "mail" in refused.stderr
+
+
 def test_help_is_fast() -> None:
     """`kept --help` loads nothing heavy beyond what `import kept` loads, which has its own limit."""
     code = (
