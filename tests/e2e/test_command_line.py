@@ -279,6 +279,25 @@ def test_processes_share_a_bucket(server: str) -> None:
     assert "mail" in refused.stderr
 
 
+def test_processes_that_ask_at_one_time_run_a_command_once(server: str, tmp_path: Path) -> None:
+    """All of them print what the one that ran it printed."""
+    command = [*KEPT, "once", "run", "report", "--", "sh", "-c", "echo ran | tee -a runs; echo $$"]
+    asking = [
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=environment(KEPT_URL=server),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    printed = {process.communicate(timeout=30)[0] for process in asking}
+    assert [process.returncode for process in asking] == [0, 0, 0]
+    assert len(printed) == 1
+    assert (tmp_path / "runs").read_text() == "ran\n"
+
+
 def test_help_is_fast() -> None:
     """`kept --help` loads nothing heavy beyond what `import kept` loads, which has its own limit."""
     code = (

@@ -64,6 +64,8 @@ class Child:
         except asyncio.CancelledError:
             await self._end(process)
             raise
+        finally:
+            self._process = None
         code = process.returncode
         assert code is not None
         return (code if code >= 0 else EXIT_SIGNAL_BASE - code), printed or b""

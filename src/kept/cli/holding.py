@@ -56,13 +56,7 @@ def add_run(verbs: Any, everywhere: argparse.ArgumentParser, what: str, more: st
         parents=[everywhere],
     )
     run.add_argument("key", metavar=metavar)
-    run.add_argument(
-        "--ttl",
-        type=_ttl,
-        default=_DEFAULT_TTL_MS,
-        metavar="DURATION",
-        help="how long it stays held after a crash of this process (30s)",
-    )
+    add_ttl(run)
     run.add_argument(
         "--wait",
         type=duration,
@@ -71,6 +65,17 @@ def add_run(verbs: Any, everywhere: argparse.ArgumentParser, what: str, more: st
     )
     run.add_argument("command", metavar="COMMAND", nargs="+", help="and its arguments, after --")
     return run
+
+
+def add_ttl(parser: argparse.ArgumentParser) -> None:
+    """The option `--ttl` of what holds a lease."""
+    parser.add_argument(
+        "--ttl",
+        type=_ttl,
+        default=_DEFAULT_TTL_MS,
+        metavar="DURATION",
+        help="how long others wait after a crash of this process (30s)",
+    )
 
 
 async def run_holding(session: Session, arguments: argparse.Namespace, acquire: Acquire) -> int:

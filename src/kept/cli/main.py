@@ -38,7 +38,7 @@ NOUNS: Final = {
     "dead": "list, show, replay, purge, export dead letters: work that was given up on",
     "function": "list, show functions that workers announce, and who runs them",
     "signal": "send a message to running work: kept signal ID NAME",
-    "once": "list, show what was done once for a key",
+    "once": "list, show what was done once for a key; run a command once: kept once run",
     "lock": "list, show, release locks; run a command under one: kept lock run NAME -- COMMAND …",
     "slot": "show, release slots; run a command under one",
     "bucket": "take tokens of a bucket: a share of a rate",
