@@ -21,6 +21,7 @@ linearizable; otherwise one unknown component makes it unknown.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from enum import Enum
@@ -280,10 +281,11 @@ class _Search(Generic[StateT]):
         time = model.time(state)
         if any(time > self._required[index].latest for index in enabled):
             return  # One that is missing comes too late already.
+        entered, tried, spans = node.entered, node.tried, self._spans
         before = [
             number
-            for number, (invoked, over) in enumerate(self._spans)
-            if invoked < bound and over > node.entered and not node.tried >> number & 1
+            for number in range(bisect_left(spans, (bound,)))
+            if spans[number][1] > entered and not tried >> number & 1
         ]
         if before and enabled:
             # Likelier to matter: what names a record of the one that has to come soonest.

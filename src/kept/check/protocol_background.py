@@ -91,9 +91,10 @@ class Background:
             yield from _instants_of_schedules(state, time)
             return
         named = _noticed(state, part)
-        for id, promise in state.promises.items():
+        for id, awaiters in state.promises.awaited.items():
+            promise = state.promises[id]
             is_overdue = promise["state"] == "pending" and promise["timeoutAt"] <= time
-            if is_overdue and not named.isdisjoint(promise["callbacks"]):
+            if is_overdue and not named.isdisjoint(awaiters):
                 yield partial(_store_deadline, id=id, now=time)
         yield from self._ends_of_leases(state, named, time)
         yield from _instants_of_schedules(state, time)
@@ -158,8 +159,8 @@ def _noticed(state: Snapshot, part: Part) -> set[str]:
     growing = True
     while growing:
         growing = False
-        for id, promise in state.promises.items():
-            if id not in found and not found.isdisjoint(promise["callbacks"]):
+        for id, awaiters in state.promises.awaited.items():
+            if id not in found and not found.isdisjoint(awaiters):
                 found.add(id)
                 growing = True
     return found

@@ -8,6 +8,7 @@ instant at which a pending task is due, unless it lies ahead and the task waits 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from kept.check.model.cancellation import Cancel
@@ -20,6 +21,46 @@ Remembered: TypeAlias = tuple[str, str, str]
 
 TABLES: Final = ("promises", "tasks", "schedules", "letters", "keys")
 _NO_SET: Final[set[str]] = set()
+
+
+class Records(dict[str, JsonObject]):
+    """A table of a snapshot. Nobody changes it. Beside the records it has what is asked at every
+    step, so that nobody looks at all of them: `instants`, when something becomes possible by itself
+    and whether that is a step of the background, of the records of which that is so; and `awaited`,
+    the promises that somebody waits for."""
+
+    __slots__ = ("awaited", "instants")
+
+    def __init__(self, before: Records | None = None) -> None:
+        super().__init__(before or ())
+        self.instants: dict[str, tuple[tuple[int, bool], ...]] = (
+            before.instants.copy() if before else {}
+        )
+        self.awaited: dict[str, set[str]] = before.awaited.copy() if before else {}
+
+    def changed(self, changes: Table) -> Records:
+        """With other records under these ids."""
+        later = Records(self)
+        later.update(changes)
+        for id, record in changes.items():
+            later._forget(id)
+            if instants := _instants_of(record):
+                later.instants[id] = instants
+            if awaiters := record.get("callbacks"):
+                later.awaited[id] = awaiters
+        return later
+
+    def without(self, ids: Iterable[str]) -> Records:
+        """Without the records of these ids."""
+        later = Records(self)
+        for id in ids:
+            later.pop(id, None)
+            later._forget(id)
+        return later
+
+    def _forget(self, id: str) -> None:
+        self.instants.pop(id, None)
+        self.awaited.pop(id, None)
 
 
 class Snapshot:
@@ -39,11 +80,11 @@ class Snapshot:
     )
 
     def __init__(self) -> None:
-        self.promises: Table = {}
-        self.tasks: Table = {}
-        self.schedules: Table = {}
-        self.letters: Table = {}
-        self.keys: Table = {}
+        self.promises = Records()
+        self.tasks = Records()
+        self.schedules = Records()
+        self.letters = Records()
+        self.keys = Records()
         self.requests: dict[str, Remembered] = {}
         self.time = 0
         self.next_instant = NEVER
@@ -96,23 +137,21 @@ class Snapshot:
             if table := getattr(changes, name):
                 later._replace(name, table)
         if changes.deleted_schedules:
-            left = later.schedules.items()
-            later.schedules = {
-                id: record for id, record in left if id not in changes.deleted_schedules
-            }
+            later.schedules = later.schedules.without(changes.deleted_schedules)
             for id in changes.deleted_schedules & self.schedules.keys():
                 later._hash ^= _hash_of(self.schedules[id])
         later._seal(max(time, self.time))
         return later
 
     def _replace(self, name: str, table: Table) -> None:
-        before: Table = getattr(self, name)
-        setattr(self, name, before | table)
+        before: Records = getattr(self, name)
+        later = before.changed(table)
+        setattr(self, name, later)
         for id, record in table.items():
             if id in before:
                 self._hash ^= _hash_of(before[id])
             self._hash ^= _hash_of(record)
-            for at, is_step in _instants_of(record):
+            for at, is_step in later.instants.get(id, ()):
                 self.next_instant = min(self.next_instant, at)
                 if is_step:
                     self.next_step = min(self.next_step, at)
@@ -135,8 +174,8 @@ class Snapshot:
             return
         self.next_instant = self.next_step = NEVER
         for table in (self.promises, self.tasks, self.schedules, self.keys):
-            for record in table.values():
-                for at, is_step in _instants_of(record):
+            for instants in table.instants.values():
+                for at, is_step in instants:
                     if time < at < self.next_instant:
                         self.next_instant = at
                     if is_step and at < self.next_step:
@@ -148,8 +187,8 @@ class Snapshot:
         found = {
             at
             for table in (self.promises, self.tasks, self.schedules, self.keys)
-            for record in table.values()
-            for at, _ in _instants_of(record)
+            for instants in table.instants.values()
+            for at, _ in instants
         }
         return sorted(at for at in found if after < at <= until and at != NEVER)
 
@@ -173,7 +212,7 @@ class Snapshot:
         """For people: the records that are there, sets as sorted lists."""
         shown: JsonObject = {"time": self.time}
         for name in TABLES:
-            table: Table = getattr(self, name)
+            table: Records = getattr(self, name)
             if table:
                 shown[name] = {id: _readable(record) for id, record in sorted(table.items())}
         return shown
@@ -269,8 +308,8 @@ class _CopiedOnUse(dict[str, JsonObject]):
 
     __slots__ = ("_base", "deleted")
 
-    def __init__(self, base: Table) -> None:
-        self._base = base
+    def __init__(self, base: Records) -> None:
+        self._base: Table = base
         self.deleted: set[str] = set()
 
     def __missing__(self, id: str) -> JsonObject:

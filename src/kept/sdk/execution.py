@@ -677,6 +677,9 @@ class Execution:
         if response.status != RESUME_AT_ONCE:
             return True
         self.lease.ending = False
+        if self.lease.lost is not None:
+            # The answer was so late that another worker may have begun.
+            raise LeaseLostError(f"{self.id}: {self.lease.lost} while it was being suspended")
         await self._look_at_awaited()
         return False
 

@@ -12,7 +12,8 @@ class Lease:
     """The right to work on a task: valid only for its version.
 
     `ending` says that its holder stops its work already, or is giving it up by a request that is
-    under way, so that a heartbeat which crosses it and finds the lease gone means nothing.
+    under way, so that a heartbeat which crosses it and finds the lease gone means nothing: unless
+    that request does not give it up, and the work is to go on. So `lost` notes why it is over.
     `confirmed_at` is when, on the monotonic clock in seconds, it was last known to hold.
     `cancel_requested_at` (ms) is since when its work is asked to stop, as far as that was known
     when it was taken (B3).
@@ -23,6 +24,7 @@ class Lease:
         "cancel_requested_at",
         "confirmed_at",
         "ending",
+        "lost",
         "on_cancel",
         "pid",
         "promise",
@@ -35,6 +37,7 @@ class Lease:
         self.attempt = acquired.attempt or 1
         self.confirmed_at = confirmed_at
         self.ending = False
+        self.lost: str | None = None
         self.pid = acquired.task.pid or ""
         self.cancel_requested_at = acquired.cancel_requested_at
         # What makes the work stop by itself, while it can.

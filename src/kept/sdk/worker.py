@@ -276,6 +276,7 @@ class Worker:
 
     def _lose(self, lease: Lease, reason: str) -> None:
         held = self._held.get(lease.id)
+        lease.lost = lease.lost or reason
         if held is not None and held[0] is lease and not lease.ending:
             about = {"lease": lease}
             log.warning("%s: the lease is lost (%s), stopping", lease.id, reason, extra=about)

@@ -35,6 +35,7 @@ SHARE_OF_STARTS: Final = 0.2
 SHARE_OF_BASE: Final = 0.2
 # Work under one id that several clients may start.
 SHARE_OF_RACES: Final = 0.3
+RACE_SECONDS: Final = 10.0
 # Conversations whose answers are known beforehand.
 SHARE_OF_SCRIPTS: Final = 0.06
 SHARE_OF_RARE: Final = 0.7
@@ -181,7 +182,7 @@ class Client:
         program = programs.draw_program(random)
         if random.random() < SHARE_OF_RACES:
             # What it is must not depend on who is first.
-            id = f"race-{int(self._world.loop.time() / 10)}"
+            id = f"race-{int(self._world.loop.time() / (RACE_SECONDS * self._world.pace))}"
             program = programs.draw_program(self._world.random(id))
         if not self._may_start(program.function):
             return

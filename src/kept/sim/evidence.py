@@ -30,7 +30,7 @@ def failure_page(plan: Plan, command: str) -> str:
     played = play_plan(plan, kept_events=None)
     history = drawn_history(played)
     breakage = played.outcome.breakage
-    result = check(history, ProtocolModel(), budget_steps=BUDGET_STEPS + len(history.operations))
+    result = check(history, ProtocolModel(), budget_steps=BUDGET_STEPS)
     about = [each for each in result.violations if breakage and _is_about(each, breakage)]
     return page(history, result if about else None, _incident(played, command))
 

@@ -249,8 +249,8 @@ class World:
     @property
     def pace(self) -> float:
         """How many times longer than in a short run clients pause: a long one is not much busier in
-        sum, so that what it adds is time."""
-        return max(1.0, self.plan.horizon / PACED_TICKS)
+        sum, however many they are, so that what it adds is time."""
+        return max(1.0, self.plan.horizon * self.mix.clients / PACED_TICKS)
 
     def may_act(self, action: str) -> bool:
         """Whether a client does what it has drawn, which is noted then."""

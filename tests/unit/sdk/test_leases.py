@@ -172,3 +172,58 @@ async def test_a_lease_that_is_lost_twice_is_stopped_once() -> None:
         await asyncio.wait([work])
         assert ended.is_set()
         assert not worker._held
+
+
+class LateSuspend:
+    """A connection over which the first suspend comes when what it awaits has settled, and is
+    answered only when `heard` says so."""
+
+    def __init__(self, inner: Connection) -> None:
+        self._inner = inner
+        self.answering, self.heard = asyncio.Event(), asyncio.Event()
+
+    async def send(self, request: r.Request, *, request_id: str | None = None) -> Response:
+        if not isinstance(request, r.TaskSuspend) or self.answering.is_set():
+            return await self._inner.send(request, request_id=request_id)
+        (action,) = request.actions
+        await self._inner.send(r.PromiseWait(action.data.awaited, 20_000))
+        response = await self._inner.send(request, request_id=request_id)
+        self.answering.set()
+        await self.heard.wait()
+        return response
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+async def test_a_lease_that_is_lost_while_it_is_suspended_is_over() -> None:
+    """The task stays acquired as what it awaits has settled: told too late, its code does not go on."""
+    app = kept.App()
+    went_on: list[int] = []
+
+    @app.function
+    async def child() -> int:
+        return 7
+
+    @app.function
+    async def workflow(ctx: kept.Context) -> int:
+        result = await ctx.call(child)
+        went_on.append(versions[-1])
+        return result
+
+    async with site() as place, asyncio.timeout(DEADLINE_SECONDS):
+        connection = LateSuspend(place.connection())
+        worker = place.worker(app, connection, ttl=60.0)
+        versions = [1]
+        handle = await place.app(app).start(workflow)
+        await connection.answering.wait()
+        lease, work = worker._held[handle.id]
+        worker._lose(lease, "no heartbeat was answered for its ttl")
+        connection.heard.set()
+        await asyncio.wait([work])
+        assert went_on == []
+        # As another worker, or this one, takes it when the lease has run out.
+        versions.append(2)
+        await place.connection().send(r.TaskRelease(handle.id, 1))
+        assert await handle.result() == 7
+        assert went_on == [2]
