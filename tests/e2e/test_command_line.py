@@ -270,6 +270,38 @@ def test_a_signal_reaches_the_command_under_a_lock(server: str) -> None:
     assert run("lock", "run", "stopped", "--wait", "0s", "--", "true", url=server).returncode == 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
+def test_a_terminal_belongs_to_the_command_under_a_lock(server: str) -> None:
+    """The command reads from it, and Ctrl-C there ends it quietly with 130."""
+    import pty
+
+    # A shell in its place may lose a Ctrl-C that comes between two of its commands.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+        "print('got', input(), flush=True); signal.pause()"
+    )
+    command = [*KEPT, "lock", "run", "at", "--", sys.executable, "-c", code]
+    screen, terminal = pty.openpty()
+    # The first that a session opens becomes its own.
+    on_terminal = ["sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(terminal)]
+    with subprocess.Popen(
+        [*on_terminal, *command], env=environment(KEPT_URL=server), start_new_session=True
+    ) as holder:
+        try:
+            os.write(screen, b"words\n")
+            shown = b""
+            while b"got words" not in shown:
+                shown += os.read(screen, 1)
+            os.write(screen, b"\x03")
+            assert holder.wait(START_SECONDS) == 130
+            os.set_blocking(screen, False)
+            assert b"Traceback" not in os.read(screen, 10_000)
+        finally:
+            holder.kill()
+            os.close(screen)
+            os.close(terminal)
+
+
 def test_processes_share_a_bucket(server: str) -> None:
     """What one takes another does not get."""
     take = ("bucket", "take", "mail", "--limit", "1", "--period", "1h", "--wait", "0s")
