@@ -87,13 +87,14 @@ class Child:
                 self._process.send_signal(number)
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
+        # What it still prints is read, as a full pipe would keep it from ending.
         self._signal(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE_SECONDS):
-                await process.wait()
+                await process.communicate()
         # What it started and left, too.
         self._signal(getattr(signal, "SIGKILL", signal.SIGTERM))
-        await process.wait()
+        await process.communicate()
 
 
 def command_of(rest: Sequence[str], name: str) -> list[str]:
