@@ -33,9 +33,17 @@ class Background:
     """The steps that nobody asks for. `shown` has for each promise the instants that anybody was
     told: they have no other witness."""
 
-    def __init__(self, shown: Mapping[str, set[int]], cancellations: Cancellations) -> None:
+    def __init__(
+        self, shown: Mapping[str, set[int]], cancellations: Cancellations, budget: int
+    ) -> None:
         self._shown = shown
         self._cancellations = cancellations
+        self._budget = budget
+        self._left = budget
+
+    def begin(self) -> None:
+        """Another component, with a budget of states of its own."""
+        self._left = self._budget
 
     def states(self, state: Snapshot, part: Part, time: int) -> Iterator[Snapshot]:
         """The state, and those that the background may have made of it by `time`."""
@@ -50,6 +58,9 @@ class Background:
                 workspace = Workspace(before)
                 step(workspace.state)
                 after = workspace.snapshot(before.time if part.kind in SEEN else time)
+                self._left -= 1
+                if self._left < 0:
+                    raise Undecided(f"gave up after {self._budget} steps of the background")
                 if after in seen:
                     continue
                 if len(seen) >= MAX_BACKGROUND_STATES:

@@ -50,6 +50,7 @@ from kept.check.protocol_parts import SEEN, parts_of, shown_instants
 from kept.check.sequential import JsonObject, Part, Setting
 from kept.check.snapshots import Snapshot, Workspace
 
+DEFAULT_BUDGET_BACKGROUND: Final = 2_000_000
 MAX_SHOWN_CHARACTERS: Final = 600
 REPEATABLE: Final = frozenset(
     f"task.{verb}"
@@ -86,10 +87,12 @@ def _is_bulk(operation: Operation) -> bool:
 class ProtocolModel:
     """Judges histories of the base protocol and of the extensions named above."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget_background: int = DEFAULT_BUDGET_BACKGROUND) -> None:
+        """It tries so many steps of the background for each component, then does not judge it."""
+        self._budget_background = budget_background
         self._leases = Leases()
         self._cancellations = Cancellations()
-        self._background = Background({}, self._cancellations)
+        self._background = Background({}, self._cancellations, budget_background)
         # Operations on all dead letters of a filter.
         self._bulks = 0
         # Targets whose settled trees may leave while somebody looks.
@@ -105,10 +108,13 @@ class ProtocolModel:
         parts = parts_of(operations, skew_ms)
         self._leases = Leases(parts)
         self._cancellations = Cancellations(parts)
-        self._background = Background(shown_instants(operations), self._cancellations)
+        self._background = Background(
+            shown_instants(operations), self._cancellations, self._budget_background
+        )
         return [*parts, *self._cancellations.witnesses()]
 
     def limitation(self, setting: Setting) -> str | None:
+        self._background.begin()
         judged = APPLIED.keys() | SEEN | WITNESSES
         unknown = Counter(part.kind for part in setting.parts if part.kind not in judged)
         for part in setting.parts:

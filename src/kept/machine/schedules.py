@@ -104,9 +104,11 @@ def fire(step: Step, schedule: ScheduleRecord, instant: int) -> None:
         create_occurrence(step, schedule, instant)
         return
     line = line_of(step, schedule.id)
-    if not line.waiting and not is_running(step, line):
+    queued = schedule.overlap is Overlap.QUEUE
+    # What waited in line when the schedule was put to skip is left out, and in nobody's way.
+    if not (queued and line.waiting) and not is_running(step, line):
         put_line(step, schedule.id, ScheduleLine(_fired(step, schedule, instant)))
-    elif schedule.overlap is Overlap.QUEUE and len(line.waiting) < MAX_WAITING_INSTANTS:
+    elif queued and len(line.waiting) < MAX_WAITING_INSTANTS:
         # Where it was about to go on, it still is.
         entry = step.records.entry(line_key(schedule.id))
         assert entry is not None

@@ -12,6 +12,7 @@ from kept.check.protocol_model import ProtocolModel
 
 # For each component: most need few more than one for each operation.
 BUDGET_STEPS: Final = 8_000
+BUDGET_BACKGROUND: Final = 20_000
 MAX_SHOWN_CHARACTERS: Final = 600
 MAX_SHOWN_KEYS: Final = 3
 
@@ -34,7 +35,7 @@ class Judgement(msgspec.Struct, kw_only=True):
 
 def judge(history: History) -> Judgement:
     """Judges a whole history within a bounded number of steps."""
-    result = check(history, ProtocolModel(), budget_steps=BUDGET_STEPS)
+    result = check(history, ProtocolModel(BUDGET_BACKGROUND), budget_steps=BUDGET_STEPS)
     wrong = next((history.operations[each.first or 0] for each in result.violations), None)
     return Judgement(
         operations=len(history.operations) - sum(result.skipped.values()),

@@ -187,5 +187,6 @@ def _app(world: World, process: Process, runtime: Runtime, *, worker: bool) -> S
     new = world.is_deployed(process)
     app.functions = programs.register(app, runtime, random, world.boundary, new=new)
     if worker and world.mix.plans:
-        rollouts.schedule(app, app.functions[rollouts.NAME], new=new)
+        function, pace = app.functions[rollouts.NAME], round(world.pace)
+        rollouts.schedule(app, function, new=new, pace=pace)
     return app

@@ -291,6 +291,16 @@ def test_a_line_when_the_rule_changes(overlap: Overlap, expected: Sequence[int])
     assert fired(world) == expected
 
 
+def test_a_line_that_is_left_out_is_in_nobodys_way() -> None:
+    """Even if the next instant is fired before the background has emptied the line."""
+    world = World()
+    put(world, overlap=Overlap.QUEUE, promise_timeout=25_000)
+    pass_periods(world, 3)
+    put(world, overlap=Overlap.SKIP)
+    pass_periods(world, 1)
+    assert fired(world) == [1, 4]
+
+
 @pytest.mark.parametrize(
     ("overlap", "expected"),
     [(Overlap.SKIP, run_of(1, 2, 5)), (Overlap.QUEUE, run_of(1, 2, 3, 4, 5))],

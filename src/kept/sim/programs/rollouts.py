@@ -34,12 +34,13 @@ def register(app: App, steps: Steps) -> list[Function[..., Any]]:
     return [app.function(name=NAME, version=2)(rollout_2)] if steps.new else [old]
 
 
-def schedule(app: App, function: Function[..., Any], *, new: bool) -> None:
-    """Declares the schedule of a worker's program. Opening the app puts it, whoever put it before."""
+def schedule(app: App, function: Function[..., Any], *, new: bool, pace: int) -> None:
+    """Declares the schedule of a worker's program, so many times slower. Opening the app puts it,
+    whoever put it before."""
     if new:
-        app.schedule(every=NEW_SECONDS, overlap="skip", timeout=30, args=("new",))(function)
+        app.schedule(every=NEW_SECONDS * pace, overlap="skip", timeout=30, args=("new",))(function)
     else:
-        app.schedule(every=OLD_SECONDS, timeout=30, args=("old",))(function)
+        app.schedule(every=OLD_SECONDS * pace, timeout=30, args=("old",))(function)
 
 
 def _rollout(random: Random) -> Program:
