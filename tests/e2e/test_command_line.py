@@ -209,6 +209,127 @@ def test_worker_runs_an_app_until_it_is_stopped(
             worker.kill()
 
 
+COUNT = 'n=$(cat count); echo $((n + 1)) > count; echo "$KEPT_FENCE" >> fences'
+
+
+def test_locks_guard_commands_of_shells(server: str, tmp_path: Path) -> None:
+    """Shells that read, add and write one file, all at one time, lose nothing under a lock, and
+    their fences rise in the order of their turns."""
+    (tmp_path / "count").write_text("0")
+    command = [*KEPT, "lock", "run", "count", "--", "sh", "-c", COUNT]
+    shells = [
+        subprocess.Popen(command, cwd=tmp_path, env=environment(KEPT_URL=server)) for _ in range(4)
+    ]
+    assert [shell.wait(30) for shell in shells] == [0] * 4
+    assert (tmp_path / "count").read_text() == "4\n"
+    fences = [int(line) for line in (tmp_path / "fences").read_text().splitlines()]
+    assert fences == sorted(set(fences))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no process groups")
+def test_a_lost_lock_ends_all_that_its_command_started(server: str) -> None:
+    """The lock is taken away: the shell and what it started in the background end, by SIGKILL where
+    nothing else helps, and kept says so with 125."""
+    stubborn = "trap '' TERM; echo up; tail -f /dev/null & wait"
+    with subprocess.Popen(
+        [*KEPT, "lock", "run", "lost", "--ttl", "1s", "--", "sh", "-c", stubborn],
+        env=environment(KEPT_URL=server),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stderr is not None
+        assert holder.stdout.readline() == "up\n"
+        assert run("lock", "release", "lost", url=server).returncode == 0
+        # Its end is that of all who could write to it.
+        assert holder.stdout.read() == ""
+        assert holder.wait(START_SECONDS) == 125
+        assert "no longer held" in holder.stderr.read()
+
+
+def test_a_signal_reaches_the_command_under_a_lock(server: str) -> None:
+    """SIGTERM goes on to the command, whose exit code stands, and the lock is free at once."""
+    code = (
+        "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(9)); "
+        "print('up', flush=True); signal.pause()"
+    )
+    with subprocess.Popen(
+        [*KEPT, "lock", "run", "stopped", "--", sys.executable, "-c", code],
+        env=environment(KEPT_URL=server),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "up\n"
+        waiting = run("lock", "run", "stopped", "--wait", "0s", "--", "true", url=server)
+        assert waiting.returncode == 124
+        holder.send_signal(signal.SIGTERM)
+        assert holder.wait(START_SECONDS) == 9
+    assert run("lock", "run", "stopped", "--wait", "0s", "--", "true", url=server).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
+def test_a_terminal_belongs_to_the_command_under_a_lock(server: str) -> None:
+    """The command reads from it, and Ctrl-C there ends it quietly with 130."""
+    import pty
+
+    # A shell in its place may lose a Ctrl-C that comes between two of its commands.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+        "print('got', input(), flush=True); signal.pause()"
+    )
+    command = [*KEPT, "lock", "run", "at", "--", sys.executable, "-c", code]
+    screen, terminal = pty.openpty()
+    # The first that a session opens becomes its own.
+    on_terminal = ["sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(terminal)]
+    with subprocess.Popen(
+        [*on_terminal, *command], env=environment(KEPT_URL=server), start_new_session=True
+    ) as holder:
+        try:
+            os.write(screen, b"words\n")
+            shown = b""
+            while b"got words" not in shown:
+                shown += os.read(screen, 1)
+            os.write(screen, b"\x03")
+            assert holder.wait(START_SECONDS) == 130
+            os.set_blocking(screen, False)
+            assert b"Traceback" not in os.read(screen, 10_000)
+        finally:
+            holder.kill()
+            os.close(screen)
+            os.close(terminal)
+
+
+def test_processes_share_a_bucket(server: str) -> None:
+    """What one takes another does not get."""
+    take = ("bucket", "take", "mail", "--limit", "1", "--period", "1h", "--wait", "0s")
+    assert run(*take, url=server).stdout == "mail: 1 taken, 0 left\n"
+    refused = run(*take, url=server)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "mail" in refused.stderr
+
+
+def test_processes_that_ask_at_one_time_run_a_command_once(server: str, tmp_path: Path) -> None:
+    """All of them print what the one that ran it printed."""
+    command = [*KEPT, "once", "run", "report", "--", "sh", "-c", "echo ran | tee -a runs; echo $$"]
+    asking = [
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=environment(KEPT_URL=server),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    printed = {process.communicate(timeout=30)[0] for process in asking}
+    assert [process.returncode for process in asking] == [0, 0, 0]
+    assert len(printed) == 1
+    assert (tmp_path / "runs").read_text() == "ran\n"
+
+
 def test_help_is_fast() -> None:
     """`kept --help` loads nothing heavy beyond what `import kept` loads, which has its own limit."""
     code = (

@@ -5,7 +5,8 @@ kept dead show job-17
 kept dead replay job-17 job-18
 kept dead replay --queue mail --reason exhausted --dry-run
 kept dead purge --until 30d --yes
-kept dead export --format csv > dead.csv
+kept dead bulk 5f2a…
+kept dead export --prefix mail- --format csv > dead.csv
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from kept.cli.dead_bulk import add_bulk, check_choice, confirmed, purge_all, replay_all
+from kept.cli.dead_bulk import (
+    add_bulk,
+    check_choice,
+    confirmed,
+    purge_all,
+    replay_all,
+    show_bulk,
+)
 from kept.cli.durations import duration
 from kept.cli.failure import EXIT_OK, EXIT_REFUSED
 from kept.cli.output import Row
@@ -61,8 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.Argument
     for verb in (replay, purge):
         verb.add_argument("ids", nargs="*", metavar="ID")
         _add_filter(verb)
-        verb.add_argument("--prefix", metavar="TEXT", help="whose ids begin with TEXT")
         add_bulk(verb)
+    bulk = verbs.add_parser(
+        "bulk", help="show how far a replay or purge by filter is", parents=[everywhere]
+    )
+    bulk.add_argument(
+        "id", metavar="ID", help="as --json prints it, and a replay or purge that is interrupted"
+    )
+    bulk.set_defaults(run=in_session(show_bulk))
     export = verbs.add_parser("export", help="all fields of all of them", parents=[everywhere])
     _add_filter(export)
     export.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")
@@ -79,6 +93,7 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--until", type=duration, metavar="DURATION", help="died at least so long ago"
     )
+    parser.add_argument("--prefix", metavar="TEXT", help="whose ids begin with TEXT")
 
 
 def _request(
@@ -92,6 +107,7 @@ def _request(
         session.ago(arguments.until),
         rows,
         cursor,
+        arguments.prefix,
     )
 
 

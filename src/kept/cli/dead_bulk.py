@@ -78,10 +78,39 @@ def _filter(session: Session, arguments: argparse.Namespace) -> LetterFilter:
 async def _run(session: Session, bulk: BulkRecord | None) -> BulkRecord:
     """Waits for an operation. It goes on by itself where this is interrupted."""
     assert bulk is not None
-    while bulk.finished_at is None:
-        await session.runtime.sleep(POLL_SECONDS)
-        bulk = (await session.ask(DeadBulk(bulk.id), BulkResult)).bulk
+    try:
+        while bulk.finished_at is None:
+            await session.runtime.sleep(POLL_SECONDS)
+            bulk = (await session.ask(DeadBulk(bulk.id), BulkResult)).bulk
+    except BaseException:
+        if not bulk.dry_run:
+            session.output.note(f"kept: it goes on; `kept dead bulk {bulk.id}` says how far it is")
+        raise
     return bulk
+
+
+async def show_bulk(session: Session, arguments: argparse.Namespace) -> None:
+    """`kept dead bulk`: an operation that was begun, for 7 days after its end."""
+    bulk = (await session.ask(DeadBulk(arguments.id), BulkResult)).bulk
+    letters = [
+        ("queue", bulk.filter.queue or ""),
+        ("function", bulk.filter.function or ""),
+        ("reason", bulk.filter.reason or ""),
+        ("since", session.output.exact(bulk.filter.since)),
+        ("until", session.output.exact(bulk.filter.until)),
+        ("prefix", bulk.filter.prefix or ""),
+    ]
+    finished = session.output.exact(bulk.finished_at)
+    fields = [
+        ("id", bulk.id),
+        ("action", bulk.action + (", a dry run" if bulk.dry_run else "")),
+        *letters,
+        ("started", session.output.exact(bulk.started_at)),
+        ("finished", finished or "not yet"),
+        ("done", str(bulk.done)),
+        ("failed", str(bulk.failed)),
+    ]
+    session.show(bulk, fields)
 
 
 def _may(session: Session, arguments: argparse.Namespace, count: BulkRecord, verb: str) -> bool:

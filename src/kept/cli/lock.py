@@ -3,6 +3,7 @@
 kept lock list --prefix customer-
 kept lock show customer-7
 kept lock release customer-7
+kept lock run customer-7 --ttl 30s -- rsync -a here there
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from kept.cli.failure import EXIT_OK, EXIT_REFUSED
+from kept.cli.holding import FENCE_VARIABLE, add_run, run_holding
 from kept.cli.output import Row
 from kept.cli.session import Session, add_listing, in_session
-from kept.protocol.guard_requests import LockGet, LockRelease, LockSearch
+from kept.protocol.guard_requests import LockAcquire, LockGet, LockRelease, LockSearch
 from kept.protocol.responses import LockPage, LockRecord, LockResult, Nothing
 
 
@@ -37,6 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.Argument
     )
     release.add_argument("resource", metavar="NAME")
     release.set_defaults(run=in_session(_release))
+    run = add_run(
+        verbs,
+        everywhere,
+        "lock",
+        f"The command finds its fence in {FENCE_VARIABLE}: a number above that of every earlier holder.",
+    )
+    run.set_defaults(run=in_session(_run))
 
 
 async def _list(session: Session, arguments: argparse.Namespace) -> None:
@@ -78,3 +87,7 @@ async def _release(session: Session, arguments: argparse.Namespace) -> int:
     text = f"{lock.resource} released, {lock.holder} had it"
     session.done(text, {"resource": lock.resource, "released": True})
     return EXIT_OK
+
+
+async def _run(session: Session, arguments: argparse.Namespace) -> int:
+    return await run_holding(session, arguments, LockAcquire(arguments.key, "", arguments.ttl))

@@ -1,7 +1,8 @@
-"""The ledger: what `app.once` has recorded for which key.
+"""The ledger: what was done once, and is recorded for which key.
 
 kept once list
 kept once show charge-42
+kept once run report-2026-11 -- ./report --month 2026-11
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from kept.cli.once_run import add_run
 from kept.cli.output import Row
 from kept.cli.session import Session, add_listing, in_session
 from kept.errors import NotFoundError
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.Argument
     show = verbs.add_parser("show", help="show the calls of a key", parents=[everywhere])
     show.add_argument("key", metavar="KEY")
     show.set_defaults(run=in_session(_show))
+    add_run(verbs, everywhere)
 
 
 async def _list(session: Session, arguments: argparse.Namespace) -> None:

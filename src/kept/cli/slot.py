@@ -2,14 +2,17 @@
 
 kept slot show api
 kept slot release api HOLDER
+kept slot run api --limit 5 -- curl https://example.org
 """
 
 from __future__ import annotations
 
 import argparse
 
+from kept.cli.holding import add_run, run_holding
 from kept.cli.session import Session, in_session
-from kept.protocol.guard_requests import SlotGet, SlotRelease
+from kept.protocol.guard_requests import SlotAcquire, SlotGet, SlotRelease
+from kept.protocol.limits import MAX_SLOTS
 from kept.protocol.responses import Nothing, SlotResult
 
 
@@ -29,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser, everywhere: argparse.Argument
     release.add_argument("key", metavar="KEY")
     release.add_argument("holder", metavar="HOLDER")
     release.set_defaults(run=in_session(_release))
+    run = add_run(verbs, everywhere, "slot", "Slots have no fence: there is no order of holders.")
+    run.add_argument(
+        "--limit", type=_limit, required=True, metavar="N", help="how many may hold one at a time"
+    )
+    run.set_defaults(run=in_session(_run))
 
 
 async def _show(session: Session, arguments: argparse.Namespace) -> None:
@@ -46,3 +54,14 @@ async def _release(session: Session, arguments: argparse.Namespace) -> None:
     await session.ask(SlotRelease(arguments.key, arguments.holder), Nothing)
     text = f"{arguments.key}: {arguments.holder} has no slot now"
     session.done(text, {"key": arguments.key, "released": True})
+
+
+async def _run(session: Session, arguments: argparse.Namespace) -> int:
+    acquire = SlotAcquire(arguments.key, arguments.limit, "", arguments.ttl)
+    return await run_holding(session, arguments, acquire)
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= MAX_SLOTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MAX_SLOTS:,}")
+    return int(text)

@@ -173,13 +173,16 @@ class Searching:
 
     async def _dead_letters(self, request: r.DeadList, tenant: str, prefix: str) -> Response:
         """The store walks past what does not match, only so far for each page."""
+        begins = _narrowed(request.prefix, prefix)
+        if begins is None:
+            return Response(OK, DeadLetterPage([], None))
         limit = request.limit or DEFAULT_SEARCH_ROWS
         found: list[DeadLetter] = []
         size, after = 0, request.cursor
         for _ in range(MAX_SEARCH_SCAN_ROWS // MAX_SCAN_ROWS):
             wanted = min(limit + 1 - len(found), MAX_PAYLOAD_SCAN_ROWS)
             page = await self._store.scan_dead_letters(
-                tenant, request, after, wanted, prefix, MAX_SCAN_ROWS
+                tenant, request, after, wanted, begins, MAX_SCAN_ROWS
             )
             for letter in page.letters:
                 if len(found) == limit or size > MAX_PAGE_BYTES:
@@ -243,12 +246,11 @@ class Searching:
         match: Callable[[Entry], Found | None],
     ) -> tuple[list[Found], str | None]:
         """Entries whose name starts with what the caller asks for and with what it may see."""
-        wanted = request.prefix or ""
-        longer, shorter = sorted((wanted, prefix), key=len, reverse=True)
-        if not longer.startswith(shorter):
+        begins = _narrowed(request.prefix, prefix)
+        if begins is None:
             return [], None
         return await _page(
-            lambda after, limit: self._store.scan_entries(tenant, kind, after, limit, longer),
+            lambda after, limit: self._store.scan_entries(tenant, kind, after, limit, begins),
             lambda entry: entry.key.name,
             match,
             request,
@@ -266,6 +268,12 @@ class Searching:
         records = [promise.project(now).record() for promise in promises[:fitting]]
         released = [promise.id for promise in page.released[:fitting]]
         return Response(OK, PreloadResult(records, more, released or None))
+
+
+def _narrowed(wanted: str | None, seen: str) -> str | None:
+    """How names begin that begin as the caller wants and as it may see (A8); None where none can."""
+    longer, shorter = sorted((wanted or "", seen), key=len, reverse=True)
+    return longer if longer.startswith(shorter) else None
 
 
 async def _page(

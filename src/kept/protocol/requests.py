@@ -361,6 +361,8 @@ class ScheduleSearch(Request):
 
 
 class DeadList(Request):
+    """Dead letters by id, those only whose id starts with `prefix` (B4)."""
+
     kind: ClassVar[str] = "dead.list"
     queue: str | None = None
     function: str | None = None
@@ -369,6 +371,7 @@ class DeadList(Request):
     until: Instant | None = None
     limit: Rows | None = None
     cursor: str | None = None
+    prefix: str | None = None
 
 
 class DeadGet(Request):

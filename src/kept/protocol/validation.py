@@ -421,7 +421,7 @@ def _children(request: r.PromiseChildren, schemes: Schemes) -> str | None:
 
 
 def _dead_list(request: r.DeadList, schemes: Schemes) -> str | None:
-    texts = (request.queue, request.function, request.reason)
+    texts = (request.queue, request.function, request.reason, request.prefix)
     return _search(request, schemes) or _ids_problem((t for t in texts if t is not None), "filter")
 
 

@@ -34,12 +34,15 @@ class DeadLetters:
         reason: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        prefix: str | None = None,
     ) -> AsyncIterator[DeadLetter]:
-        """Those that match, by id: `async for letter in app.dead.list(queue="mail")`."""
+        """Those that match, by id: `async for letter in app.dead.list(queue="mail")`. Their ids
+        begin with `prefix`."""
         bounds = (_ms(since), _ms(until))
         cursor: str | None = None
         while True:
-            request = r.DeadList(queue, function, reason, *bounds, MAX_SEARCH_ROWS, cursor)
+            rows = MAX_SEARCH_ROWS
+            request = r.DeadList(queue, function, reason, *bounds, rows, cursor, prefix)
             page = await self._ask(request, a.DeadLetterPage)
             for letter in page.letters:
                 yield letter

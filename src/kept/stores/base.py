@@ -108,7 +108,8 @@ class Store(Protocol):
         walk: int = MAX_SEARCH_SCAN_ROWS,
     ) -> Letters:
         """Dead letters that match, ordered by id, beyond `after`: at most `limit`, and those that are
-        found by walking past at most `walk` of them, whether they match or not."""
+        found by walking past at most `walk` of them, whether they match or not. Ids begin with
+        `prefix`; that of the filter is a part of it already."""
 
     async def scan_entries(
         self, tenant: str, kind: EntryKind, after: str | None, limit: int, prefix: str = ""

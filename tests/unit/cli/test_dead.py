@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+from typing import Any
 
+import pytest
+
+from kept.cli.session import Session
 from kept.protocol import requests as r
 from kept.stores.memory import MemoryStore
 from tests.unit.cli.conftest import Kept
@@ -95,3 +99,48 @@ def test_export_as_json_lines_and_as_csv(kept: Kept, store: MemoryStore) -> None
     assert [row["id"] for row in rows] == ["'=x", "q00", "q01"]
     assert [row["halted"] for row in rows] == ["yes", "no", "no"]
     assert kept("dead", "show", "q00").code == 0
+
+
+def test_a_prefix_narrows_list_and_export(kept: Kept, store: MemoryStore) -> None:
+    """Those only whose ids begin with it, together with other filters."""
+    bury(store, *numbered(2), queue="one")
+    bury(store, "q1", "other", queue="two")
+    assert kept("dead", "list", "--prefix", "q0", "-q").lines == ["q00", "q01"]
+    assert kept("dead", "list", "--prefix", "q", "--queue", "two", "-q").lines == ["q1"]
+    assert kept("dead", "list", "--prefix", "nothing", "-q").lines == []
+    lines = [json.loads(line) for line in kept("dead", "export", "--prefix", "o").lines]
+    assert [line["id"] for line in lines] == ["other"]
+
+
+def test_how_far_a_bulk_operation_is(kept: Kept, store: MemoryStore) -> None:
+    """By the id that --json printed; one that nobody began is not there."""
+    bury(store, *numbered(3))
+    begun = json.loads(kept("dead", "purge", "--prefix", "q0", "--json").out)
+    shown = dict(line.split(maxsplit=1) for line in kept("dead", "bulk", begun["id"]).lines)
+    assert (shown["action"], shown["prefix"], shown["done"]) == ("purge", "q0", "3")
+    assert shown["finished"] != "not yet"
+    assert json.loads(kept("dead", "bulk", begun["id"], "--json").out) == begun
+    assert kept("dead", "bulk", "unknown").code == 1
+    assert kept("dead", "bulk").code == 2
+
+
+def test_a_bulk_operation_that_is_left_says_its_id(
+    kept: Kept, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever interrupts a purge is told how to look at it, and it goes on."""
+    bury(store, *numbered(3))
+    ask, begun = Session.ask, []
+
+    async def interrupted(session: Session, request: r.Request, result: type[Any]) -> Any:
+        answer = await ask(session, request, result)
+        if isinstance(request, r.DeadPurge) and not request.dry_run:
+            begun.append(request.bulk)
+        elif begun:
+            raise KeyboardInterrupt
+        return answer
+
+    monkeypatch.setattr(Session, "ask", interrupted)
+    left = kept("dead", "purge", "--all")
+    monkeypatch.undo()
+    assert left.code == 130
+    assert f"`kept dead bulk {begun[0]}`" in left.errors

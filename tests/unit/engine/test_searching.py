@@ -90,6 +90,8 @@ async def test_tasks_schedules_and_dead_letters_are_paged_alike() -> None:
         letters = await _pages(engine, r.DeadList(function="f@1", reason="broken", limit=2))
         dead = [p.data.letters for p in letters if isinstance(p.data, DeadLetterPage)]
         assert [each.id for page in dead for each in page] == IDS[5::10]
+        begun = await ok(engine, r.DeadList(limit=2, prefix="b"), DeadLetterPage)
+        assert [each.id for each in begun.letters] == ["b00", "b05"]
         nothing = await ok(engine, r.DeadList(queue="other"), DeadLetterPage)
         assert nothing.letters == []
 
@@ -127,6 +129,14 @@ async def test_a_search_is_limited_to_the_prefix_of_the_caller() -> None:
                 records = next(iter(vars_of(page)))
                 assert records
                 assert all(each.id.startswith("b") for each in records)
+        for wanted, seen, ids in (
+            ("b1", "b", ["b10", "b15"]),
+            ("a", "b", []),
+            ("b", "b2", ["b20"]),
+        ):
+            page = (await engine.submit(r.DeadList(prefix=wanted), prefix=seen)).data
+            assert isinstance(page, DeadLetterPage)
+            assert [each.id for each in page.letters] == ids
 
 
 def vars_of(page: Response) -> list[list[r.PromiseGet]]:

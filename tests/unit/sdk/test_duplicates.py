@@ -131,6 +131,7 @@ async def test_dead_letters_of_an_app() -> None:
                 await handle
         letters = [letter.id async for letter in app.dead.list(reason="exhausted")]
         assert letters == ["j0", "j1", "j2"]
+        assert [letter.id async for letter in app.dead.list(prefix="j1")] == ["j1"]
         assert (await app.dead.get("j0")).failures == 1
         works = True
         (replay,) = await app.dead.replay("j0")
