@@ -122,7 +122,7 @@ class Twin:
             self._world.random(f"twin {key}"),
             exact=scripts.is_exact(mix),
             prompt=mix.prompt,
-            provoked=self._world.ledger.provoked,
+            provoked=self._world.twins.provoked,
         )
         self._world.trace.note(f"script of {TENANT} {name}", self._process.name, key)
         try:
