@@ -22,6 +22,7 @@ FOUND = {
     216659469: "heartbeats queue up where a commit takes one request",
     906: "what fired while it could overlap is in the way of what may not",
     780024: "what waits in line was fired by a backfill",
+    5200021: "what may overlap leaves what fired before it behind",
     5000095: "an earlier take of a bucket may be answered later",
 }
 

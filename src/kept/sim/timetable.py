@@ -167,7 +167,8 @@ class Timetable:
             self._break(ONCE, f"{instant} of {schedule.id} is fired as {known} and {promise.id}")
         self._free.pop(promise.id, None)
         if schedule.overlap is Overlap.ALLOW:
-            self._free[promise.id] = None
+            # And so may all that it has fired: from now on nobody waits for that.
+            self._free.update(dict.fromkeys((*fired.values(), promise.id)))
         else:
             # Of what was allowed to overlap, only what fired last is in the way.
             last = fired.get(max(fired, default=0))
