@@ -23,6 +23,8 @@ FOUND = {
     906: "what fired while it could overlap is in the way of what may not",
     780024: "what waits in line was fired by a backfill",
     5200021: "what may overlap leaves what fired before it behind",
+    5300003: "a backfill fired before the schedule did",
+    5300050: "a claim that ended in a fault is not known to who leaves",
     5000095: "an earlier take of a bucket may be answered later",
 }
 

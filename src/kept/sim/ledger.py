@@ -16,6 +16,7 @@ from kept.protocol import tags as tag
 from kept.protocol.addresses import queue_of
 from kept.protocol.records import Promise, PromiseRecord, PromiseState, TaskState, Value
 from kept.protocol.responses import (
+    INTERNAL,
     AcquiredTask,
     ClaimResult,
     FenceResult,
@@ -87,6 +88,8 @@ class Ledger:
         # Workers that were told to stop: their claims are given up, and asked again to learn what
         # they got; what one gets after that, before its server knows, is left to expire.
         self.leaving: dict[str, None] = {}
+        # Workers of which a claim ended in a fault of the server: what it got, they never know.
+        self.unheard: dict[str, None] = {}
         # Leases whose holder wanted to hand them back and reached nobody, or never knew of.
         self.unreleased: dict[tuple[str, int], None] = {}
         # Who got a task under a version, and the latest version of each, with when it was known.
@@ -287,6 +290,8 @@ class ObservedConnection:
             if isinstance(request, r.TaskRelease):
                 self._ledger.unreleased[request.id, request.version] = None
             raise
+        if isinstance(request, r.TaskClaim) and response.status == INTERNAL:
+            self._ledger.unheard[request.pid] = None
         self._ledger.answered(asked, self._process, request, response)
         if witness is not None:
             witness.answered(self._process, request, response, asked_at)

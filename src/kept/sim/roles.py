@@ -136,7 +136,7 @@ async def _work(world: World, process: Process, runtime: Runtime) -> None:
     held = [
         id for id, task in tasks.items() if task.pid == pid and (id, task.version) not in unreleased
     ]
-    if undisturbed and held:
+    if undisturbed and held and pid not in world.ledger.unheard:
         world.ledger.break_off("who stops hands back", f"{process} left and holds {held}")
     world.left(process)
 

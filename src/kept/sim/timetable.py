@@ -267,6 +267,8 @@ class Timetable:
         """An instant was fired, or there was a reason to leave it out."""
         id = id_of(schedule, instant)
         if id in state.promises:
+            # A backfill may have been there before: now it is what was fired last.
+            self._fired.setdefault(schedule.id, {}).setdefault(instant, id)
             return
         if schedule.overlap is Overlap.SKIP and self._was_running(instant, schedule, state):
             return
