@@ -32,7 +32,7 @@ from kept.check.model.cancellation import promise_cancel
 from kept.check.model.duplicates import key_names
 from kept.check.model.letters import letter_record
 from kept.check.model.model import HANDLERS, Handler
-from kept.check.model.schedules import schedule_record
+from kept.check.model.schedules import next_instant, schedule_record
 from kept.check.model.state import (
     MAX_PRELOAD,
     Refused,
@@ -257,6 +257,7 @@ class ProtocolModel:
         yield from shown[1:]
         if state.next_instant <= part.latest:
             yield from (at for at in state.instants(start, part.latest) if at not in shown)
+        yield from (at for at in _fired_later(state, part.latest) if at > start and at not in shown)
 
 
 def _nacked_at(state: Snapshot, part: Part) -> Iterator[int]:
@@ -268,6 +269,14 @@ def _nacked_at(state: Snapshot, part: Part) -> Iterator[int]:
     for span in {queues.nack_span(part.data, tags, task["failures"] + more) for more in (0, 1)}:
         yield part.data["retryAt"] - span.most
         yield part.data["retryAt"] - span.least
+
+
+def _fired_later(state: Snapshot, latest: int) -> Iterator[int]:
+    """When a schedule that nobody looked at since it was due has fired again."""
+    for schedule in state.schedules.values():
+        at = schedule["nextRunAt"]
+        while at <= latest and (at := next_instant(schedule["cron"], at)) <= latest:
+            yield at
 
 
 def _due_again_at(state: Snapshot, part: Part) -> Iterator[int]:

@@ -6,6 +6,7 @@ Not judged: `schedule.put` and the rest of B10. No history that is judged may ha
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
 
 from cronsim import CronSim, CronSimError
 
@@ -16,6 +17,7 @@ from kept.check.model.state import JsonObject, Refused, State, create
 MAX_INSTANTS_PER_STEP = 100
 
 
+@cache
 def next_instant(cron: str, after: int) -> int:
     """The first instant (ms) of the expression that is later than `after`."""
     start = datetime.fromtimestamp(after // 1000, UTC)
