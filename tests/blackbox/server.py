@@ -192,4 +192,5 @@ class Server:
 
 def fresh(name: str = "q") -> str:
     """A name that no other test of this process uses."""
-    return f"{name}{next(_names)}"
+    # Of one length, so that no name with something behind it is another name.
+    return f"{name}{next(_names):05d}"

@@ -96,7 +96,7 @@ class QueueCase:
         text = f"All {limit} slots of {name} are taken: by {names}{more}."
         if limit == 1:
             text = f"The one slot of {name} is taken: by {names}."
-        return [Reason(f"{kind}concurrency", text, limit=limit, holders=tuple(holders))]
+        return [Reason(f"{kind}concurrency", text, limit=limit, holders=list(holders))]
 
     async def _rate(
         self, slots: Slots, rate: RateLimit | None, name: str, kind: str

@@ -113,7 +113,7 @@ class _Case:
         )
         if task.expires_at <= self._now:
             text = f"The lease of worker {task.pid} ran out, so it is about to be given up."
-        return Reason("running", text, task.expires_at, holders=(holder,))
+        return Reason("running", text, task.expires_at, holders=[holder])
 
     def _offered(self, promise: Promise, task: Task) -> Reason:
         assert task.retry_at is not None

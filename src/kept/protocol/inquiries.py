@@ -35,7 +35,7 @@ class Reason(Result, frozen=True):
     text: str
     until: int | None = None
     limit: int | None = None
-    holders: tuple[Holding, ...] = ()
+    holders: list[Holding] = []
 
 
 class AwaitedPromise(Result, frozen=True):
