@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
+from msgspec import field
+
 from kept.protocol.records import PromiseState, TaskState
 from kept.protocol.requests import Id, Request
 from kept.protocol.responses import Result
@@ -35,7 +37,7 @@ class Reason(Result, frozen=True):
     text: str
     until: int | None = None
     limit: int | None = None
-    holders: list[Holding] = []
+    holders: list[Holding] = field(default_factory=list)
 
 
 class AwaitedPromise(Result, frozen=True):
