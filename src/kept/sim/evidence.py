@@ -9,10 +9,9 @@ import msgspec
 
 from kept.check.history import Fault, History
 from kept.check.incident import Breakage, Incident, Life, Mark
-from kept.check.linearizability import ComponentResult, check
-from kept.check.protocol_model import ProtocolModel
+from kept.check.linearizability import ComponentResult
 from kept.check.timeline import page
-from kept.sim.judgement import BUDGET_STEPS
+from kept.sim.judgement import checked
 from kept.sim.mix import SHARES
 from kept.sim.plan import Plan, in_words
 from kept.sim.run import LINEARIZABLE, Played, play_plan
@@ -30,7 +29,7 @@ def failure_page(plan: Plan, command: str) -> str:
     played = play_plan(plan, kept_events=None)
     history = drawn_history(played)
     breakage = played.outcome.breakage
-    result = check(history, ProtocolModel(), budget_steps=BUDGET_STEPS)
+    result = checked(history)
     about = [each for each in result.violations if breakage and _is_about(each, breakage)]
     return page(history, result if about else None, _incident(played, command))
 

@@ -33,9 +33,14 @@ class Judgement(msgspec.Struct, kw_only=True):
     violated_by: str = ""
 
 
+def checked(history: History) -> Result:
+    """What the checker finds within a bounded number of steps."""
+    return check(history, ProtocolModel(BUDGET_BACKGROUND), budget_steps=BUDGET_STEPS)
+
+
 def judge(history: History) -> Judgement:
     """Judges a whole history within a bounded number of steps."""
-    result = check(history, ProtocolModel(BUDGET_BACKGROUND), budget_steps=BUDGET_STEPS)
+    result = checked(history)
     wrong = next((history.operations[each.first or 0] for each in result.violations), None)
     return Judgement(
         operations=len(history.operations) - sum(result.skipped.values()),
