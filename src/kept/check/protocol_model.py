@@ -74,8 +74,6 @@ WAVERING: Final = frozenset(
     {"task.halt", "task.suspend", "task.heartbeat", "task.annotate", "schedule.create"}
 )
 FIRST_REFUSAL: Final = 400
-# A clock that no deadline has passed by.
-BEHIND: Final = 0
 PLAIN_FIELDS: Final = ("state", "version", "settledAt", "createdAt", "resumes", "pid", "timeoutAt")
 
 
@@ -426,12 +424,11 @@ def _tags_of(part: Part) -> JsonObject:
 
 def _seen(state: Snapshot, part: Part) -> bool:
     """Whether a record that a search or a page shows is as it is stored, projected by the clock of
-    whoever searched: that clock decides nothing, so it may be ahead of the steps, or behind them, and
-    show what is stored as pending as that (A10)."""
+    whoever searched: that clock decides nothing, so it may be ahead of the steps."""
     looked = Workspace(state).state
     id = part.data["id"]
     assert part.answer is not None
-    for now in (max(state.time, part.earliest), max(state.time, part.latest), BEHIND):
+    for now in {max(state.time, part.earliest), max(state.time, part.latest)}:
         record = _looked_up(looked, part.kind, id, now)
         if record == part.answer.data or level(record) == level(part.answer.data):
             return True
