@@ -35,6 +35,7 @@ from kept.check.model.model import HANDLERS, Handler
 from kept.check.model.schedules import next_instant, schedule_record
 from kept.check.model.state import (
     MAX_PRELOAD,
+    NEVER,
     Refused,
     State,
     preload,
@@ -158,7 +159,8 @@ class ProtocolModel:
         return state.as_json()
 
     def successors(self, state: Snapshot, part: Part) -> Iterator[Snapshot]:
-        found: list[Snapshot] = []
+        # The earliest with each state's records.
+        found: dict[Snapshot, int] = {}
         unlikely: list[Snapshot] = []
         if part.kind in SEEN:
             for before in self._background.states(state, part, max(state.time, part.latest)):
@@ -175,8 +177,8 @@ class ProtocolModel:
                     continue
                 if part.answer is None and not self._leases.allow(part, state, after):
                     continue
-                if not any(each.time <= after.time and each == after for each in found):
-                    found.append(after)
+                if found.get(after, NEVER) > after.time:
+                    found[after] = after.time
                     if self._leases.foretell(state, after):
                         yield after
                     else:

@@ -76,7 +76,7 @@ class Snapshot:
 
     __slots__ = (
         *("keys", "letters", "promises", "requests", "schedules", "tasks", "time"),
-        *("next_instant", "next_step", "spreads", "_hash"),
+        *("next_instant", "next_step", "spreads", "_hash", "_before", "_changed"),
     )
 
     def __init__(self) -> None:
@@ -91,6 +91,9 @@ class Snapshot:
         self.next_step = NEVER
         self.spreads = False
         self._hash = 0
+        # The snapshot that this one was made of, and the ids of the records that differ from it.
+        self._before: Snapshot | None = None
+        self._changed: set[str] = set()
 
     def __hash__(self) -> int:
         return self._hash
@@ -140,6 +143,7 @@ class Snapshot:
             later.schedules = later.schedules.without(changes.deleted_schedules)
             for id in changes.deleted_schedules & self.schedules.keys():
                 later._hash ^= _hash_of(self.schedules[id])
+        later._changed = {id for ids in changes for id in ids}
         later._seal(max(time, self.time))
         return later
 
@@ -166,6 +170,8 @@ class Snapshot:
         other.next_instant, other.next_step = self.next_instant, self.next_step
         other.spreads = self.spreads
         other._hash = self._hash
+        other._before = self
+        other._changed = _NO_SET
         return other
 
     def _seal(self, time: int) -> None:
@@ -193,20 +199,14 @@ class Snapshot:
         return sorted(at for at in found if after < at <= until and at != NEVER)
 
     def touched(self, later: Snapshot) -> set[str]:
-        """The ids of the records, of any table, that a later snapshot does not share."""
-        return {
-            id
-            for mine, theirs in (
-                (self.promises, later.promises),
-                (self.tasks, later.tasks),
-                (self.schedules, later.schedules),
-                (self.letters, later.letters),
-                (self.keys, later.keys),
-            )
-            if mine is not theirs
-            for id in mine.keys() | theirs.keys()
-            if mine.get(id) is not theirs.get(id)
-        }
+        """The ids of the records, of any table, that were changed on the way to a snapshot that was
+        made of this one."""
+        found: set[str] = set()
+        while later is not self:
+            assert later._before is not None, "it was not made of this one"
+            found |= later._changed
+            later = later._before
+        return found
 
     def as_json(self) -> JsonObject:
         """For people: the records that are there, sets as sorted lists."""

@@ -85,7 +85,7 @@ class Background:
         repair = self._repair_ms / 1_000
         if self._due_at is None or self.paused:
             return repair
-        return min(max(self._due_at - self._committer.now_ms(), 0) / 1_000, repair)
+        return min(self._committer.seconds_until(self._due_at), repair)
 
     async def _fire_due(self) -> None:
         """Fires everything that is due, then looks when the next is."""

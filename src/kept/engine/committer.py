@@ -128,6 +128,11 @@ class Committer:
         """The clock by which commits decide: it stands still while the wall's is set back (A3)."""
         return max(self._runtime.now_ms(), self._latest)
 
+    def seconds_until(self, instant: int) -> float:
+        """How long until that clock shows an instant (ms). One that stands still moves on only when
+        the wall's has caught up: who waited by it would look again and again in vain."""
+        return max(instant - self._runtime.now_ms(), 0) / 1_000 if instant > self._latest else 0.0
+
     async def apply(self, items: Sequence[Item]) -> None:
         """Applies items in order and returns when all are committed; outcomes are in the items.
 

@@ -109,7 +109,7 @@ class Outbox:
         next_at = await self._store.next_message(channels)
         if next_at is None:
             return repair
-        return min(max(next_at - now, 0) / 1_000, repair)
+        return min(self._committer.seconds_until(next_at), repair)
 
     async def _take(self, found: list[tuple[str, OutboxEntry, Promise]], now: int) -> bool:
         """Reserves messages in one commit and starts their delivery; whether that was possible."""

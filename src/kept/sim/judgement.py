@@ -12,7 +12,7 @@ from kept.check.protocol_model import ProtocolModel
 
 # For each component: most need few more than one for each operation.
 BUDGET_STEPS: Final = 8_000
-BUDGET_BACKGROUND: Final = 20_000
+BUDGET_BACKGROUND: Final = 8_000
 MAX_SHOWN_CHARACTERS: Final = 600
 MAX_SHOWN_KEYS: Final = 3
 

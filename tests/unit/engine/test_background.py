@@ -14,7 +14,14 @@ from kept.protocol.responses import PromiseResult
 from kept.protocol.storage import DEFAULT_TENANT, Edge
 from kept.runtime import SystemRuntime
 from kept.stores.memory import MemoryStore
-from tests.unit.engine.rig import WatchedStore, eventually, ok, running, turns
+from tests.unit.engine.rig import (
+    ShiftedRuntime,
+    WatchedStore,
+    eventually,
+    ok,
+    running,
+    turns,
+)
 from tests.unit.machine.world import create
 
 FAN_IN = 3 * MAX_EDGES_PER_STEP
@@ -61,6 +68,23 @@ async def test_an_idle_engine_looks_for_nothing() -> None:
         assert result.promise.state is PromiseState.PENDING
         assert store.due_calls == looks
         assert looks <= 3
+
+
+async def test_a_clock_that_was_set_back_is_waited_for() -> None:
+    """While the clock of the commits stands still, what is due by it soon is not looked for again
+    and again: it becomes due when the wall's clock has caught up."""
+    runtime = ShiftedRuntime()
+    store = WatchedStore(runtime)
+    async with running(store, runtime=runtime, repair_ms=60_000) as engine:
+        await engine.submit(create("p", external="true"))
+        promises = store.tables[DEFAULT_TENANT].promises
+        runtime.shift_ms = -300
+        deadline = promises["p"].created_at + 1
+        looks = store.due_calls
+        await engine.submit(create("q", external="true", timeout_at=deadline))
+        await eventually(lambda: not promises["q"].pending)
+        assert store.due_calls - looks <= 5
+        assert promises["q"].settled_at == deadline
 
 
 async def test_repair_scans_find_what_nobody_told_of() -> None:
