@@ -29,21 +29,34 @@ MAX_BACKGROUND_STATES: Final = 2_000
 PROMISE_READS: Final = frozenset({"promise.get", "promise.wait", "promise.seen"})
 
 
+class Budget:
+    """How many steps of the model, those of the background included, one component may cost."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._left = steps
+
+    def renew(self) -> None:
+        """Another component, with a budget of its own."""
+        self._left = self._steps
+
+    def spend(self) -> None:
+        """Raises Undecided where it is spent."""
+        self._left -= 1
+        if self._left < 0:
+            raise Undecided(f"gave up after {self._steps} steps of the model")
+
+
 class Background:
     """The steps that nobody asks for. `shown` has for each promise the instants that anybody was
     told: they have no other witness."""
 
     def __init__(
-        self, shown: Mapping[str, set[int]], cancellations: Cancellations, budget: int
+        self, shown: Mapping[str, set[int]], cancellations: Cancellations, budget: Budget
     ) -> None:
         self._shown = shown
         self._cancellations = cancellations
         self._budget = budget
-        self._left = budget
-
-    def begin(self) -> None:
-        """Another component, with a budget of states of its own."""
-        self._left = self._budget
 
     def states(self, state: Snapshot, part: Part, time: int) -> Iterator[Snapshot]:
         """The state, and those that the background may have made of it by `time`."""
@@ -55,12 +68,10 @@ class Background:
         while waiting:
             before = waiting.popleft()
             for step in self._due(before, part, time):
+                self._budget.spend()
                 workspace = Workspace(before)
                 step(workspace.state)
                 after = workspace.snapshot(before.time if part.kind in SEEN else time)
-                self._left -= 1
-                if self._left < 0:
-                    raise Undecided(f"gave up after {self._budget} steps of the background")
                 if after in seen:
                     continue
                 if len(seen) >= MAX_BACKGROUND_STATES:

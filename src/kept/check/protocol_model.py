@@ -43,7 +43,7 @@ from kept.check.model.state import (
     task_record,
     task_state,
 )
-from kept.check.protocol_background import Background
+from kept.check.protocol_background import Background, Budget
 from kept.check.protocol_cancellations import WITNESSES, Cancellations
 from kept.check.protocol_leases import Leases
 from kept.check.protocol_names import cancels_in
@@ -51,7 +51,7 @@ from kept.check.protocol_parts import SEEN, parts_of, shown_instants
 from kept.check.sequential import JsonObject, Part, Setting
 from kept.check.snapshots import Snapshot, Workspace
 
-DEFAULT_BUDGET_BACKGROUND: Final = 2_000_000
+DEFAULT_BUDGET_MODEL_STEPS: Final = 4_000_000
 MAX_SHOWN_CHARACTERS: Final = 600
 REPEATABLE: Final = frozenset(
     f"task.{verb}"
@@ -88,12 +88,12 @@ def _is_bulk(operation: Operation) -> bool:
 class ProtocolModel:
     """Judges histories of the base protocol and of the extensions named above."""
 
-    def __init__(self, budget_background: int = DEFAULT_BUDGET_BACKGROUND) -> None:
-        """It tries so many steps of the background for each component, then does not judge it."""
-        self._budget_background = budget_background
+    def __init__(self, budget_model_steps: int = DEFAULT_BUDGET_MODEL_STEPS) -> None:
+        """It takes so many steps for each component, then does not judge it."""
+        self._budget = Budget(budget_model_steps)
         self._leases = Leases()
         self._cancellations = Cancellations()
-        self._background = Background({}, self._cancellations, budget_background)
+        self._background = Background({}, self._cancellations, self._budget)
         # Operations on all dead letters of a filter.
         self._bulks = 0
         # Targets whose settled trees may leave while somebody looks, and those that may be paused.
@@ -116,13 +116,11 @@ class ProtocolModel:
         parts = parts_of(operations, skew_ms)
         self._leases = Leases(parts)
         self._cancellations = Cancellations(parts)
-        self._background = Background(
-            shown_instants(operations), self._cancellations, self._budget_background
-        )
+        self._background = Background(shown_instants(operations), self._cancellations, self._budget)
         return [*parts, *self._cancellations.witnesses()]
 
     def limitation(self, setting: Setting) -> str | None:
-        self._background.begin()
+        self._budget.renew()
         judged = APPLIED.keys() | SEEN | WITNESSES
         unknown = Counter(part.kind for part in setting.parts if part.kind not in judged)
         for part in setting.parts:
@@ -172,6 +170,7 @@ class ProtocolModel:
             return
         for time in self._times(state, part):
             for before in self._background.states(state, part, time):
+                self._budget.spend()
                 reply, after = _applied(before, part, time)
                 if part.answer is not None and not _fits(part, reply):
                     continue

@@ -12,7 +12,8 @@ from kept.check.protocol_model import ProtocolModel
 
 # For each component: most need few more than one for each operation.
 BUDGET_STEPS: Final = 8_000
-BUDGET_BACKGROUND: Final = 8_000
+# What those cost: a step may be of many to try.
+BUDGET_MODEL_STEPS: Final = 24_000
 MAX_SHOWN_CHARACTERS: Final = 600
 MAX_SHOWN_KEYS: Final = 3
 
@@ -35,7 +36,7 @@ class Judgement(msgspec.Struct, kw_only=True):
 
 def checked(history: History) -> Result:
     """What the checker finds within a bounded number of steps."""
-    return check(history, ProtocolModel(BUDGET_BACKGROUND), budget_steps=BUDGET_STEPS)
+    return check(history, ProtocolModel(BUDGET_MODEL_STEPS), budget_steps=BUDGET_STEPS)
 
 
 def judge(history: History) -> Judgement:
