@@ -27,6 +27,7 @@ FOUND = {
     5300050: "a claim that ended in a fault is not known to who leaves",
     5400116: "a schedule fired twice before anybody looked",
     5500042: "a server that stops ends the waits of claims",
+    80127377: "a search shows who was woken by a deadline that nobody saw stored",
     5000095: "an earlier take of a bucket may be answered later",
 }
 

@@ -117,7 +117,8 @@ class Background:
             promise = state.promises[id]
             is_overdue = promise["state"] == "pending" and promise["timeoutAt"] <= time
             if is_overdue and not named.isdisjoint(awaiters):
-                yield partial(_store_deadline, id=id, now=time)
+                # As early as it can be: who is woken is due from then on.
+                yield partial(_store_deadline, id=id, now=max(promise["timeoutAt"], state.time))
         yield from self._ends_of_leases(state, named, time)
         yield from _instants_of_schedules(state, time)
         yield from self._cancellations.due(state, part, named, time)
