@@ -88,16 +88,22 @@ class Background:
         return min(self._committer.seconds_until(self._due_at), repair)
 
     async def _fire_due(self) -> None:
-        """Fires everything that is due, then looks when the next is."""
+        """Fires everything that is due, until the next is later."""
         before: Due | None = None
         while True:
             # Expectations that arrive from here on are for later than this look.
             self._due_at = None
             now = self._committer.now_ms()
+            next_due = await self._store.next_due()
+            if next_due is None or next_due > now or self._stopping or self.paused:
+                self._note(next_due)
+                return
             due = await self._store.due(now, MAX_DUE_ITEMS)
             items = await with_parts(self._store, items_of(due))
             if not items or self._stopping or self.paused:
-                break
+                # Another server was faster, if this one does not end.
+                self._note(now + 1)
+                return
             self._statistics.background_steps += len(items)
             await self._committer.apply(items)
             is_stuck = due == before or any(item.refused for item in items)
@@ -106,9 +112,6 @@ class Background:
                 self._note(now + self._repair_ms)
                 return
             before = due
-        next_due = await self._store.next_due()
-        if next_due is not None:
-            self._note(max(next_due, now + 1))
 
 
 def items_of(due: Due, fixed_now: int | None = None) -> list[Item]:
