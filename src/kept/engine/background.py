@@ -95,7 +95,7 @@ class Background:
             self._due_at = None
             now = self._committer.now_ms()
             next_due = await self._store.next_due()
-            if next_due is None or next_due > now or self._stopping or self.paused:
+            if next_due is None or next_due > now:
                 self._note(next_due)
                 return
             due = await self._store.due(now, MAX_DUE_ITEMS)
