@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import functools
 import inspect
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, NoReturn
 
 import pytest
@@ -16,9 +17,38 @@ from hypothesis import settings
 # cancelled a little earlier, because its traceback then shows the line that waits.
 SHARE_OF_LIMIT = 0.9
 
+# Both raise in the main thread, and what catches everything there goes on. A test that outlives them
+# by so much ends its process, with the stacks of all threads: the other process and CI go on.
+HANGS_AFTER_LIMITS = 3
+
+# The error stream as it was before pytest captured it.
+ERROR_STREAM = pytest.StashKey[int]()
+
 # A deadline per example measures the machine. A failure in CI must be reproducible from its log.
 settings.register_profile("kept", deadline=None, print_blob=True, derandomize="CI" in os.environ)
 settings.load_profile("kept")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[ERROR_STREAM] = os.dup(2)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    os.close(config.stash[ERROR_STREAM])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Ends the process of a test that neither its limit nor an exception could end."""
+    limit = _time_limit(item)
+    if limit is None:
+        return (yield)
+    stream = item.config.stash[ERROR_STREAM]
+    faulthandler.dump_traceback_later(limit * HANGS_AFTER_LIMITS, exit=True, file=stream)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -52,7 +82,7 @@ def _synchronous(
     return run
 
 
-def _time_limit(item: pytest.Function) -> float | None:
+def _time_limit(item: pytest.Item) -> float | None:
     marker = item.get_closest_marker("timeout")
     if marker is not None:
         seconds = float(marker.args[0] if marker.args else marker.kwargs["timeout"])
