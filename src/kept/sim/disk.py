@@ -393,20 +393,20 @@ class SimulatedStore:
     async def scan_outbox(
         self, now: int, limit: int, channels: Collection[str]
     ) -> list[tuple[str, OutboxEntry, Promise]]:
-        self._disk.medium.before(SCAN)
+        self._look()
         return await self._inner.scan_outbox(now, limit, channels)
 
     async def next_message(self, channels: Collection[str]) -> int | None:
-        self._disk.medium.before(SCAN)
+        self._look()
         return await self._inner.next_message(channels)
 
     async def due(self, now: int, limit: int) -> Due:
-        self._require_turns()
-        self._disk.medium.before(SCAN)
+        self._look()
         return await self._inner.due(now, limit)
 
-    def _require_turns(self) -> None:
-        """A scan takes no time here, so who looks for ever would never give others a turn."""
+    def _look(self) -> None:
+        """A look for what is due. It takes no time here, so who looks for ever would never give
+        others a turn."""
         turn = self._disk.loop.callbacks
         self._looks = self._looks + 1 if turn == self._looked_in else 0
         self._looked_in = turn
@@ -414,9 +414,10 @@ class SimulatedStore:
             why = f"{self.process.name} looks for what is due again and again"
             self._disk.break_off("nobody runs for ever", why)
             raise SimulationStuckError(why)
+        self._disk.medium.before(SCAN)
 
     async def next_due(self) -> int | None:
-        self._disk.medium.before(SCAN)
+        self._look()
         return await self._inner.next_due()
 
     async def queue_counts(self, tenant: str, queue: str, now: int) -> QueueCounts:
