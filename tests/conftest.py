@@ -7,6 +7,7 @@ import faulthandler
 import functools
 import inspect
 import os
+import signal
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, NoReturn
 
@@ -31,6 +32,9 @@ settings.load_profile("kept")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[ERROR_STREAM] = os.dup(2)
+    # A shell starts what runs in its background without Ctrl-C, and our children would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -106,5 +106,5 @@ def test_a_soak_tells_of_its_failures(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([*argv, "--out", str(tmp_path)]) == 1
     told = capsys.readouterr().out
     assert "kept sim run --seed 1 --ticks 5" in told
-    assert "broken    seeds 1\n" in told
+    assert "broken    seeds 1 2\n" in told
     assert not list(tmp_path.iterdir())

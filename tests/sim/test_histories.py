@@ -246,7 +246,7 @@ def _asked(played: Played) -> list[Operation]:
 
 def test_nearly_everything_is_judged() -> None:
     """Of what is asked, what searches and such left out aside."""
-    played = play_plan(draw_plan(5, 100))
+    played = play_plan(draw_plan(5, 60))
     judgement = played.outcome.judgement
     assert judgement.violation is None
     assert judgement.operations > 0.8 * len(_asked(played))
@@ -254,8 +254,8 @@ def test_nearly_everything_is_judged() -> None:
 
 def test_histories_are_judged_whole() -> None:
     """Where nothing occurs that the model does not have, nothing stays unknown."""
-    mix = draw_mix(25).replace(plans=False, tenants=False, retention_seconds=None)
-    played = play_plan(draw_plan(25, 100, mix))
+    mix = draw_mix(27).replace(plans=False, tenants=False, retention_seconds=None)
+    played = play_plan(draw_plan(27, 60, mix))
     judgement = played.outcome.judgement
     assert judgement.violation is None
     asked = _asked(played)

@@ -149,7 +149,8 @@ class Outbox:
             step = FailedMessage(entry.key, entry.version, due_at, attempt)
         else:
             self._statistics.messages_sent += 1
-            step = DeliveredMessage(entry.key, entry.version, self._attempt(entry, began))
+            attempt = self._attempt(entry, began)
+            step = DeliveredMessage(entry.key, entry.version, attempt, entry.due_at)
         await self._committer.apply([Item(tenant, step)])
 
     def _attempt(

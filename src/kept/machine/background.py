@@ -72,11 +72,13 @@ class TakeMessage(msgspec.Struct, frozen=True):
 
 
 class DeliveredMessage(msgspec.Struct, frozen=True):
-    """The transport reported success for a message at a version. `attempt`: to be remembered."""
+    """The transport reported success for a message at a version. `attempt`: to be remembered.
+    `due_at` (ms): what the reservation said under which it was sent, None any."""
 
     key: MessageKey
     version: int
     attempt: Attempt | None = None
+    due_at: int | None = None
 
 
 class FailedMessage(msgspec.Struct, frozen=True):
@@ -241,9 +243,11 @@ def _is_stale(step: Step, entry: OutboxEntry) -> bool:
 
 
 def delivered_message(step: Step, delivered: DeliveredMessage) -> None:
-    """A message leaves the outbox once delivered, unless a newer one took its place meanwhile."""
+    """A message leaves the outbox once delivered, unless a newer one took its place meanwhile:
+    at another version, or at the same one for a task that was halted and went on."""
     entry = step.records.message(delivered.key)
-    if entry is not None and entry.version == delivered.version:
+    is_same = entry is not None and entry.version == delivered.version
+    if entry is not None and is_same and delivered.due_at in (None, entry.due_at):
         step.records.remove_message(delivered.key)
     _note(step, delivered)
 

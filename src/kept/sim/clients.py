@@ -41,6 +41,8 @@ RACE_SECONDS: Final = 10.0
 # Conversations whose answers are known beforehand.
 SHARE_OF_SCRIPTS: Final = 0.1
 SHARE_OF_RARE: Final = 0.7
+# Of a long run, by when each script was played once.
+ALL_PLAYED: Final = 0.8
 SHARE_OF_LISTENERS: Final = 0.4
 MAX_WAITING_HANDLES: Final = 10
 # Requests of one client that are under way at one time, besides those that wait for outcomes.
@@ -129,7 +131,7 @@ class Client:
             asked = self._world.random(f"twin {self._process} {number}")
             self._runtime.spawn(self._twin.ask(asked), f"twin-{number}")
         try:
-            if self._scripts and random.random() < SHARE_OF_SCRIPTS:
+            if self._scripts and (random.random() < SHARE_OF_SCRIPTS or self._is_behind()):
                 await self._play_beside(number, random)
             elif random.random() < SHARE_OF_STARTS and self._waiting < MAX_WAITING_HANDLES:
                 await self._start(number, random)
@@ -139,6 +141,15 @@ class Client:
             self._world.trace.note("failed", self._process.name, type(error).__name__)
         finally:
             self._doing -= 1
+
+    def _is_behind(self) -> bool:
+        """Whether so many scripts were not played yet that some would be left at the end."""
+        if self._world.is_short:
+            return False
+        counts = self._world.trace.counts
+        unplayed = sum(not counts[f"script {name}"] for name in self._scripts)
+        passed = self._world.loop.time() / (self._world.plan.horizon * ALL_PLAYED)
+        return unplayed > len(self._scripts) * max(0.0, 1.0 - passed)
 
     async def _play_beside(self, number: int, random: Random) -> None:
         """A script takes long where much goes wrong: it takes no single request's place."""

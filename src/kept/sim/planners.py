@@ -5,6 +5,7 @@ What must come of it is in `timetable.py`, which looks at every step. Here is wh
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,8 @@ from kept.sim.timetable import ONCE
 
 if TYPE_CHECKING:
     from kept.sim.world import World
+
+Action = Callable[[], Awaitable[None]]
 
 # The kinds of which a run that is long enough must see each succeed, where there are planners.
 PLANNED_KINDS: Final = tuple(request.kind for request in s.SCHEDULE_REQUESTS)
@@ -45,6 +48,7 @@ TIMEOUTS_MS: Final = (4_000, 15_000)
 JITTERS_MS: Final = (0, 0, 900)
 BACKFILL_MS: Final = (8_000, 20_000)
 PAUSE_SECONDS: Final = 1.6
+SHARE_OF_NEW: Final = 0.3
 # Some runs are longer than what is between two instants.
 LONGEST_RUN_SECONDS: Final = 8.0
 SHARE_OF_LONG_RUNS: Final = 0.3
@@ -76,6 +80,13 @@ class Planner:
             self._backfill,
             self._delete,
         )
+        self._kinds: dict[str, Action] = {
+            s.SchedulePut.kind: self._put,
+            s.SchedulePause.kind: self._pause,
+            s.ScheduleResume.kind: self._resume,
+            s.ScheduleTrigger.kind: self._trigger,
+            s.ScheduleBackfill.kind: self._backfill,
+        }
 
     async def plan(self) -> None:
         """Plans while the world is busy; in the end what waits in line may go on, at leisure."""
@@ -83,15 +94,22 @@ class Planner:
         while self._world.busy:
             pause = PAUSE_SECONDS * self._world.pace
             await self._runtime.sleep(self._random.expovariate(1 / pause))
-            await self._tried(self._random.choice(self._actions))
+            await self._tried(self._next_action())
         for id in PLANS:
             put = s.SchedulePut(id, "{{.id}}-{{.timestamp}}", 1_000, every=IN_THE_END_MS)
             put.overlap, put.paused = Overlap.QUEUE, False
             while not (await self._answer(put)):
                 await self._runtime.sleep(AGAIN_SECONDS)
 
-    async def _tried(self, action: object) -> None:
-        assert callable(action)
+    def _next_action(self) -> Action:
+        """Any, or one that has not succeeded yet: there are few in a long run."""
+        done = self._world.ledger.succeeded
+        new = [action for kind, action in self._kinds.items() if not done[kind]]
+        if new and self._random.random() < SHARE_OF_NEW:
+            return self._random.choice(new)
+        return self._random.choice(self._actions)
+
+    async def _tried(self, action: Action) -> None:
         try:
             await action()
         except ConnectionFailedError:

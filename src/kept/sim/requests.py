@@ -56,6 +56,8 @@ STATES: Final = (PromiseState.RESOLVED, PromiseState.REJECTED, PromiseState.REJE
 MAX_LEASES: Final = 16
 MAX_SEEN: Final = 64
 SHARE_OF_RARE: Final = 0.3
+# A dead letter needs a refusal, which needs a lease.
+MAX_NEEDS: Final = 4
 SHARE_OF_KNOWN: Final = 0.8
 SHARE_OF_KEYED: Final = 0.3
 SHARE_OF_TAGGED: Final = 0.5
@@ -116,17 +118,34 @@ class RawClient:
         """One request, or some, drawn from `random`, and what the answers teach; none of a kind that
         may not be asked. Raises `ConnectionFailedError`."""
         for _ in range(self._at_once):
-            await self._ask(random)
+            if random.random() < SHARE_OF_RARE:
+                await self._ask_rarest(random)
+            else:
+                await self._ask(random, random.choices(_BUILDERS, _WEIGHTS)[0])
 
-    async def _ask(self, random: Random) -> None:
+    async def _ask_rarest(self, random: Random) -> None:
+        """One of the kinds that have succeeded least so far, and what it needs right before it: a
+        lease that is kept for later has ended then."""
+        kinds = self._kinds or RAW_KINDS
+        fewest = min(self._succeeded[kind] for kind in kinds)
+        # Not the first of them: what does not succeed at all here would hide the others.
+        kind = random.choice([k for k in kinds if self._succeeded[k] == fewest])
+        builder = _BUILDERS[RAW_KINDS.index(kind)]
+        for _ in range(MAX_NEEDS):
+            if await self._ask(random, builder) is builder:
+                return
+
+    async def _ask(self, random: Random, wanted: Builder) -> Builder:
+        """Asks what is wanted, or what it needs first, and tells which."""
         self._random = random
-        request = self._builder()(self)
-        if request.kind not in self._kinds:
-            return
-        response = await self._connection.send(request)
-        self._learn(request, response)
-        if isinstance(request, PAGED) and random.random() < SHARE_OF_FOLLOWED:
-            await self._follow(request, response)
+        builder = self._needed(wanted)
+        request = builder(self)
+        if request.kind in self._kinds:
+            response = await self._connection.send(request)
+            self._learn(request, response)
+            if isinstance(request, PAGED) and random.random() < SHARE_OF_FOLLOWED:
+                await self._follow(request, response)
+        return builder
 
     async def _follow(self, request: Paged, response: Response) -> None:
         """All further pages, in whatever the others do meanwhile: in order, and nothing twice."""
@@ -141,13 +160,8 @@ class RawClient:
                 return
             response = await self._connection.send(replace(request, cursor=cursor))
 
-    def _builder(self) -> Builder:
-        """Any kind by its weight, or the one that has succeeded least so far."""
-        if self._random.random() < SHARE_OF_RARE:
-            kind = min(self._kinds or RAW_KINDS, key=lambda kind: self._succeeded[kind])
-            builder = _BUILDERS[RAW_KINDS.index(kind)]
-        else:
-            builder = self._random.choices(_BUILDERS, _WEIGHTS)[0]
+    def _needed(self, builder: Builder) -> Builder:
+        """What has to be asked first, where a request would name what is not there."""
         if builder in _NEEDS_PROMISE and not self._known:
             builder = RawClient.promise_create
         if builder in _NEEDS_LETTER and not self._letters:

@@ -51,8 +51,10 @@ LONGEST_STOP_SECONDS: Final = 60.0
 TICKS_PER_COMPARISON: Final = 20
 # When machines get the new program, as shares of a run.
 DEPLOYED: Final = (0.0, 0.8)
-# A run of so many ticks is as busy as clients can be.
-PACED_TICKS: Final = 200
+# A run below so many ticks is as busy as clients can be; a longer one is as busy in sum as one
+# client in so many of those.
+SHORT_TICKS: Final = 200
+PACED_TICKS: Final = 100
 QUIET_CHECK_SECONDS: Final = 0.001
 # Once faults have stopped, everything pending settles within this, and a background step that is
 # enabled is taken within that.
@@ -250,12 +252,13 @@ class World:
     def pace(self) -> float:
         """How many times longer than in a short run clients pause: a long one is not much busier in
         sum, however many they are, so that what it adds is time."""
-        return max(1.0, self.plan.horizon * self.mix.clients / PACED_TICKS)
+        ticks = SHORT_TICKS if self.is_short else PACED_TICKS
+        return max(1.0, self.plan.horizon * self.mix.clients / ticks)
 
     @property
     def is_short(self) -> bool:
         """Whether clients ask more at one time, because little time must see every kind succeed."""
-        return self.plan.horizon < PACED_TICKS
+        return self.plan.horizon < SHORT_TICKS
 
     def may_act(self, action: str) -> bool:
         """Whether a client does what it has drawn, which is noted then."""

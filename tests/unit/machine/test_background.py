@@ -171,6 +171,23 @@ def test_a_message_is_taken_by_one_and_leaves_when_delivered() -> None:
     assert world.outbox == []
 
 
+def test_a_delivery_from_before_a_halt_leaves_the_message_from_after_it() -> None:
+    """A task keeps its version when it is halted and goes on: its second message is not the first."""
+    world = World()
+    world.create("t", target=PUSHED)
+    world.fire(b.RetryTask("t"))
+    world.fire(b.TakeMessage(EXECUTE, before := world.now + 50))
+    world.ask(r.TaskHalt("t"))
+    world.now += 10
+    world.ask(r.TaskContinue("t"))
+    world.fire(b.RetryTask("t"))
+    world.fire(b.TakeMessage(EXECUTE, after := world.now + 50))
+    world.fire(b.DeliveredMessage(EXECUTE, 0, None, before))
+    assert [entry.due_at for entry in world.outbox] == [after]
+    world.fire(b.DeliveredMessage(EXECUTE, 0, None, after))
+    assert world.outbox == []
+
+
 def test_an_execute_that_is_stale_is_dropped_when_taken() -> None:
     """The task was acquired, or is over: nobody needs it, and it is not sent."""
     world = World()
