@@ -15,11 +15,12 @@ def broken_by(
     prompt: bool = False,
     store: str | None = None,
     most: int = MAX_SEEDS,
+    first: int = 1,
 ) -> str:
     """What broke, in the first seed in which anything did; "" if none. `prompt`: only worlds
     without faults, in which nothing may come late; `store`: only those on this one; `most`:
-    so many seeds."""
-    mixes = ((seed, draw_mix(seed)) for seed in range(1, 500))
+    so many seeds; `first`: from there on, where those before are known not to show it soon."""
+    mixes = ((seed, draw_mix(seed)) for seed in range(first, first + 500))
     seeds = (
         seed
         for seed, mix in mixes

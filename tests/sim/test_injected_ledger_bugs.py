@@ -55,4 +55,4 @@ def test_a_result_that_is_not_the_recorded_one(monkeypatch: pytest.MonkeyPatch) 
         return record or own
 
     monkeypatch.setattr(ledger._Run, "_recorded", stubborn)
-    assert once.RECORDED_ONCE in broken_by(ticks=TICKS)
+    assert once.RECORDED_ONCE in broken_by(ticks=TICKS, first=10)

@@ -25,7 +25,7 @@ from kept.stores.sqlite import store as sqlite_store
 from kept.stores.sqlite.heads import Fronts
 from kept.stores.sqlite.transaction import SqliteTransaction
 
-TICKS = 45
+TICKS = 30
 SETTLE_SECONDS = 240
 MAX_SEEDS = 8
 

@@ -63,7 +63,7 @@ def test_one_attempt_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wake_up_that_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Work that waits for the next scan, because nobody woke the claim, comes too late."""
     monkeypatch.setattr(Waiters, "wake_claims", lambda self, key: 0)
-    broken = broken_by(ticks=25, prompt=True)
+    broken = broken_by(ticks=25, prompt=True, first=18)
     assert "in time" in broken or "scripts go as written" in broken
 
 

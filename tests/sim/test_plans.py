@@ -107,7 +107,7 @@ def test_what_a_plan_takes_away_does_not_happen() -> None:
 @pytest.mark.usefixtures("_dropped")
 def test_a_failing_plan_gets_small() -> None:
     """One workflow on one server is left of a brutal seed, and the same property breaks."""
-    plan = failing_plan(10)
+    plan = failing_plan(38)
     one = shrinker(plan)
     smaller = one.shrink()
     assert one.finished
