@@ -49,7 +49,8 @@ MAX_PAGES: Final = 50
 LISTENERS: Final = tuple(f"poll://uni@nobody/listener-{number}" for number in range(4))
 SCHEDULES: Final = 3
 # A frequent one misses several instants in any outage.
-CRONS: Final = ("*/30 * * * * *", "* * * * *", "*/4 * * * * *")
+CRONS: Final = ("*/30 * * * * *", "* * * * *", "*/15 * * * * *")
+DENSE_CRONS: Final = (*CRONS[:2], "*/4 * * * * *")
 DEADLINE_MS: Final = (500, 5_000, 60_000, 60_000)
 LEASE_MS: Final = (1_000, 5_000, 30_000, 30_000)
 STATES: Final = (PromiseState.RESOLVED, PromiseState.REJECTED, PromiseState.REJECTED_CANCELED)
@@ -96,6 +97,7 @@ class RawClient:
         dense: bool = False,
     ) -> None:
         self._at_once = DENSE_REQUESTS if dense else 1
+        self._crons = DENSE_CRONS if dense else CRONS
         self._seconds_per_id = DENSE_SECONDS_PER_NEW_ID if dense else SECONDS_PER_NEW_ID
         self._broken = broken
         self._succeeded = succeeded
@@ -410,7 +412,7 @@ class RawClient:
         id, tags = self._any_schedule(), {tag.EXTERNAL: "true"}
         if self._random.random() < 0.5:
             tags = {tag.TARGET: self._random.choice(self._targets), tag.PRIORITY: "3"}
-        cron = self._random.choice(CRONS)
+        cron = self._random.choice(self._crons)
         name = "{{.id}}-{{.timestamp}}"
         return r.ScheduleCreate(id, cron, name, 30_000, self._value(), tags)
 
