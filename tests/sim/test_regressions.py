@@ -28,6 +28,7 @@ FOUND = {
     5400116: "a schedule fired twice before anybody looked",
     5500042: "a server that stops ends the waits of claims",
     80127377: "a search shows who was woken by a deadline that nobody saw stored",
+    154550066: "when a dead letter was replayed, only a later deadline shows",
     5000095: "an earlier take of a bucket may be answered later",
 }
 

@@ -48,7 +48,7 @@ from kept.check.protocol_cancellations import WITNESSES, Cancellations
 from kept.check.protocol_leases import Leases
 from kept.check.protocol_names import cancels_in
 from kept.check.protocol_parts import SEEN, parts_of, shown_instants
-from kept.check.sequential import JsonObject, Part, Setting
+from kept.check.sequential import FOREVER, JsonObject, Part, Setting
 from kept.check.snapshots import Snapshot, Workspace
 
 DEFAULT_BUDGET_MODEL_STEPS: Final = 4_000_000
@@ -259,6 +259,9 @@ class ProtocolModel:
         if state.next_instant <= part.latest:
             yield from (at for at in state.instants(start, part.latest) if at not in shown)
         yield from (at for at in _fired_later(state, part.latest) if at > start and at not in shown)
+        if part.kind == "dead.replay" and start < part.latest < FOREVER:
+            # Its deadline is as long after it, and perhaps nobody else shows when that was.
+            yield part.latest
 
 
 def _nacked_at(state: Snapshot, part: Part) -> Iterator[int]:
