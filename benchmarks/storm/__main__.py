@@ -28,7 +28,7 @@ BOUNDARY = "boundary.db"
 LEASE_EXPIRED = "lease_expired"
 WORKERS = 2
 # Above that depth the server refuses more: what is accepted is soon done.
-MAX_DEPTH = 1_000
+MAX_DEPTH = 500
 KILL_SECONDS = 15.0
 TOLD_SECONDS = 5.0
 LOOK_SECONDS = 0.2

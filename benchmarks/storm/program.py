@@ -14,7 +14,7 @@ ATTEMPTS = 4
 LEASE_SECONDS = 5.0
 # A killed worker keeps its locks for so long from everybody else.
 LOCK_SECONDS = 2.0
-CONCURRENCY = 50
+CONCURRENCY = 24
 
 app = kept.App(
     os.environ.get("STORM_URL"), queue="events", ttl=LEASE_SECONDS, concurrency=CONCURRENCY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,10 @@ from kept.sdk import payload
 from kept.sdk.services import Services
 
 IN_FLIGHT = 256
-PAUSE_SECONDS = 0.05
+# After the first refusal, twice as long after each further one: who asks all the time takes from the
+# server the time that would empty the queue.
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 0.8
 
 
 @dataclass
@@ -48,8 +52,10 @@ async def _sender(
     connection: Connection, tags: dict[str, str], arrivals: Iterator[Event], sent: Sent
 ) -> None:
     for event in arrivals:
-        while not await _is_accepted(connection, tags, event, sent):  # noqa: ASYNC110 - no event tells
-            await asyncio.sleep(PAUSE_SECONDS)
+        pause = FIRST_PAUSE_SECONDS
+        while not await _is_accepted(connection, tags, event, sent):
+            await asyncio.sleep(random.uniform(0.5, 1.0) * pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         sent.copies += 1
 
 
