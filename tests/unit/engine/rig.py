@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -12,9 +12,9 @@ from kept.engine.config import EngineConfig
 from kept.engine.engine import Engine
 from kept.errors import StoreFailedError
 from kept.protocol import requests as r
-from kept.protocol.records import MessageKind, Task
+from kept.protocol.records import MessageKind, OutboxEntry, Promise, Task
 from kept.protocol.responses import INTERNAL, ClaimResult, Response
-from kept.protocol.storage import DEFAULT_TENANT, Changes, Due, Loaded, Notice, Reads
+from kept.protocol.storage import DEFAULT_TENANT, Changes, Loaded, Notice, Reads
 from kept.runtime import SystemRuntime
 from kept.stores.base import Store, Transaction
 from kept.stores.memory import MemoryStore
@@ -36,11 +36,12 @@ class ShiftedRuntime(SystemRuntime):
 
 
 class WatchedStore(MemoryStore):
-    """Counts looks for due work; commits wait for `gate`, and fail with `failure`."""
+    """Counts looks for due work and for messages; commits wait for `gate`, and fail with `failure`."""
 
     def __init__(self, runtime: SystemRuntime | None = None) -> None:
         super().__init__(runtime or SystemRuntime())
-        self.due_calls = 0
+        self.looks = 0
+        self.message_looks = 0
         self.commits = 0
         self.gate = asyncio.Event()
         self.gate.set()
@@ -51,9 +52,16 @@ class WatchedStore(MemoryStore):
         async with super().transaction() as transaction:
             yield _WatchedTransaction(self, transaction)
 
-    async def due(self, now: int, limit: int) -> Due:
-        self.due_calls += 1
-        return await super().due(now, limit)
+    async def next_due(self) -> int | None:
+        # Every look begins with it.
+        self.looks += 1
+        return await super().next_due()
+
+    async def scan_outbox(
+        self, now: int, limit: int, channels: Collection[str]
+    ) -> list[tuple[str, OutboxEntry, Promise]]:
+        self.message_looks += 1
+        return await super().scan_outbox(now, limit, channels)
 
     def fail(self) -> None:
         self.failure = StoreFailedError("the disk is full")

@@ -180,6 +180,23 @@ async def test_messages_go_out_though_the_wall_clock_was_set_back() -> None:
         await eventually(lambda: bool(transport.delivered), within=2)
 
 
+async def test_the_next_try_waits_for_a_clock_that_was_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Until the wall's clock has caught up with a message's instant, nobody looks again and again."""
+    monkeypatch.setattr(outbox, "FIRST_BACKOFF_MS", 30)
+    runtime = ShiftedRuntime()
+    store, transport = WatchedStore(runtime), ScriptedTransport(HTTP)
+    transport.refusals = 1
+    async with running(store, transports=[transport], runtime=runtime, repair_ms=60_000) as engine:
+        await engine.submit(create("t", target=PUSHED))
+        await eventually(lambda: bool(_outbox(store)) and _outbox(store)[0].tries == 1)
+        await eventually(lambda: engine.statistics.messages_failed == 1)
+        runtime.shift_ms = -300
+        await eventually(lambda: bool(transport.delivered))
+        assert store.message_looks <= 10
+
+
 async def test_a_task_that_nobody_acquires_is_offered_again() -> None:
     """A delivered execute is repeated after the retry timeout while the task stays pending."""
     store, transport = WatchedStore(), ScriptedTransport(HTTP)
