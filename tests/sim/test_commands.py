@@ -78,6 +78,31 @@ def test_a_plan_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere.json cannot be read" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["run", "--out", "{file}"], "is no directory that can be written to"),
+        (["soak", "--record", "{directory}"], "is no file in a directory that is there"),
+        (["soak", "--record", "{directory}/nowhere/soak.json"], "is no file in a directory"),
+        (["soak", "--for", "0s"], "--for must be more than no time"),
+        (["report", "--records", "{directory}/nowhere"], "there is no directory"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_played(
+    argv: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A place where nothing can be written, a time in which nothing is played, no records."""
+    file = tmp_path / "file"
+    file.touch()
+    places = {"file": file, "directory": tmp_path}
+    try:
+        code = main(["sim", *(each.format(**places) for each in argv)])
+    except SystemExit as left:
+        code = int(left.code or 0)
+    assert code == 2
+    assert complaint in capsys.readouterr().err
+
+
 def test_a_soak_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Seeds played twice are compared, and the tally is a record for the report."""
     path = tmp_path / records.SOAK

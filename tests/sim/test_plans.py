@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -68,6 +71,44 @@ def test_what_is_no_plan_is_refused(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(PlanError):
         load_plan(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("ticks", 0, "ticks is 0"),
+        ("ticks", -5, "ticks is -5"),
+        ("servers", 0, "servers is 0"),
+        ("lease_seconds", -1, "lease_seconds is -1"),
+        ("store", "paper", "no store 'paper'"),
+        ("faults", {"misspelt": 1.0}, "no fault 'misspelt'"),
+        ("colour", 1, "colour"),
+    ],
+)
+def test_a_plan_that_nobody_can_play_is_refused(
+    field: str, value: object, complaint: str, tmp_path: Path
+) -> None:
+    """One edited by hand says what is wrong with it, and is not played as something else."""
+    path = tmp_path / "plan.json"
+    save_plan(draw_plan(1, 2), path)
+    plan = json.loads(path.read_text())
+    (plan if field in plan else plan["mix"])[field] = value
+    path.write_text(json.dumps(plan))
+    with pytest.raises(PlanError, match=complaint):
+        load_plan(path)
+
+
+def test_a_run_that_is_interrupted_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle: the processes end as if they were killed, and nobody is told of it."""
+
+    async def interrupted(self: World) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(World, "settle", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        play_plan(draw_plan(3, 5))
+    assert logging.getLogger("kept").propagate
+    gc.collect()
 
 
 def test_a_plan_of_another_format_is_refused(tmp_path: Path) -> None:

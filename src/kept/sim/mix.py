@@ -48,6 +48,7 @@ PERIODS: Final = {
     "stream_break": (30.0, 8.0),
     "stream_stall": (60.0, 20.0),
 }
+STORES: Final = ("memory", "sqlite")
 # Seconds that a message and either half of a commit may take, from fast to slow.
 DELAYS: Final = ((0.0005, 0.002), (0.001, 0.02), (0.01, 0.3))
 COMMITS: Final = ((0.0, 0.0), (0.001, 0.005), (0.005, 0.1))
@@ -70,7 +71,7 @@ SHARE_OF_PLANS: Final = 0.5
 SHARE_OF_TENANTS: Final = 0.25
 
 
-class Mix(msgspec.Struct, frozen=True, kw_only=True):
+class Mix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one seed's world is like. Times in seconds; `faults` are rates and periods by name."""
 
     servers: int
@@ -89,7 +90,7 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     drift: float
     # Callbacks of one process in any order, beyond what asyncio promises.
     shuffled: bool
-    # "memory" or "sqlite": what the disk holds.
+    # Of `STORES`: what the disk holds.
     store: str
     # Workers have an engine of their own on the disk, and reach no server.
     embedded: bool

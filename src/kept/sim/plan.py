@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 import kept
-from kept.sim.mix import Mix, draw_mix
+from kept.sim.mix import PERIODS, SHARES, STORES, Mix, draw_mix
 
 NOTE: Final = "a plan belongs to the code that it was made with: elsewhere it may play another run"
 FORMAT: Final = 1
@@ -97,7 +97,29 @@ def load_plan(path: Path) -> Plan:
         raise PlanError(str(error)) from None
     if plan.format != FORMAT:
         raise PlanError(f"format {plan.format} is not {FORMAT}")
+    complaint = _complaint(plan)
+    if complaint is not None:
+        raise PlanError(complaint)
     return plan
+
+
+def _complaint(plan: Plan) -> str | None:
+    """Why nobody can play it: such a world would be empty, or stand still."""
+    mix = plan.mix
+    for name, count in (
+        ("ticks", plan.ticks),
+        ("horizon", plan.horizon),
+        ("servers", mix.servers),
+        ("clients", mix.clients),
+    ):
+        if count < 1:
+            return f"{name} is {count}, and must be 1 or more"
+    if mix.lease_seconds <= 0:
+        return f"lease_seconds is {mix.lease_seconds:g}, and must be above 0"
+    if mix.store not in STORES:
+        return f"there is no store {mix.store!r}; there are {' and '.join(STORES)}"
+    unknown = sorted(mix.faults.keys() - SHARES.keys() - PERIODS.keys())
+    return f"there is no fault {unknown[0]!r}" if unknown else None
 
 
 def save_plan(plan: Plan, path: Path) -> None:

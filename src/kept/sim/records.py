@@ -190,7 +190,10 @@ def save(record: Measured, path: Path) -> None:
 def load(kind: type[RecordT], path: Path) -> RecordT | None:
     """The record of a file; None where there is none. Raises `RecordError`, and OSError."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        record = msgspec.json.decode(path.read_bytes(), type=kind)
+        if not record.command:
+            raise RecordError(f"{path} is no record, it names no command; measure again")
+        return record
     except FileNotFoundError:
         return None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

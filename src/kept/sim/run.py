@@ -98,13 +98,16 @@ def play_plan(plan: Plan, kept_events: int | None = KEPT_EVENTS) -> Played:
         world = World(plan, loop, kept_events)
         complaints = Complaints(world.ledger.break_off)
         with _heard(complaints):
-            error = _play(world)
-            for machine in world.machines.values():
-                if machine.process is not None:
-                    machine.process.kill()
-            kernel.kill()
-            world.disk.close()
-        loop.close()
+            try:
+                error = _play(world)
+            finally:
+                # Also where somebody interrupts it: what is left to the collector would be loud.
+                for machine in world.machines.values():
+                    if machine.process is not None:
+                        machine.process.kill()
+                kernel.kill()
+                world.disk.close()
+                loop.close()
     judgement = judge(world.recording.history())
     if error is None and judgement.violation is not None:
         error = Broken(LINEARIZABLE, judgement.violation)
@@ -166,8 +169,10 @@ def _undisturbed() -> Iterator[None]:
         with warnings.catch_warnings():
             # Of coroutines that a dead process had made and not begun.
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-            yield
-            gc.collect()
+            try:
+                yield
+            finally:
+                gc.collect()
     finally:
         gc.unfreeze()
         sys.unraisablehook = hook

@@ -79,6 +79,7 @@ def test_tables_have_the_same_width_everywhere(tmp_path: Path) -> None:
     records.save(soak(), tmp_path / records.SOAK)
     records.save(
         ZooRecord(
+            command="kept sim zoo",
             bugs=[
                 ZooBug(
                     name="a",
@@ -87,13 +88,15 @@ def test_tables_have_the_same_width_everywhere(tmp_path: Path) -> None:
                 ),
                 ZooBug(name="b", off="x", explorer=WalkToFind(world="job", moves=5, property="p")),
                 ZooBug(name="c", off="y", simulation=SeedsToFind(series=5), why="Nobody looks."),
-            ]
+            ],
         ),
         tmp_path / records.ZOO,
     )
     worlds = [WorldRecord(world="job", states=10, transitions=20, depth=3, exhausted=True)]
-    records.save(ExplorerRecord(worlds=worlds), tmp_path / records.EXPLORER)
-    kills = KillsRecord(kills={"before commit": 12}, acknowledged=99, lost=0)
+    records.save(ExplorerRecord(command="kept check", worlds=worlds), tmp_path / records.EXPLORER)
+    kills = KillsRecord(
+        command="pytest tests/crash", kills={"before commit": 12}, acknowledged=99, lost=0
+    )
     records.save(kills, tmp_path / records.KILLS)
     text = report(tmp_path)
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
@@ -113,8 +116,8 @@ def test_tables_have_the_same_width_everywhere(tmp_path: Path) -> None:
     [
         (soak(), records.SOAK),
         (ExplorerRecord(command="kept check"), records.EXPLORER),
-        (ZooRecord(bugs=[ZooBug(name="a", off="b")]), records.ZOO),
-        (KillsRecord(kills={"server": 3}), records.KILLS),
+        (ZooRecord(command="kept sim zoo", bugs=[ZooBug(name="a", off="b")]), records.ZOO),
+        (KillsRecord(command="pytest tests/crash", kills={"server": 3}), records.KILLS),
     ],
 )
 def test_a_record_is_written_and_read(record: records.Measured, name: str, tmp_path: Path) -> None:
@@ -132,9 +135,10 @@ def test_a_record_is_written_and_read(record: records.Measured, name: str, tmp_p
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
     """The error names the file."""
     path = tmp_path / records.SOAK
-    path.write_text("{")
-    with pytest.raises(RecordError, match=r"soak\.json"):
-        report(tmp_path)
+    for text in ("{", "{}", '{"runs": 5}'):
+        path.write_text(text)
+        with pytest.raises(RecordError, match=r"soak\.json"):
+            report(tmp_path)
 
 
 def test_the_command_writes_and_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TypeAlias
 
@@ -39,11 +40,28 @@ def add_places(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=directory,
         default=argparse.SUPPRESS,
         metavar="DIR",
         help="where the plan and the page of a failure go (here)",
     )
+
+
+def directory(text: str) -> Path:
+    """Where files can go; for argparse. Before anything is played for long."""
+    path = Path(text)
+    there = next((each for each in (path, *path.parents) if each.exists()), path)
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} is no directory that can be written to")
+    return path
+
+
+def record_file(text: str) -> Path:
+    """A file that can be written; for argparse."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no file in a directory that is there")
+    return path
 
 
 def positive(text: str) -> int:

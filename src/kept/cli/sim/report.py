@@ -38,8 +38,13 @@ def _report(arguments: argparse.Namespace) -> int:
     from kept.sim.records import DIRECTORY, RecordError
     from kept.sim.report import report
 
+    directory = arguments.records or DIRECTORY
+    if not directory.is_dir():
+        raise UsageError(
+            f"there is no directory {directory}; say where the records are, --records DIR"
+        )
     try:
-        text = report(arguments.records or DIRECTORY)
+        text = report(directory)
     except RecordError as error:
         raise UsageError(str(error)) from None
     if arguments.check:

@@ -6,12 +6,11 @@ import argparse
 import sys
 from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kept.cli.durations import duration
 from kept.cli.failure import EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, UsageError
-from kept.cli.sim.options import Verbs, add_places, add_seed, add_verb, positive
+from kept.cli.sim.options import Verbs, add_places, add_seed, add_verb, positive, record_file
 
 if TYPE_CHECKING:
     from kept.runtime import SystemRuntime
@@ -52,7 +51,7 @@ def add_verbs(verbs: Verbs, everywhere: argparse.ArgumentParser) -> None:
     )
     one.add_argument(
         "--record",
-        type=Path,
+        type=record_file,
         default=None,
         metavar="FILE",
         help="write the tally as JSON, such as reliability/soak.json for `kept sim report`",
@@ -64,6 +63,8 @@ def _soak(arguments: argparse.Namespace) -> int:
     from kept.runtime import SystemRuntime
     from kept.sim.soak import Tally
 
+    if arguments.limit == 0:
+        raise UsageError("--for must be more than no time")
     runtime = SystemRuntime()
     began_ms = runtime.now_ms()
     tally = Tally()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from kept.cli.failure import EXIT_OK, EXIT_REFUSED, UsageError
 from kept.cli.output import Output
-from kept.cli.sim.options import Verbs, add_verb, positive
+from kept.cli.sim.options import Verbs, add_verb, positive, record_file
 from kept.runtime import SystemRuntime
 
 if TYPE_CHECKING:  # help is shown without loading the whole system
@@ -40,7 +40,7 @@ def add_verbs(verbs: Verbs, everywhere: argparse.ArgumentParser) -> None:
     )
     one.add_argument(
         "--record",
-        type=Path,
+        type=record_file,
         default=None,
         metavar="FILE",
         help="write what was found as JSON, such as reliability/zoo.json for `kept sim report`",
