@@ -21,6 +21,8 @@ SHARE_OF_LIMIT = 0.9
 # Both raise in the main thread, and what catches everything there goes on. A test that outlives them
 # by so much ends its process, with the stacks of all threads: the other process and CI go on.
 HANGS_AFTER_LIMITS = 3
+# At the least, for a limit may be a fraction of a second, and reports take longer.
+HANGS_AFTER_SECONDS = 120.0
 
 # The error stream as it was before pytest captured it.
 ERROR_STREAM = pytest.StashKey[int]()
@@ -48,7 +50,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     if limit is None:
         return (yield)
     stream = item.config.stash[ERROR_STREAM]
-    faulthandler.dump_traceback_later(limit * HANGS_AFTER_LIMITS, exit=True, file=stream)
+    seconds = max(limit * HANGS_AFTER_LIMITS, HANGS_AFTER_SECONDS)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=stream)
     try:
         return (yield)
     finally:
