@@ -158,7 +158,7 @@ PROLOGUES: tuple[list[dict[str, Any]], ...] = (
 )
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
 @given(protocol_histories(requests(), PROLOGUES))
 def test_the_protocol_is_judged_as_by_trying_everything(operations: list[Operation]) -> None:
     """With deadlines, leases and wake-ups in between, the checker finds an order if and only if
