@@ -158,6 +158,7 @@ PROLOGUES: tuple[list[dict[str, Any]], ...] = (
 )
 
 
+@pytest.mark.timeout(180)
 @settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
 @given(protocol_histories(requests(), PROLOGUES))
 def test_the_protocol_is_judged_as_by_trying_everything(operations: list[Operation]) -> None:
