@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from kept.check.history import Answer
 from kept.check.model.duplicates import key_names
@@ -41,9 +41,17 @@ def mailbox_of(data: JsonObject) -> str:
     return f"{data.get('id')}!{data.get('name')}."
 
 
+_SCHEDULE: Final = "schedule "
+
+
 def schedule_key(id: str) -> str:
     """The key of a schedule, whose ids are apart from those of promises."""
-    return f"schedule {id}"
+    return f"{_SCHEDULE}{id}"
+
+
+def is_schedule_key(key: str) -> bool:
+    """Whether a key is a schedule's."""
+    return key.startswith(_SCHEDULE)
 
 
 def _named(record: JsonObject) -> Iterator[str]:

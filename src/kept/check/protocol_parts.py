@@ -38,6 +38,7 @@ from kept.check.model.duplicates import key_names
 from kept.check.occurrences import Occurrences
 from kept.check.protocol_names import (
     cancels_in,
+    is_schedule_key,
     list_of,
     mailbox_of,
     names_in,
@@ -162,6 +163,12 @@ class _Jobs:
             for key in part.keys:
                 first, last = self._spans.get(key, (invoked, over))
                 self._spans[key] = (min(first, invoked), max(last, over))
+        # What a schedule fires is there before anybody names it.
+        for part in parts:
+            schedules = [self._spans[key][0] for key in part.keys if is_schedule_key(key)]
+            for key in part.keys:
+                first, last = self._spans[key]
+                self._spans[key] = (min(first, *schedules), last) if schedules else (first, last)
 
     def within_reach(self, claim: Operation) -> Iterator[str]:
         """Those that a claim of unknown outcome may have taken so that anybody could tell."""

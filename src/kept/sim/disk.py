@@ -180,7 +180,9 @@ class Disk:
 
     def _strikes(self, fault: str) -> bool:
         rate = self._mix.faults.get(fault)
-        if rate is None or not self.faulty or self._random.random() >= rate:
+        if rate is None or not self.faulty:
+            return False
+        if self._random.random() >= rate and not self._counted.is_overdue(fault, rate):
             return False
         if not self._counted.allow(fault):
             return False

@@ -101,6 +101,9 @@ class Goals:
         for suffix in program.effects:
             if not self._boundary.applied(f"{goal.id}/{suffix}"):
                 return f"its effect {suffix!r} never happened"
+        for suffix, least in program.tries:
+            if self._boundary.attempts[f"{goal.id}/{suffix}"] < least:
+                return f"{suffix!r} was tried less than {least} times"
         return None
 
     def _check_orphans(self, promises: dict[str, Promise]) -> None:

@@ -97,6 +97,12 @@ class GuardOracle:
         if response.status == CONFLICT and latest < expires_at:
             self._break("what is held stays held", f"{key}: lost by {latest}, good to {expires_at}")
 
+    def lasts(self, key: str, ttl: int, expires_at: int, began: int, clock: int) -> None:
+        """A new lease of `ttl` ms was asked for at `began` and granted by `clock`, in ms."""
+        if not began + ttl <= expires_at <= clock + ttl:
+            why = f"{key}: {ttl} ms until {expires_at}, granted between {began} and {clock}"
+            self._break("leases are as long as asked", why)
+
     def confirmed(self, resource: str, holder: str, fence: int, known: int) -> None:
         """A heartbeat or release under a fence succeeded, asked when `known` was the highest."""
         if fence < known:
@@ -170,6 +176,8 @@ class Contender:
         self._number = 0
         # Of each lock that was not given back: under which name and fence.
         self._left: dict[str, tuple[str, int]] = {}
+        # Under which names it has asked.
+        self._asked: set[str] = set()
         self._actions = (
             *[self._lock] * 8,
             *[self._slot] * 5,
@@ -316,6 +324,11 @@ class Contender:
         finally:
             self._world.end_waiting(self._process, f"guard {key}", "guard answer")
         self._oracle.refused(key, response, began)
+        is_new = request.holder not in self._asked
+        self._asked.add(request.holder)
+        if isinstance(response.data, LockGrant | LeaseExtension) and is_new:
+            clock = self._world.disk.medium.clock
+            self._oracle.lasts(key, request.ttl, response.data.expires_at, began, clock)
         return response
 
     async def _hold(self) -> None:

@@ -1,8 +1,8 @@
 """What each step must not do, judged without the machine's own rules, and how soon it must do it.
 
 The named properties (`check/properties`) say what any implementation must keep. Here is what they
-leave open and clients rely on: the order of a queue, counts of failures, waits between tries (and in
-`timetable.py` the instants of schedules); and in prompt worlds, where nothing goes wrong and
+leave open and clients rely on: the order of a queue, counts of failures, waits between tries (in
+`timetable.py` the instants of schedules, in `lines.py` locks and slots); and in prompt worlds, where nothing goes wrong and
 messages are fast, that nothing waits for a scan that repairs what a lost wake-up left behind.
 """
 
@@ -28,6 +28,7 @@ from kept.protocol.records import (
 )
 from kept.protocol.storage import DEFAULT_TENANT, Changes
 from kept.sim.ledger import Ledger
+from kept.sim.lines import HELD, Lines
 from kept.sim.mix import Mix
 from kept.sim.programs.rollouts import NEW
 from kept.sim.timetable import WATCHED, Timetable, line_of
@@ -59,6 +60,7 @@ class Inspector:
         self._instant = instant
         self._reachable = reachable
         self.timetable = Timetable(mix, ledger)
+        self._lines = Lines(ledger)
         self.inspected = 0
         # When each promise was settled. A step that is undone leaves its mark, and the next one
         # of its kind replaces it.
@@ -89,6 +91,7 @@ class Inspector:
         for key, entry in changes.outbox.items():
             self._sent(now, name, key, before.outbox.get(key), entry)
         self.timetable.saw(now, name, before, state, changes)
+        self._lines.saw(now, before.held, state)
 
     def unblocked(self, id: str) -> None:
         """A listener was told of a promise."""
@@ -133,12 +136,10 @@ class Inspector:
         """A promise was removed: it was settled, for as long as its root's queue says."""
         root = before.promises.get(promise.origin) or state.promises.get(promise.origin)
         queue = queue_of(root.target) if root is not None and root.target is not None else None
-        entry = state.entries.get(EntryKey(EntryKind.QUEUE, queue or ""))
-        retention = (
-            entry.data.retention if entry and isinstance(entry.data, QueueSettings) else None
-        )
-        if retention is None:
-            retention = DEFAULT_RETENTION_MS
+        settings = _settings(state, queue or "")
+        retention = DEFAULT_RETENTION_MS
+        if settings is not None and settings.retention is not None:
+            retention = settings.retention
         if promise.settled_at is None or now - promise.settled_at < retention:
             why = f"{promise.id} left at {now}, it was settled at {promise.settled_at}"
             self._ledger.break_off("nothing leaves before its time", why)
@@ -152,6 +153,7 @@ class Inspector:
                 self._claimable.setdefault(task.queue, {})[task.id] = None
             if before is None:
                 self._born(now, task, promise)
+            self._ranked(before, task, promise, state)
             if before is None or before.state is not TaskState.PENDING:
                 self._pending_since[task.id] = max(now, task.retry_at or 0)
         if before is None:
@@ -172,6 +174,17 @@ class Inspector:
         if task.retry_at != due and not (is_capped and (task.retry_at or 0) < due):
             why = f"{task.id} is due at {task.retry_at} instead of {due}, born at {now}"
             self._ledger.break_off("delays are kept", why)
+
+    def _ranked(self, before: Task | None, task: Task, promise: Promise, state: State) -> None:
+        """Its place in the queue is when it is due, earlier by the queue's aging for each step of its
+        priority, whatever it waits for (B2)."""
+        if task.queue is None or (before is not None and before.rank == task.rank):
+            return
+        settings = _settings(state, task.queue)
+        aging = AGING_MS if settings is None or settings.aging is None else settings.aging
+        if task.rank != _rank(task, promise, aging):
+            why = f"{task.id} is due at {task.retry_at} and has rank {task.rank}: {promise.tags}"
+            self._ledger.break_off("priorities count", why)
 
     def _acquired(self, now: int, name: str, before: Task, task: Task, promise: Promise) -> None:
         if name == "task.claim" and (before.retry_at or 0) > now:
@@ -293,6 +306,8 @@ class Before:
         # Of the entries those of schedules.
         watched = [key for key in changes.entries if key.kind in WATCHED]
         self.entries = {key: entry for key in watched if (entry := state.entries.get(key))}
+        # And of locks and slots.
+        self.held = {key: state.entries.get(key) for key in changes.entries if key.kind in HELD}
 
     def line(self, schedule_id: str) -> ScheduleLine:
         """What waited in a schedule's line, where the step has touched that."""
@@ -311,9 +326,14 @@ class InspectingMonitor(Monitor):
             self.inspector.saw(now, name, before, self.state(tenant), changes)
 
 
-def _rank(task: Task, promise: Promise) -> int:
-    """When it was due, earlier by a fixed time for each step of its priority (B2)."""
-    return (task.retry_at or 0) - int(promise.tags.get(tag.PRIORITY, "0")) * AGING_MS
+def _settings(state: State, queue: str) -> QueueSettings | None:
+    entry = state.entries.get(EntryKey(EntryKind.QUEUE, queue))
+    return entry.data if entry is not None and isinstance(entry.data, QueueSettings) else None
+
+
+def _rank(task: Task, promise: Promise, aging: int = AGING_MS) -> int:
+    """When it was due, earlier by a fixed time (ms) for each step of its priority (B2)."""
+    return (task.retry_at or 0) - int(promise.tags.get(tag.PRIORITY, "0")) * aging
 
 
 def backoff_range(policy: str | None, failures: int) -> tuple[int, int]:

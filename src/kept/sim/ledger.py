@@ -323,9 +323,12 @@ class Boundary:
         if first != text:
             self._ledger.break_off("effects are the same", f"{key}: first {first}, then {text}")
 
-    def attempt(self, key: str) -> int:
-        """Counts a try that may fail; how many there were, with this one."""
+    def attempt(self, key: str, most: int = 1) -> int:
+        """Counts a try that may fail; how many there were, with this one. `most` are allowed under
+        one lease."""
         self.attempts[key] += 1
+        if self._ledger.witness is not None:
+            self._ledger.witness.attempt(key, most)
         self.attempted_at.setdefault(key, []).append(self._now())
         return self.attempts[key]
 

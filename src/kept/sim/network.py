@@ -162,8 +162,11 @@ class Network:
             return SENT
         draw = self._random.random()
         for fate in ("refused", "lost", "broken_before", "broken_after", "duplicated"):
-            draw -= self._mix.faults.get(fate, 0.0)
-            if draw < 0:
+            rate = self._mix.faults.get(fate)
+            if rate is None:
+                continue
+            draw -= rate
+            if draw < 0 or self._strikes.is_overdue(fate, rate):
                 if not self._strikes.allow(fate):
                     return SENT
                 return fate

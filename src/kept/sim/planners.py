@@ -38,10 +38,10 @@ RHYTHMS: Final[tuple[tuple[int | None, str | None, str | None], ...]] = (
 )
 # In a run that is longer than others, so that what it fires is not most of it.
 SLOW_RHYTHMS: Final[tuple[tuple[int | None, str | None, str | None], ...]] = (
-    (17_000, None, None),
-    (None, "*/20 * * * * *", "Europe/Berlin"),
+    (37_000, None, None),
+    (None, "*/30 * * * * *", "Europe/Berlin"),
     (None, "* * * * *", None),
-    (41_000, None, None),
+    (71_000, None, None),
 )
 SHARE_OF_SAME: Final = 0.7
 TIMEOUTS_MS: Final = (4_000, 15_000)
@@ -54,6 +54,8 @@ LONGEST_RUN_SECONDS: Final = 8.0
 SHARE_OF_LONG_RUNS: Final = 0.3
 LEASE_MS: Final = 10_000
 WAIT_MS: Final = 5_000
+# In a run that is longer than others, so that what comes to nothing is not most of it.
+LONG_WAIT_MS: Final = 20_000
 AGAIN_SECONDS: Final = 0.5
 # When no client begins anything any more: so seldom that what waits in line is done with.
 IN_THE_END_MS: Final = 600_000
@@ -189,7 +191,8 @@ class Planner:
     async def work(self) -> None:
         """Does what is fired; in the end the rest may pass its deadline."""
         while self._world.busy:
-            claim = r.TaskClaim([QUEUE], self._pid, LEASE_MS, limit=4, wait=WAIT_MS)
+            wait = WAIT_MS if self._world.pace == 1 else LONG_WAIT_MS
+            claim = r.TaskClaim([QUEUE], self._pid, LEASE_MS, limit=4, wait=wait)
             try:
                 claimed = (await self._connection.send(claim)).data
             except ConnectionFailedError:

@@ -12,8 +12,18 @@ class Strikes:
     def __init__(self, only: Mapping[str, Collection[int]]) -> None:
         self._only = {name: frozenset(numbers) for name, numbers in only.items()}
         self._drawn: dict[str, int] = {}
+        # Of those that have not been drawn yet: how often they could have been.
+        self._chances: dict[str, int] = {}
         # The numbers of those that were let happen.
         self.struck: dict[str, list[int]] = {}
+
+    def is_overdue(self, fault: str, rate: float) -> bool:
+        """A fault of that rate per chance was not drawn this time. Whether it strikes all the same:
+        at the latest when it is to be expected once, so that every run sees it."""
+        if fault in self._drawn:
+            return False
+        self._chances[fault] = self._chances.get(fault, 0) + 1
+        return self._chances[fault] * rate >= 1
 
     def allow(self, fault: str) -> int:
         """A fault is about to strike: its number if it may, else 0. A number is used up either way."""

@@ -53,6 +53,8 @@ class Witness:
         self._given: dict[tuple[Process, str], int] = {}
         self._confirmed: dict[tuple[Process, str], float] = {}
         self._lost: dict[tuple[Process, str], float] = {}
+        # Tries of what may fail, by whose they are, under which version, and their key.
+        self._attempts: Counter[tuple[Process, str, int, str]] = Counter()
 
     def asked(self, request: r.Request) -> float:
         """A request is about to be sent; answers when."""
@@ -162,6 +164,18 @@ class Witness:
                 self._lost.setdefault(key, self._now())
             else:
                 self._confirmed[key] = max(asked_at, self._confirmed.get(key, 0.0))
+
+    def attempt(self, key: str, most: int) -> None:
+        """A worker tries what may fail: no more often under one lease than its policy says."""
+        who, id = current_owner(), HOLDER.get()
+        if who is None or not id:
+            return
+        version = self._given.get((who, id), 0)
+        self._attempts[who, id, version, key] += 1
+        count = self._attempts[who, id, version, key]
+        if count > most:
+            why = f"{key} by {who} under version {version} of {id}: {count} times, not {most}"
+            self._ledger.break_off("tries are limited", why)
 
     def effect(self, effect: str) -> None:
         """A step has an effect outside. Its worker holds the lease, as far as it can know."""

@@ -22,7 +22,7 @@ def register(app: App, steps: Steps) -> list[Function[..., Any]]:
     step, boundary = steps.step, steps.boundary
 
     async def always(key: str) -> int:
-        boundary.attempt(key)
+        boundary.attempt(key, STEP_ATTEMPTS)
         raise ValueError(f"{key} never works")
 
     async def hopeless(key: str) -> int:
@@ -30,7 +30,7 @@ def register(app: App, steps: Steps) -> list[Function[..., Any]]:
         raise KeyError(key)
 
     def second_time(key: str) -> str:
-        if boundary.attempt(key) < 2:
+        if boundary.attempt(key, most=2) < 2:
             raise OSError(key)
         return "recovered"
 
@@ -76,7 +76,8 @@ def register(app: App, steps: Steps) -> list[Function[..., Any]]:
 
 def _catches(random: Random) -> Program:
     expected = ["ValueError", "ValueError", "KeyError", "KeyError", "recovered"]
-    return Program("catches", (), (expected,), effects=(" ".join(expected),))
+    tries = (("tries/exhausted/run", STEP_ATTEMPTS), ("recovers", 2))
+    return Program("catches", (), (expected,), effects=(" ".join(expected),), tries=tries)
 
 
 def _fails(random: Random) -> Program:

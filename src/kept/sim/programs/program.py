@@ -32,6 +32,8 @@ class Program(NamedTuple):
     hostile_id: bool = False
     # The effects that must have happened, as suffixes of the id, where it resolved.
     effects: tuple[str, ...] = ()
+    # How often something was tried at least, by suffixes of the id, where it resolved.
+    tries: tuple[tuple[str, int], ...] = ()
 
     @property
     def disturbed(self) -> bool:
