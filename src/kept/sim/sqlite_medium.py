@@ -55,7 +55,7 @@ class SqliteMedium:
         place = FAST_DIRECTORY if os.access(FAST_DIRECTORY, os.W_OK) else None
         self._directory = tempfile.TemporaryDirectory(prefix="kept-sim-", dir=place)
         self._path = os.path.join(self._directory.name, "kept.db")
-        self._open: dict[Process, list[SimulatedConnection]] = {}
+        self._open: dict[Process, dict[SimulatedConnection, None]] = {}
         self._own = open_file(self._path)
         self._own.execute("PRAGMA synchronous = OFF")
         self._keeper: SqliteStore | None = None
@@ -80,7 +80,8 @@ class SqliteMedium:
         connection = open_file(self._path, SimulatedConnection)
         assert isinstance(connection, SimulatedConnection)
         connection.faults = self.faults
-        self._open.setdefault(process, []).append(connection)
+        connection.opened = self._open.setdefault(process, {})
+        connection.opened[connection] = None
         return connection
 
     def before(self, operation: str) -> None:
@@ -99,7 +100,7 @@ class SqliteMedium:
         return all(connection.synced for connection in self._open.get(process, ()))
 
     def release(self, process: Process) -> None:
-        for connection in self._open.pop(process, ()):
+        for connection in list(self._open.pop(process, ())):
             connection.close()
 
     def savepoint(self) -> Restore:
@@ -151,6 +152,8 @@ class SimulatedConnection(sqlite3.Connection):
     """A connection whose statements fail now and then."""
 
     faults: StorageFaults
+    # Those of its process, for as long as it is open.
+    opened: dict[SimulatedConnection, None]
     synced = True
     _reads_only = False
 
@@ -170,6 +173,10 @@ class SimulatedConnection(sqlite3.Connection):
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
         self._meet(SAVE)
         return super().executemany(sql, parameters)
+
+    def close(self) -> None:
+        self.opened.pop(self, None)
+        super().close()
 
     def _set(self, sql: str) -> sqlite3.Cursor:
         self._meet(OTHER)
