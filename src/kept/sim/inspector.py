@@ -1,9 +1,10 @@
 """What each step must not do, judged without the machine's own rules, and how soon it must do it.
 
 The named properties (`check/properties`) say what any implementation must keep. Here is what they
-leave open and clients rely on: the order of a queue, counts of failures, waits between tries (in
-`timetable.py` the instants of schedules, in `lines.py` locks and slots); and in prompt worlds, where nothing goes wrong and
-messages are fast, that nothing waits for a scan that repairs what a lost wake-up left behind.
+leave open and clients rely on: the order of a queue, counts of failures, waits between tries, in
+`timetable.py` the instants of schedules, in `lines.py` locks and slots; and in prompt worlds, where
+nothing goes wrong and messages are fast, that nothing waits for a scan that repairs what a lost wake-up
+left behind.
 """
 
 from __future__ import annotations

@@ -69,9 +69,7 @@ class Lines:
             was = [waiter.holder for waiter in waited]
             self._break(IN_PLACE, f"{key.name}: {was} waited, now {names}")
 
-    def _has_turn(
-        self, key: EntryKey, held: dict[str, Lease], waiting: tuple[Waiter, ...]
-    ) -> None:
+    def _has_turn(self, key: EntryKey, held: dict[str, Lease], waiting: tuple[Waiter, ...]) -> None:
         for place, waiter in enumerate(waiting):
             if (waiter.turn is not None) != (len(held) + place < waiter.limit):
                 why = f"{key.name}: {len(held)} hold it, number {place} in line is {waiter}"
