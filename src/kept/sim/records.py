@@ -116,7 +116,8 @@ class WalkToFind(msgspec.Struct, rename="camel", kw_only=True):
 
 
 class ZooBug(msgspec.Struct, rename="camel", kw_only=True):
-    """A safeguard that was switched off, `off` says which, and what found that."""
+    """A safeguard that was switched off, `off` says which, and what found that. Of one that was not
+    `played` to the end because there was no time, what is missing says nothing."""
 
     name: str
     off: str
@@ -124,6 +125,7 @@ class ZooBug(msgspec.Struct, rename="camel", kw_only=True):
     explorer: WalkToFind | None = None
     # Why nothing finds it, where that is known.
     why: str = ""
+    played: bool = True
 
 
 class ZooRecord(Measured, kw_only=True):

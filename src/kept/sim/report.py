@@ -106,7 +106,9 @@ def _glance(
         rows.append(("The bug zoo", NOT_MEASURED, NEVER))
     else:
         found_bugs = sum(_is_found(bug) for bug in zoo.bugs)
-        rows.append(("The bug zoo", f"{len(zoo.bugs):,} bugs", f"{found_bugs:,} found"))
+        unplayed = sum(not bug.played and not _is_found(bug) for bug in zoo.bugs)
+        verdict = f"{found_bugs:,} found" + (f", no time for {unplayed:,}" if unplayed else "")
+        rows.append(("The bug zoo", f"{len(zoo.bugs):,} bugs", verdict))
     if kills is None:
         rows.append(("Killed processes", NOT_MEASURED, NEVER))
     else:
@@ -216,7 +218,8 @@ def _zoo(record: ZooRecord) -> Lines:
     ]
     missed = [bug for bug in record.bugs if not _is_found(bug)]
     for bug in missed:
-        lines += ["", f"- `{bug.name}` was not found. {bug.why}".rstrip()]
+        what = f"was not found. {bug.why}" if bug.played else "had no time to be found."
+        lines += ["", f"- `{bug.name}` {what}".rstrip()]
     return lines
 
 

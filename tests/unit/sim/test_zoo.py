@@ -9,6 +9,7 @@ import pytest
 
 from kept.sim.zoo.bug import applied, site_of
 from kept.sim.zoo.registry import BY_NAME, ZOO
+from kept.sim.zoo.runner import FIRST_SEED, Job, run_job, run_zoo, verdicts
 
 FLOORS = {"machine", "engine", "stores", "transports", "client", "server", "sdk"}
 
@@ -79,3 +80,24 @@ def test_every_handler_is_replaced_in_its_table() -> None:
     with applied(BY_NAME["fulfil-unfenced"]):
         assert HANDLERS[TaskFulfill] is not original
     assert HANDLERS[TaskFulfill] is original
+
+
+def test_what_there_is_no_time_for_is_neither_found_nor_missed() -> None:
+    """A series and walks that are not begun are said to be unplayed, not to have found nothing."""
+    bug = BY_NAME["fulfil-unfenced"]
+    results = list(run_zoo([bug], series=1, seeds=20, processes=1, control=False, until=0))
+    assert [result.finished for result in results] == [False, False]
+    (verdict,) = verdicts([bug], results)
+    assert (verdict.played, verdict.found, verdict.simulation) == (False, False, None)
+
+
+def test_a_series_ends_with_the_first_seed_that_finds_the_bug() -> None:
+    """And says in how many seeds, by which oracle, in which seed."""
+    bug = BY_NAME["fulfil-unfenced"]
+    results = [run_job(Job(bug.name, 0, 20, 25))]
+    (verdict,) = verdicts([bug], results)
+    seen = results[0].seen
+    assert seen is not None
+    assert seen.seed == FIRST_SEED + seen.number - 1
+    assert verdict.simulation is not None
+    assert (verdict.simulation.worst, verdict.simulation.oracle) == (seen.number, seen.oracle)

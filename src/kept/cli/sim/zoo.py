@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from kept.cli.durations import duration
 from kept.cli.failure import EXIT_OK, EXIT_REFUSED, UsageError
 from kept.cli.output import Output
 from kept.cli.sim.options import Verbs, add_verb, positive, record_file
@@ -17,9 +17,9 @@ if TYPE_CHECKING:  # help is shown without loading the whole system
     from kept.sim.zoo.bug import Bug
     from kept.sim.zoo.runner import Result, Verdict
 
-DEFAULT_SERIES: Final = 5
-DEFAULT_SEEDS: Final = 200
-DEFAULT_TICKS: Final = 60
+DEFAULT_SERIES: Final = 3
+DEFAULT_SEEDS: Final = 60
+DEFAULT_TICKS: Final = 25
 _HEADER: Final = ("BUG", "FLOOR", "SERIES", "MEDIAN", "WORST", "BY", "WORLD", "STATES", "BY")
 
 
@@ -35,6 +35,14 @@ def add_verbs(verbs: Verbs, everywhere: argparse.ArgumentParser) -> None:
         one.add_argument(
             option, type=positive, default=default, metavar="N", help=f"{what} ({default})"
         )
+    one.add_argument(
+        "--for",
+        dest="limit",
+        type=duration,
+        default=None,
+        metavar="TIME",
+        help="begin nothing more after that long, such as 15m; what is left is said",
+    )
     one.add_argument(
         "--processes", type=positive, default=None, metavar="N", help="how many at once (all cores)"
     )
@@ -52,6 +60,8 @@ def _zoo(arguments: argparse.Namespace) -> int:
     """Plays the zoo. Ends with 1 when a bug is not found, or something is without a bug."""
     from kept.sim.zoo.runner import CONTROL, run_zoo, verdicts
 
+    if arguments.limit == 0:
+        raise UsageError("--for must be more than no time")
     runtime = SystemRuntime()
     began_ms = runtime.now_ms()
     output = Output(began_ms, json=arguments.json, quiet=arguments.quiet)
@@ -63,25 +73,48 @@ def _zoo(arguments: argparse.Namespace) -> int:
         seeds=arguments.seeds,
         ticks=arguments.ticks,
         processes=arguments.processes,
+        until=None if arguments.limit is None else began_ms + arguments.limit,
     ):
         results.append(result)
-        if sys.stderr.isatty():
-            output.note(f"{result.job.name}: {len(results)} jobs done")
+        output.note(_progress(result))
     found = verdicts(bugs, results)
     false = [each.seen for each in results if each.job.name == CONTROL and each.seen]
     record = _record(found, began_ms, runtime.now_ms(), _command(arguments))
     if output.json:
         output.document(record)
     else:
-        output.rows(_HEADER, [_row(verdict) for verdict in found])
-        for verdict in found:
-            if not verdict.found:
-                output.line(f"not found: {verdict.name}: {verdict.why or 'nobody knows why'}")
-        for seen in false:
-            output.line(f"found without a bug, in seed {seen.seed}: {seen.message}")
+        _tell(output, found, [seen.message for seen in false])
     if arguments.record is not None:
         _save(record, arguments.record)
     return EXIT_REFUSED if false or not all(each.found for each in found) else EXIT_OK
+
+
+def _progress(result: Result) -> str:
+    """What came of a series, or of the walks of a bug, in a line."""
+    job, seen = result.job, result.seen
+    what = "walks" if job.series < 0 else f"series {job.series + 1}"
+    if not result.finished:
+        came = "no time"
+    elif job.series < 0:
+        findings = [walked for walked in result.walked if walked.finding is not None]
+        came = f"found in {findings[0].world}" if findings else "not found"
+    elif seen is not None:
+        came = f"found in seed {seen.number} ({seen.seed}): {seen.oracle}"
+    else:
+        came = f"not found in {job.seeds} seeds"
+    return f"{job.name}, {what}: {came}, {result.seconds:.0f} s"
+
+
+def _tell(output: Output, found: list[Verdict], false: list[str]) -> None:
+    output.rows(_HEADER, [_row(verdict) for verdict in found])
+    for verdict in found:
+        if not verdict.found and verdict.played:
+            output.line(f"not found: {verdict.name}: {verdict.why or 'nobody knows why'}")
+    unplayed = [verdict.name for verdict in found if not verdict.found and not verdict.played]
+    if unplayed:
+        output.line(f"no time for: {', '.join(unplayed)}")
+    for message in false:
+        output.line(f"found without a bug: {message}")
 
 
 def _chosen(names: list[str]) -> list[Bug]:
@@ -114,6 +147,7 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
 def _command(arguments: argparse.Namespace) -> str:
     words = ["kept sim zoo", *(f"--bug {name}" for name in arguments.bug)]
     words += [f"--{name} {getattr(arguments, name)}" for name in ("series", "seeds", "ticks")]
+    words += [] if arguments.limit is None else [f"--for {arguments.limit // 1_000}s"]
     return " ".join(words)
 
 
@@ -128,7 +162,8 @@ def _record(found: list[Verdict], began_ms: int, now_ms: int, command: str) -> Z
 def _bug(verdict: Verdict) -> ZooBug:
     from kept.sim.records import SeedsToFind, WalkToFind, ZooBug
 
-    bug = ZooBug(name=verdict.name, off=verdict.off, why="" if verdict.found else verdict.why)
+    bug = ZooBug(name=verdict.name, off=verdict.off, played=verdict.played)
+    bug.why = "" if verdict.found else verdict.why
     if (seen := verdict.simulation) is not None:
         bug.simulation = SeedsToFind(
             series=seen.series,

@@ -13,7 +13,7 @@ from kept.sim.mix import draw_mix
 from kept.sim.run import run_seed
 from kept.sim.zoo.bug import Bug, applied
 
-DEFAULT_TICKS: Final = 60
+DEFAULT_TICKS: Final = 25
 # Long enough for what is not broken, and short, because a broken world is played to its end.
 SETTLE_SECONDS: Final = 600
 _WORLDS: Final = BY_NAME | {ONE.name: ONE, TWO.name: TWO}
@@ -37,12 +37,24 @@ class Walked(NamedTuple):
     finding: Finding | None
 
 
-def hunt(bug: Bug | None, seeds: Iterable[int], ticks: int = DEFAULT_TICKS) -> Seen | None:
-    """The first of the seeds in which a bug shows; None: no bug is put in."""
+class OutOfTime(Exception):
+    """There was no time for all seeds."""
+
+
+def hunt(
+    bug: Bug | None,
+    seeds: Iterable[int],
+    ticks: int = DEFAULT_TICKS,
+    has_time: Callable[[], bool] = lambda: True,
+) -> Seen | None:
+    """The first of the seeds in which a bug shows; `bug` None: no bug is put in. Raises `OutOfTime`
+    before a seed for which there is none left."""
     with _patience(), _inside(bug):
         for number, seed in enumerate(seeds, start=1):
             if bug is not None and not bug.may_show(draw_mix(seed)):
                 continue
+            if not has_time():
+                raise OutOfTime
             breakage = run_seed(seed, ticks).breakage
             if breakage is not None:
                 return Seen(number, seed, breakage.oracle, breakage.why)

@@ -12,11 +12,11 @@ import msgspec
 
 from kept.runtime import SystemRuntime
 from kept.sim.zoo.bug import Bug
-from kept.sim.zoo.play import DEFAULT_TICKS, Seen, Walked, hunt, walk
+from kept.sim.zoo.play import DEFAULT_TICKS, OutOfTime, Seen, Walked, hunt, walk
 from kept.sim.zoo.registry import BY_NAME
 
-DEFAULT_SERIES: Final = 5
-DEFAULT_SEEDS: Final = 200
+DEFAULT_SERIES: Final = 3
+DEFAULT_SEEDS: Final = 60
 # The first seed of the first series, and how far the series are apart: no seed is played twice.
 FIRST_SEED: Final = 1_000_000
 SEEDS_APART: Final = 100_000
@@ -25,26 +25,31 @@ CONTROL: Final = "nothing"
 
 
 class Job(NamedTuple):
-    """One series of seeds for one bug, or its walks (`series` -1)."""
+    """One series of seeds for one bug, or its walks (`series` -1). From `until` (ms) on no seed and
+    no walk is begun."""
 
     name: str
     series: int
     seeds: int
     ticks: int
+    until: int | None = None
 
 
 class Result(NamedTuple):
-    """What came of a job, and in how many seconds."""
+    """What came of a job, and in how many seconds. One that is not `finished` says nothing: there
+    was no time for it."""
 
     job: Job
     seen: Seen | None
     walked: list[Walked]
     seconds: float
+    finished: bool = True
 
 
 class InSimulation(msgspec.Struct, kw_only=True):
-    """In how many seeds the simulation found a bug: in those series that did (`found` of
-    `series`), the median and the worst. `oracle` and `message` are those of the first that did."""
+    """In how many seeds the simulation found a bug: in those series that did (`found` of the
+    `series` that had time to end), the median and the worst. `oracle` and `message` are those of the
+    first that did."""
 
     series: int
     found: int
@@ -68,7 +73,8 @@ class InExplorer(msgspec.Struct, kw_only=True):
 
 
 class Verdict(msgspec.Struct, kw_only=True):
-    """What found a bug; None where that was not asked, or did not."""
+    """What found a bug; None where that was not asked, or did not. One that is not `played` had no
+    time for a whole series, nor for all its walks."""
 
     name: str
     off: str
@@ -77,10 +83,11 @@ class Verdict(msgspec.Struct, kw_only=True):
     explorer: InExplorer | None
     # Why nothing finds it, as far as that is known.
     why: str
+    played: bool
 
     @property
     def found(self) -> bool:
-        """Whether anything found it in every series, or by walking."""
+        """Whether anything found it: a seed, or a walk."""
         by_seeds = self.simulation is not None and self.simulation.found > 0
         return by_seeds or self.explorer is not None
 
@@ -93,17 +100,19 @@ def run_zoo(
     ticks: int = DEFAULT_TICKS,
     processes: int | None = None,
     control: bool = True,
+    until: int | None = None,
 ) -> Iterator[Result]:
     """Plays each bug, on all cores unless `processes` says otherwise; results as they come.
 
     A series ends with the first seed that finds the bug, at the latest after `seeds`. With
-    `control` the series are played without a bug too, a few seeds of each.
+    `control` the series are played without a bug too, a few seeds of each. From `until` (ms) on
+    nothing more is begun; each bug comes once before any comes again.
     """
-    jobs = [Job(bug.name, -1, 0, 0) for bug in bugs if bug.walks]
+    jobs = [Job(bug.name, -1, 0, 0, until) for bug in bugs if bug.walks]
     for number in range(series):
-        jobs += [Job(bug.name, number, seeds, ticks) for bug in bugs if bug.simulated]
+        jobs += [Job(bug.name, number, seeds, ticks, until) for bug in bugs if bug.simulated]
         if control:
-            jobs.append(Job(CONTROL, number, min(seeds, 20), ticks))
+            jobs.append(Job(CONTROL, number, min(seeds, 20), ticks, until))
     count = min(processes or os.cpu_count() or 1, len(jobs))
     if count <= 1:
         yield from map(run_job, jobs)
@@ -115,15 +124,23 @@ def run_zoo(
 
 def run_job(job: Job) -> Result:
     """One job, in this process."""
-    clock = SystemRuntime().monotonic
-    began = clock()
-    seen, walked = None, []
-    if job.series < 0:
-        walked = list(walk(BY_NAME[job.name], clock))
-    else:
+    runtime = SystemRuntime()
+    began = runtime.monotonic()
+    seen, walked, finished = None, [], True
+
+    def has_time() -> bool:
+        return job.until is None or runtime.now_ms() < job.until
+
+    if job.series >= 0:
         first = FIRST_SEED + job.series * SEEDS_APART
-        seen = hunt(BY_NAME.get(job.name), range(first, first + job.seeds), job.ticks)
-    return Result(job, seen, walked, clock() - began)
+        seeds = range(first, first + job.seeds)
+        try:
+            seen = hunt(BY_NAME.get(job.name), seeds, job.ticks, has_time)
+        except OutOfTime:
+            finished = False
+    elif finished := has_time():
+        walked = list(walk(BY_NAME[job.name], runtime.monotonic))
+    return Result(job, seen, walked, runtime.monotonic() - began, finished)
 
 
 def verdicts(bugs: Sequence[Bug], results: Sequence[Result]) -> list[Verdict]:
@@ -135,8 +152,9 @@ def verdicts(bugs: Sequence[Bug], results: Sequence[Result]) -> list[Verdict]:
 
 
 def _verdict(bug: Bug, results: list[Result]) -> Verdict:
-    hunts = sorted((each for each in results if each.job.series >= 0), key=lambda each: each.job)
-    walks = [each for each in results if each.job.series < 0]
+    ended = [each for each in results if each.finished]
+    hunts = sorted((each for each in ended if each.job.series >= 0), key=lambda each: each.job)
+    walks = [each for each in ended if each.job.series < 0]
     return Verdict(
         name=bug.name,
         off=bug.off,
@@ -144,6 +162,7 @@ def _verdict(bug: Bug, results: list[Result]) -> Verdict:
         simulation=_in_simulation(hunts) if hunts else None,
         explorer=_in_explorer(walks),
         why=bug.unfound,
+        played=bool(ended) and len(walks) == bool(bug.walks) and bool(hunts) == bug.simulated,
     )
 
 
