@@ -5,7 +5,8 @@ Instants are milliseconds on the clock of the history's recorder, unless somethi
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import msgspec
 
@@ -29,6 +30,9 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+_WORD: Final = re.compile(r"[\w./~-]{4,}")
+
+
 class Breakage(msgspec.Struct, frozen=True, kw_only=True):
     """What must be true (`oracle`) and is not, and why. `at` (seconds since the beginning of the run)
     and `process` are when and where it was noticed, `ids` the records that the oracle names. Where a
@@ -45,6 +49,15 @@ class Breakage(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return f"{self.oracle}: {self.why}"
+
+    @property
+    def named(self) -> set[str]:
+        """The ids that it is about, as far as that can be told: those of records, or what looks
+        like one in the text."""
+        if self.ids or self.records:
+            return {*self.ids, *self.records}
+        words = _WORD.findall(self.why)
+        return {word for word in words if any(map(str.isdigit, word)) and not word.isdigit()}
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):

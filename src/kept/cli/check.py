@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Final
 
 from kept.cli.failure import EXIT_OK, EXIT_REFUSED, UsageError
 from kept.cli.output import Output
+from kept.cli.sim.options import record_file
 from kept.runtime import SystemRuntime
 from kept.sim.explorer.explore import MAX_STATES, Exploration
 from kept.sim.explorer.parallel import Bounds, explore_all
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser, _everywhere: argparse.Argumen
     )
     parser.add_argument(
         "--record",
-        type=Path,
+        type=record_file,
         metavar="FILE",
         help="write the figures as JSON, for `kept sim report`",
     )

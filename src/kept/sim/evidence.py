@@ -14,7 +14,7 @@ from kept.check.timeline import page
 from kept.sim.judgement import checked
 from kept.sim.mix import SHARES
 from kept.sim.plan import Plan, in_words
-from kept.sim.run import LINEARIZABLE, Played, play_plan
+from kept.sim.run import LINEARIZABLE, Played, play_plan, shown_lines
 from kept.sim.runtime import EPOCH_MS
 from kept.sim.trace import FAULT, Event
 
@@ -72,7 +72,7 @@ def _incident(played: Played, command: str) -> Incident:
         plan=in_words(played.world.plan),
         lives=list(_lives(events)),
         marks=marks[-MAX_MARKS:],
-        lines=[str(event) for event in list(events)[-SHOWN_LINES:]],
+        lines=shown_lines(played.world, played.outcome.breakage, SHOWN_LINES),
         left_out=max(0, len(marks) - MAX_MARKS),
     )
 

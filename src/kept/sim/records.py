@@ -56,7 +56,8 @@ class Linearizability(msgspec.Struct, rename="camel", kw_only=True):
 
 
 class SoakRecord(Measured, kw_only=True):
-    """Many seeds of the simulation. `ticks` is virtual seconds with faults, of all runs together."""
+    """Many seeds of the simulation. `runs` counts the second ones of seeds that were played twice;
+    everything else is of the first. `ticks` is virtual seconds with faults."""
 
     runs: int = 0
     ticks: int = 0

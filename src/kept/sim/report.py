@@ -80,7 +80,8 @@ def _glance(
     if soak is None:
         rows.append(("Simulation", NOT_MEASURED, NEVER))
     else:
-        what = f"{soak.runs:,} runs, {soak.events:,} events, {sum(soak.properties.values()):,} evaluations"
+        evaluations = sum(soak.properties.values())
+        what = f"{_seeds(soak):,} seeds, {soak.events:,} events, {evaluations:,} evaluations"
         rows.append(("Simulation", what, f"{len(soak.failures):,} seeds broke"))
     if soak is None or not soak.played_twice:
         rows.append(("Determinism", NOT_MEASURED, NEVER))
@@ -122,6 +123,10 @@ def _glance(
 # -- the sections
 
 
+def _seeds(record: SoakRecord) -> int:
+    return record.runs - record.played_twice
+
+
 def _simulation(record: SoakRecord) -> Lines:
     never = [name for name in sorted(ALL_NAMES) if not record.properties.get(name)]
     rarest = sorted(record.properties.items(), key=lambda each: (each[1], each[0]))
@@ -129,7 +134,8 @@ def _simulation(record: SoakRecord) -> Lines:
     lines = _table(
         ("", ""),
         [
-            ("Runs", f"{record.runs:,}"),
+            ("Seeds", f"{_seeds(record):,}"),
+            ("Runs, the second ones of seeds among them", f"{record.runs:,}"),
             ("Virtual time with faults", _time(record.ticks)),
             ("Events in the traces", f"{record.events:,}"),
             ("Callbacks", f"{record.callbacks:,}"),

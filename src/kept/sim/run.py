@@ -29,7 +29,7 @@ from kept.sim.process import Process
 from kept.sim.requests import RAW_KINDS
 from kept.sim.runtime import EPOCH_MS
 from kept.sim.scripts import playable
-from kept.sim.trace import BROKEN, FAULT, KEPT_EVENTS, Event
+from kept.sim.trace import BROKEN, FAULT, KEPT_EVENTS, Event, telling
 from kept.sim.world import Complaints, World
 
 # From so many ticks on, every kind must have succeeded and every fault must have struck.
@@ -202,6 +202,13 @@ def _heard(complaints: Complaints) -> Iterator[None]:
         log.propagate = propagate
 
 
+def shown_lines(world: World, breakage: Breakage | None, most: int) -> list[str]:
+    """What is shown of a trace: what names the records that are broken, and what came last."""
+    processes = {event.who for event in world.trace.events}
+    about = breakage.named - processes if breakage is not None else ()
+    return [str(event) for event in telling(world.trace.events, about, most)]
+
+
 def _outcome(world: World, error: Exception | None, judgement: Judgement) -> Outcome:
     breakage = None
     if error is not None:
@@ -224,7 +231,7 @@ def _outcome(world: World, error: Exception | None, judgement: Judgement) -> Out
         digest=world.trace.digest(),
         broken=f"{type(error).__name__}: {error}" if error else None,
         breakage=breakage,
-        lines=[str(event) for event in world.trace.events][-SHOWN_LINES:] if error else [],
+        lines=shown_lines(world, breakage, SHOWN_LINES) if breakage else [],
         virtual_seconds=world.loop.time(),
         callbacks=world.loop.callbacks,
         events=world.trace.counts.total(),

@@ -57,9 +57,12 @@ class Tally(msgspec.Struct):
     # Histories with a component that has no order.
     violations: int = 0
 
-    def add(self, outcome: Outcome) -> None:
-        """Counts one run."""
+    def add(self, outcome: Outcome, *, twice: bool = False) -> None:
+        """Counts one run. Where each seed is played `twice`, what happened in the second run is what
+        happened in the first, and not counted again: it is compared with that."""
         self.runs += 1
+        if twice and self._compare(outcome):
+            return
         self.ticks += outcome.ticks
         if outcome.broken is not None and outcome.seed not in self.failed:
             self.failures.append(Failure(outcome.seed, outcome.ticks, outcome.broken))
@@ -77,15 +80,16 @@ class Tally(msgspec.Struct):
         self.unknown += len(outcome.judgement.unknown)
         self.violations += outcome.judgement.violation is not None
 
-    def compare(self, outcome: Outcome) -> None:
-        """Holds a run against the other one of its seed, if that has been; see `add`."""
+    def _compare(self, outcome: Outcome) -> bool:
+        """Whether a run is the second one of its seed, held against the first."""
         other = self.digests.pop(outcome.seed, None)
         if other is None:
             self.digests[outcome.seed] = outcome.digest
-            return
+            return False
         self.played_twice += 1
         if other != outcome.digest:
             self.mismatches.append(outcome.seed)
+        return True
 
     def _linearizability(self) -> Linearizability:
         fine = self.components - self.unknown - self.violations

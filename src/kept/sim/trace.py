@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, NamedTuple
 
 KEPT_EVENTS: Final = 400
+# Of the events that are shown, one in so many is one of the very last.
+LAST_SHARE: Final = 4
 FAULT: Final = "fault "
 BROKEN: Final = "broken"
 
@@ -48,3 +50,14 @@ class Trace:
     def digest(self) -> str:
         """The SHA-256 of everything so far, in hex."""
         return self._hash.hexdigest()
+
+
+def telling(events: Iterable[Event], about: Collection[str], most: int) -> list[Event]:
+    """Of the events at most so many: the last of those that name one of `about`, and the very last,
+    which are a quarter of them, or all where nothing is named."""
+    every = list(events)
+    rest = most // LAST_SHARE
+    named = [event for event in every[:-rest] if any(name in event.text for name in about)]
+    if not named:
+        return every[-most:]
+    return named[rest - most :] + every[-rest:]

@@ -75,9 +75,17 @@ def test_the_worlds_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "job\ta job with two attempts" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("argv", [["--world", "nowhere"], ["--depth", "0"], ["--depth", "x"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--world", "nowhere"],
+        ["--depth", "0"],
+        ["--depth", "x"],
+        ["--record", "nowhere/explorer.json"],
+    ],
+)
 def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """An unknown world or a depth that is none is refused, with what is wrong."""
+    """An unknown world, a depth that is none, a record that cannot be written: what is wrong is said."""
     with pytest.raises(SystemExit) as stopped:
         main(["check", *argv])
     assert stopped.value.code == 2

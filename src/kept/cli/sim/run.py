@@ -72,6 +72,8 @@ def _play(arguments: argparse.Namespace, plan: Plan, path: Path | None = None) -
         import msgspec
 
         print(msgspec.json.encode(outcome).decode())
+    elif arguments.quiet:
+        print(outcome.digest)
     else:
         print_outcome(outcome)
     if outcome.ok:

@@ -73,7 +73,7 @@ def _soak(arguments: argparse.Namespace) -> int:
         import msgspec
 
         print(msgspec.json.encode(tally.record()).decode())
-    else:
+    elif not arguments.quiet:
         from kept.cli.sim.words import print_tally
 
         print_tally(tally, arguments.ticks)
@@ -94,9 +94,7 @@ def _play(arguments: argparse.Namespace, tally: Tally, runtime: SystemRuntime) -
     try:
         runs = soak(seeds, arguments.ticks, arguments.processes, twice=arguments.twice)
         for outcome in runs:
-            tally.add(outcome)
-            if arguments.twice:
-                tally.compare(outcome)
+            tally.add(outcome, twice=arguments.twice)
             _tell(arguments, tally, outcome)
     except KeyboardInterrupt:
         return True

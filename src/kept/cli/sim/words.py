@@ -55,7 +55,7 @@ def print_tally(tally: Tally, ticks: int) -> None:
     print(f"histories {tally.judged:,} operations in {tally.components:,} components, judged in")
     print(f"          {tally.steps:,} steps; {tally.unknown:,} components unknown")
     if tally.played_twice:
-        print(f"          {tally.played_twice:,} seeds twice, {len(tally.mismatches):,} differed")
+        print(f"again     {tally.played_twice:,} seeds, {len(tally.mismatches):,} differed")
     print(f"answers   {_joined(sorted(succeeded(tally.answers).items()))}")
     print(f"faults    {_joined(sorted(tally.faults.items())) or 'none'}")
     if tally.failed:
