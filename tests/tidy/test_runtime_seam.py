@@ -43,8 +43,13 @@ METHODS = {"run_in_executor"}
 # A generator with a seed is deterministic, and what examines the others is driven by one.
 SEEDED = {examiner: {"random.Random"} for examiner in ("check", "contract", "sim")}
 
-# On the loop that durable code runs on, this is a durable timer.
-DURABLE = {"src/kept/sdk/context.py: asyncio.sleep"}
+# On the loop that durable code runs on, this is a durable timer; and what it draws from is seeded by its
+# promise.
+DURABLE = {
+    "src/kept/sdk/context.py: asyncio.sleep",
+    "src/kept/sdk/context.py: random.Random",
+    "src/kept/sdk/durable_values.py: random.Random",
+}
 
 
 def _around_the_runtime(tree: ast.AST) -> Iterator[str]:

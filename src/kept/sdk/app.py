@@ -21,6 +21,7 @@ from kept.sdk.guarded import Guarded
 from kept.sdk.handle import Handle, WorkState, send_message, state_of
 from kept.sdk.loop import refuse_in_durable_code
 from kept.sdk.options import Exhausted, JobOptions, checked_queue
+from kept.sdk.promises import Promises
 from kept.sdk.queues import Queues
 from kept.sdk.retry import Retry
 from kept.sdk.schedules import Plan, Scheduled
@@ -222,6 +223,11 @@ class App(Starts, Guarded, Scheduled):
     def _queues(self) -> tuple[str, ...]:
         named = [f.queue for f in self._registry.all() if f.queue is not None]
         return tuple(dict.fromkeys([self.queue, *named, *self._more_queues]))
+
+    @property
+    def promises(self) -> Promises:
+        """Promises that somebody outside settles: `await app.promises.resolve("review-7.approval", True)`."""
+        return Promises(self._open_services)
 
     @property
     def dead(self) -> DeadLetters:

@@ -25,6 +25,7 @@ class Kind(Enum):
 
     RUN = auto()
     CALL = auto()
+    DETACHED = auto()
     PROMISE = auto()
     TIMER = auto()
     MESSAGE = auto()

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import uuid
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
+from random import Random
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
+from kept.errors import ConfigurationError
 from kept.sdk.audit import Audit
+from kept.sdk.durable_values import Draws, Info, instant_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -17,6 +22,18 @@ class ContextHost(Protocol):
     """What stands behind a Context: the run of a durable function under its lease."""
 
     id: str
+    draws: Draws
+
+    def now(self) -> float:
+        """Logical time, in seconds since the epoch."""
+
+    @property
+    def info(self) -> Info:
+        """What is known of this work."""
+
+    @property
+    def step_key(self) -> str:
+        """The id that the next step of the current branch will have."""
 
     @property
     def attempt(self) -> int:
@@ -32,12 +49,20 @@ class ContextHost(Protocol):
         """A step, here."""
 
     def ask_call(
-        self, function: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        function: Callable[..., Any] | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        detached: bool = False,
     ) -> asyncio.Future[Any]:
-        """A call, on whichever worker owns the name."""
+        """A call, on whichever worker owns the name; of a detached one the future gives the id."""
 
     def ask_promise(self, name: str, timeout: float | None, expected: Any) -> asyncio.Future[Any]:
         """A promise that somebody outside settles."""
+
+    def ask_until(self, instant: int) -> asyncio.Future[Any]:
+        """A timer that is due at an instant in ms since the epoch."""
 
     async def receive(self, name: str, expected: Any) -> Any:
         """The next message of a mailbox."""
@@ -75,6 +100,34 @@ class Context:
         """Where this work comes from, as its start said; what it calls has the same."""
         return self._host.audit
 
+    @property
+    def info(self) -> Info:
+        """This work's id, attempt, parent, root, deadline and `traceparent`."""
+        return self._host.info
+
+    @property
+    def step_key(self) -> str:
+        """An idempotency key for the next step that is asked for here: the id which that will have.
+        It is the same however often the step is tried or replayed, and no other step has it:
+
+        await ctx.run(charge, order, key=ctx.step_key)
+        """
+        return self._host.step_key
+
+    def now(self) -> datetime:
+        """The time (UTC) as this code knows it, the same in every replay: when the latest result that
+        it was given came about, at first when it was started. It stands still in between."""
+        return instant_of(self._host.now() * 1_000)
+
+    def random(self) -> Random:
+        """A generator whose draws are the same in every replay: `ctx.random().choice(…)`. Its seed
+        follows from the id and the creation of this work, so it is no source of secrets."""
+        return self._host.draws.random
+
+    def uuid(self) -> uuid.UUID:
+        """A new UUID, the same in every replay. As guessable as `random` is."""
+        return self._host.draws.uuid()
+
     @overload
     def run(
         self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
@@ -107,6 +160,22 @@ class Context:
         raises `PromiseRejectedError`, `PromiseCanceledError` or `PromiseTimedOutError`.
         """
         return self._host.ask_call(function, args, kwargs)
+
+    def detached(
+        self, function: Callable[..., Any] | str, /, *args: Any, **kwargs: Any
+    ) -> Awaitable[str]:
+        """A durable call that this work does not wait for: it goes on when this work has ended, and
+        is not canceled with it (protocol B3). Awaiting gives its id as soon as it is there for good;
+        `app.handle(id)` has the result. `function` as for `call`.
+        """
+        return self._host.ask_call(function, args, kwargs, detached=True)
+
+    async def sleep_until(self, instant: datetime) -> None:
+        """Waits, durably, until a datetime with a time zone; not at all for one that has passed.
+        Raises `ConfigurationError` for one without a time zone."""
+        if instant.tzinfo is None:
+            raise ConfigurationError("sleep_until: the instant needs a time zone, such as UTC")
+        await self._host.ask_until(math.ceil(instant.timestamp() * 1_000))
 
     async def sleep(self, duration: timedelta | float) -> None:
         """Waits, durably: no process waits. `duration` is a timedelta or seconds."""

@@ -47,6 +47,7 @@ from kept.sdk.asks import Ask, Kind, child_id, promise_name, stored_arguments
 from kept.sdk.audit import Audit, audit_of, carried_tags
 from kept.sdk.cancellation import Cancellation
 from kept.sdk.context import Context
+from kept.sdk.durable_values import Draws, Info, info_of
 from kept.sdk.functions import Function
 from kept.sdk.history import History
 from kept.sdk.lease import Lease
@@ -92,6 +93,7 @@ class Execution:
         self._annotations = Annotations()
         self._mailboxes = Mailboxes(self, self._loop)
         self._logical_now = lease.promise.created_at
+        self.draws = Draws(lease.promise)
         self._asks: dict[str, Ask] = {}
         self._new_asks: list[Ask] = []
         self._timers: dict[str, float] = {}
@@ -122,6 +124,14 @@ class Execution:
     @property
     def audit(self) -> Audit:
         return audit_of(self.lease.promise.tags)
+
+    @property
+    def info(self) -> Info:
+        return info_of(self.lease.promise, self.attempt)
+
+    @property
+    def step_key(self) -> str:
+        return child_id(self.id, self._loop.coming_step())
 
     # -- the life of a run -------------------------------------------------------------------
 
@@ -263,7 +273,12 @@ class Execution:
         )
 
     def ask_call(
-        self, function: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        function: Callable[..., Any] | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        detached: bool = False,
     ) -> asyncio.Future[Any]:
         target = self._services.target_of(function)
         target.check(args, kwargs)
@@ -271,8 +286,11 @@ class Execution:
         step = self._loop.next_step()
         carried = carried_tags(self.lease.promise.tags)
         tags = self._child_tags({**carried, **target.all_tags})
+        if detached:
+            tags[tag.DETACHED] = "true"
         create = r.PromiseCreate(child_id(self.id, step), NEVER_MS, param, tags)
-        return self._asked(Ask(Kind.CALL, step, create, expected=target.returns, target=target))
+        kind = Kind.DETACHED if detached else Kind.CALL
+        return self._asked(Ask(kind, step, create, expected=target.returns, target=target))
 
     def ask_promise(self, name: str, timeout: float | None, expected: Any) -> asyncio.Future[Any]:
         id = child_id(self.id, promise_name(name))
@@ -282,6 +300,12 @@ class Execution:
         step = self._loop.next_step()
         create = r.PromiseCreate(id, deadline, EMPTY, self._child_tags({tag.EXTERNAL: "true"}))
         return self._asked(Ask(Kind.PROMISE, step, create, expected=expected))
+
+    def ask_until(self, instant: int) -> asyncio.Future[Any]:
+        step = self._loop.next_step()
+        tags = self._child_tags({tag.TIMER: "true"})
+        create = r.PromiseCreate(child_id(self.id, step), max(instant, 0), EMPTY, tags)
+        return self._asked(Ask(Kind.TIMER, step, create))
 
     async def receive(self, name: str, expected: Any) -> Any:
         return await self._mailboxes.receive(name, expected)
@@ -404,6 +428,7 @@ class Execution:
         self._new_asks = []
         steps: list[Ask] = []
         creates: list[Ask] = []
+        detached: list[Ask] = []
         for ask in asks:
             if not self._loop.waits_for(ask.step):
                 # Cancelled in the same breath, as it will be in every replay.
@@ -411,7 +436,10 @@ class Execution:
             record = self._history.get(ask.id)
             if record is not None:
                 ask.check(record)
-            if record is not None and record.state is not PromiseState.PENDING:
+            if ask.kind is Kind.DETACHED:
+                detached.append(ask)
+                creates += [ask] if record is None else []
+            elif record is not None and record.state is not PromiseState.PENDING:
                 self._settled(ask, record)
             elif ask.kind is Kind.RUN:
                 steps.append(ask)
@@ -420,6 +448,7 @@ class Execution:
             else:
                 creates.append(ask)
         await self._create_all(creates)
+        self._let_go(detached)
         await self._cancel_abandoned()
         self._held_back += steps
         if not self._history.is_followed and not self._cancellation.waits:
@@ -490,9 +519,18 @@ class Execution:
             self._refused(ask, result.action.head.status, inner)
             return
         ask.check(inner.promise)
+        if ask.kind is Kind.DETACHED:
+            return
         if self._loop.waits_for(ask.step):
             self._awaited[ask.id] = ask
         self._learned(inner.promise)
+
+    def _let_go(self, detached: list[Ask]) -> None:
+        """Who detached work is told that it is there, at once, as in every replay."""
+        for ask in detached:
+            if self._loop.release(ask.step, ask.id):
+                self._closed(ask.id)
+                self._loop.run_ready()
 
     def _refused(self, ask: Ask, status: int, text: str) -> None:
         """The code gets the error at once: the same request is refused alike in every replay."""
@@ -592,7 +630,9 @@ class Execution:
         self._closed(ask.id)
         self._logical_now = max(self._logical_now, record.settled_at or 0)
         if ask.kind is Kind.TIMER:
-            self._loop.fire(ask.step)
+            # asyncio's, or one that the code awaits by itself.
+            if not self._loop.fire(ask.step):
+                self._loop.release(ask.step, None)
             return
         if ask.kind is Kind.MESSAGE:
             self._loop.release(self._mailboxes.take(ask), record)

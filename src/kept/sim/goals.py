@@ -112,6 +112,8 @@ class Goals:
             parent = promises.get(promise.parent or "")
             if parent is None or promise.target is None or parent.function is None:
                 continue
+            if promise.tags.get(tag.DETACHED) == "true":
+                continue
             if parent.state in (PromiseState.RESOLVED, PromiseState.REJECTED) and promise.pending:
                 why = f"{promise.id} is pending, {parent.id} is {parent.state}"
                 self._ledger.break_off("nothing is left behind", why)

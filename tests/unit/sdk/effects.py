@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import kept
@@ -231,6 +232,29 @@ async def consumer(ctx: kept.Context, world: World) -> Any:
     return "done"
 
 
+async def drawing(ctx: kept.Context, world: World) -> Any:
+    """What is drawn, and what time it is, is the same in every replay: else a label would differ."""
+    draws = ctx.random()
+    for number in range(3):
+        key = ctx.step_key
+        label = f"{draws.random()} {ctx.uuid()} {ctx.now().isoformat()}"
+        assert await ctx.run(world.effect, label) == label
+        assert key == f"{ctx.id}.{number * 2 + 1}"
+        await ctx.sleep(0.001)
+    await ctx.sleep_until(ctx.now() + timedelta(milliseconds=1))
+    assert draws.choice([ctx.info.root, ctx.info.id]) == ctx.id
+    return len({str(ctx.uuid()) for _ in range(9)})
+
+
+async def detaching(ctx: kept.Context, world: World) -> Any:
+    """Work that is let go is there before the code goes on, once, and is not waited for."""
+    first, second = ctx.detached(world.job, "free 1"), ctx.detached(world.child, "free 2")
+    ids = [await second, await first]
+    label = await ctx.run(world.effect, "between")
+    last = await ctx.detached("job", "free 3")
+    return [label, *(id.removeprefix(ctx.id) for id in (*ids, last))]
+
+
 BODIES: list[Body] = [
     linear,
     gathered,
@@ -247,4 +271,6 @@ BODIES: list[Body] = [
     cancelled_call,
     left_behind,
     consumer,
+    drawing,
+    detaching,
 ]

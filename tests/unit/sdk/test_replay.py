@@ -25,6 +25,8 @@ EXPECTED = {
     "cancelled_call": "second",
     "left_behind": "awaited",
     "consumer": "done",
+    "drawing": 9,
+    "detaching": ["between", ".2", ".1", ".4"],
 }
 IN_PARALLEL = 48
 MAX_REQUESTS = 200

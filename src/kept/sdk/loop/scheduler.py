@@ -156,6 +156,11 @@ class Scheduler(Refusals):
         self._check_open()
         return self._current().next_step()
 
+    def coming_step(self) -> str:
+        """What `next_step` will name if the current branch asks next."""
+        self._check_open()
+        return self._current().coming_step()
+
     def _current(self) -> DurableTask[Any]:
         task = asyncio.current_task(self) or self._root
         if isinstance(task, DurableTask):

@@ -60,6 +60,10 @@ class DurableTask(asyncio.Task[T]):
         self._steps += 1
         return step_name(self.branch, self._steps)
 
+    def coming_step(self) -> str:
+        """What `next_step` will name."""
+        return step_name(self.branch, self._steps + 1)
+
     def next_child(self) -> str:
         """The name of this branch's next child."""
         self._children += 1

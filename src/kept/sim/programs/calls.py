@@ -53,6 +53,13 @@ def register(app: App, steps: Steps) -> list[Function[..., Any]]:
         return "dawdled"
 
     @app.function
+    async def detacher(ctx: Context) -> str:
+        """Lets work go, and ends before it."""
+        one, two = await asyncio.gather(ctx.detached(dawdler, 3.0), ctx.detached("job"))
+        await ctx.run(step, f"{ctx.id}/{'alone' if one != two else 'twice'}")
+        return "let go"
+
+    @app.function
     async def abandoner(ctx: Context) -> str:
         """Calls, waits for a moment, and cancels the call."""
         call = asyncio.ensure_future(ctx.call(dawdler, LONG_SECONDS))
@@ -71,7 +78,7 @@ def register(app: App, steps: Steps) -> list[Function[..., Any]]:
         results = await asyncio.gather(*(ctx.call("job") for _ in range(width)))
         return len(results)
 
-    return [leaf, branch, trunk, fibonacci, dawdler, abandoner, wide]
+    return [leaf, branch, trunk, fibonacci, dawdler, detacher, abandoner, wide]
 
 
 def _trunk(random: Random) -> Program:
@@ -93,4 +100,8 @@ def _wide(random: Random) -> Program:
     return Program("wide", (width,), (width,))
 
 
-CHOICES: Final[tuple[Drawn, ...]] = (_trunk, _fibonacci, _abandoner, _wide)
+def _detacher(random: Random) -> Program:
+    return Program("detacher", (), ("let go",), effects=("alone",))
+
+
+CHOICES: Final[tuple[Drawn, ...]] = (_trunk, _fibonacci, _detacher, _abandoner, _wide)

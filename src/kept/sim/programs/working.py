@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from random import Random
 from typing import Any, Final
 
@@ -56,7 +57,22 @@ def register(app: App, steps: Steps) -> list[Function[..., Any]]:
         called = await ctx.call(echo_job, stepped + "ü☃\u2028\0")
         return len(called)
 
-    return [in_turn, fan_out, podium, generator, large]
+    async def told(key: str, text: str) -> None:
+        await steps.take_time()
+        steps.boundary.apply(key, text)
+
+    @app.function
+    async def drawing(ctx: Context, count: int) -> int:
+        """What it draws under a step's key is the same in every replay, and so is its time."""
+        for _ in range(count):
+            text = f"{ctx.random().random()} {ctx.uuid()} {ctx.now().isoformat()}"
+            await ctx.run(told, ctx.step_key, text)
+            await ctx.sleep(ctx.random().choice((0.1, 1.5)))
+        await ctx.sleep_until(ctx.now() + timedelta(seconds=1))
+        await ctx.run(step, f"{ctx.id}/drawn")
+        return count
+
+    return [in_turn, fan_out, podium, generator, large, drawing]
 
 
 def _steps(random: Random) -> Program:
@@ -96,6 +112,11 @@ def _large(random: Random) -> Program:
     return Program("large", ("text", times), (4 * times + 4,))
 
 
+def _drawing(random: Random) -> Program:
+    count = random.randint(1, 3)
+    return Program("drawing", (count,), (count,), effects=("drawn",))
+
+
 CHOICES: Final[tuple[Drawn, ...]] = (
-    _steps, _halted, _fan_out, _fan_out, _podium, _podium, _generator, _large,
+    _steps, _halted, _fan_out, _fan_out, _podium, _podium, _generator, _large, _drawing,
 )  # fmt: skip
