@@ -203,10 +203,14 @@ def _heard(complaints: Complaints) -> Iterator[None]:
 
 
 def shown_lines(world: World, breakage: Breakage | None, most: int) -> list[str]:
-    """What is shown of a trace: what names the records that are broken, and what came last."""
-    processes = {event.who for event in world.trace.events}
+    """What is shown of a trace: what names the records that are broken, and what came last before it
+    was noticed."""
+    events = list(world.trace.events)
+    if world.trace.broken in events:
+        events = events[: events.index(world.trace.broken) + 1]
+    processes = {event.who for event in events}
     about = breakage.named - processes if breakage is not None else ()
-    return [str(event) for event in telling(world.trace.events, about, most)]
+    return [str(event) for event in telling(events, about, most)]
 
 
 def _outcome(world: World, error: Exception | None, judgement: Judgement) -> Outcome:

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Final, NamedTuple
 
-KEPT_EVENTS: Final = 400
+KEPT_EVENTS: Final = 5_000
 # Of the events that are shown, one in so many is one of the very last.
 LAST_SHARE: Final = 4
 FAULT: Final = "fault "
