@@ -7,7 +7,10 @@ simulation can stand in for all of them.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -74,3 +77,49 @@ class SystemRuntime:
 
     async def run_code(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._code_threads, work)
+
+
+def at_exit(work: Callable[[], object]) -> None:
+    """Calls `work` when the program ends, while pools of threads still take work: what `atexit` has is
+    called after their end."""
+    register = getattr(threading, "_register_atexit", atexit.register)
+    register(work)
+
+
+class LoopThread:
+    """An event loop in a thread of its own, for callers who have none."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Does the work there, and waits for it here. Whoever interrupts the wait cancels it."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Ends the loop; what still runs there is cancelled."""
+        if self._loop.is_closed():
+            return
+        with contextlib.suppress(RuntimeError):
+            self.run(self._cancel_all())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _cancel_all(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.get_running_loop().shutdown_asyncgens()

@@ -27,6 +27,7 @@ from kept.sdk.retry import Retry
 from kept.sdk.schedules import Plan, Scheduled
 from kept.sdk.services import Services
 from kept.sdk.starts import Starts
+from kept.sdk.sync import SyncApp
 from kept.sdk.worker import MAX_CACHED, MIN_TTL_SECONDS, STOP_GRACE_SECONDS, Worker
 
 P = ParamSpec("P")
@@ -81,12 +82,16 @@ class App(Starts, Guarded, Scheduled):
         self._cache = cache
         self._grace = grace
         self._runtime = runtime or SystemRuntime()
+        self._own_runtime = runtime is None
         self._registry = Registry()
         self._plans: dict[str, Plan] = {}
         self._services: Services | None = None
         self._worker: Worker | None = None
         self._opening = False
         self._process = 0
+        self._sync = SyncApp(self)
+        # Of the processes that this one was forked from: kept, because nobody may close it here.
+        self._inherited: list[Services] = []
 
     # -- functions -------------------------------------------------------------------------------
 
@@ -171,8 +176,10 @@ class App(Starts, Guarded, Scheduled):
     async def open(self) -> None:
         """Connects, and starts the worker. Raises `StoreError`, `ConfigurationError`; and where
         schedules are declared and cannot be put now, `ConnectionFailedError` or `RequestError`."""
-        if self._opening or self._services is not None:
+        if self._opening or (self._services is not None and self._process == os.getpid()):
             raise ConfigurationError("the app is open already")
+        if self._services is not None:
+            self._leave_to_parent(self._services)
         self._opening = True
         try:
             connection = await self._connect()
@@ -196,6 +203,13 @@ class App(Starts, Guarded, Scheduled):
                 cache=self._cache,
             )
             self._worker.start()
+
+    def _leave_to_parent(self, services: Services) -> None:
+        """This process was forked: what was open is its parent's, and its threads do not run here."""
+        self._inherited.append(services)
+        self._services = self._worker = None
+        if self._own_runtime:
+            self._runtime = SystemRuntime()
 
     async def _connect(self) -> Connection:
         return await connect(self.url, self._runtime, self._token)
@@ -223,6 +237,11 @@ class App(Starts, Guarded, Scheduled):
     def _queues(self) -> tuple[str, ...]:
         named = [f.queue for f in self._registry.all() if f.queue is not None]
         return tuple(dict.fromkeys([self.queue, *named, *self._more_queues]))
+
+    @property
+    def sync(self) -> SyncApp:
+        """The app for code that does not await: `app.sync.run(checkout, order)`."""
+        return self._sync
 
     @property
     def promises(self) -> Promises:
