@@ -128,11 +128,32 @@ class ZooBug(msgspec.Struct, rename="camel", kw_only=True):
     why: str = ""
     played: bool = True
 
+    @property
+    def is_found(self) -> bool:
+        """Whether a seed or a walk has found it."""
+        by_seeds = self.simulation is not None and self.simulation.found > 0
+        return by_seeds or self.explorer is not None
+
 
 class ZooRecord(Measured, kw_only=True):
     """The bug zoo."""
 
     bugs: list[ZooBug] = []
+
+
+def is_found(record: ZooRecord, name: str) -> bool:
+    """Whether anything has found a bug."""
+    return any(bug.name == name and bug.is_found for bug in record.bugs)
+
+
+def joined(former: ZooRecord, later: ZooRecord) -> ZooRecord:
+    """A record, and a later one of what it had missed; both commands are told."""
+    again = {bug.name: bug for bug in later.bugs if bug.is_found or bug.played}
+    bugs = [again.get(bug.name, bug) for bug in former.bugs]
+    command = f"{former.command}; {later.command} --missed"
+    commits = ", ".join(dict.fromkeys((former.commit, later.commit)))
+    seconds = former.seconds + later.seconds
+    return ZooRecord(date=later.date, commit=commits, command=command, seconds=seconds, bugs=bugs)
 
 
 class KillsRecord(Measured, kw_only=True):

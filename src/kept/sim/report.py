@@ -106,8 +106,8 @@ def _glance(
     if zoo is None:
         rows.append(("The bug zoo", NOT_MEASURED, NEVER))
     else:
-        found_bugs = sum(_is_found(bug) for bug in zoo.bugs)
-        unplayed = sum(not bug.played and not _is_found(bug) for bug in zoo.bugs)
+        found_bugs = sum(bug.is_found for bug in zoo.bugs)
+        unplayed = sum(not bug.played and not bug.is_found for bug in zoo.bugs)
         verdict = f"{found_bugs:,} found" + (f", no time for {unplayed:,}" if unplayed else "")
         rows.append(("The bug zoo", f"{len(zoo.bugs):,} bugs", verdict))
     if kills is None:
@@ -222,7 +222,7 @@ def _zoo(record: ZooRecord) -> Lines:
         "",
         *_table(head, rows, "llrrrll"),
     ]
-    missed = [bug for bug in record.bugs if not _is_found(bug)]
+    missed = [bug for bug in record.bugs if not bug.is_found]
     for bug in missed:
         what = f"was not found. {bug.why}" if bug.played else "had no time to be found."
         lines += ["", f"- `{bug.name}` {what}".rstrip()]
@@ -239,10 +239,6 @@ def _bug(bug: ZooBug) -> tuple[str, ...]:
         oracle = seeds.oracle or NEVER
     explored = f"{walk.property} in {walk.world}, {walk.moves} moves" if walk else NEVER
     return (bug.name, bug.off, series, median, worst, oracle, explored)
-
-
-def _is_found(bug: ZooBug) -> bool:
-    return bug.explorer is not None or bool(bug.simulation and bug.simulation.found)
 
 
 def _kills(record: KillsRecord) -> Lines:

@@ -153,3 +153,41 @@ def test_the_command_writes_and_checks(tmp_path: Path, capsys: pytest.CaptureFix
     page.write_text("something else")
     assert main([*argv, "--check"]) == 1
     assert "kept sim report" in capsys.readouterr().err
+
+
+def test_a_record_of_the_zoo_goes_on() -> None:
+    """What it had missed is what the later one says of it, also where that had no time."""
+
+    def bug(name: str, found: int | None, *, played: bool = True) -> records.ZooBug:
+        seeds = None if found is None else records.SeedsToFind(series=1, found=found)
+        return records.ZooBug(name=name, off="", simulation=seeds, played=played)
+
+    former = records.ZooRecord(
+        commit="one",
+        command="kept sim zoo",
+        seconds=2.0,
+        bugs=[
+            bug("found", 1),
+            bug("missed", 0),
+            bug("late", 0),
+            bug("unplayed", None, played=False),
+        ],
+    )
+    later = records.ZooRecord(
+        date="now",
+        commit="two",
+        command="kept sim zoo --seeds 9",
+        seconds=3.0,
+        bugs=[bug("missed", 1), bug("late", None, played=False), bug("unplayed", 0)],
+    )
+    both = records.joined(former, later)
+    assert [(each.name, each.is_found, each.played) for each in both.bugs] == [
+        ("found", True, True),
+        ("missed", True, True),
+        ("late", False, True),
+        ("unplayed", False, True),
+    ]
+    assert both.command == "kept sim zoo; kept sim zoo --seeds 9 --missed"
+    assert (both.commit, both.seconds, both.date) == ("one, two", 5.0, "now")
+    assert records.is_found(both, "missed")
+    assert not records.is_found(both, "late")

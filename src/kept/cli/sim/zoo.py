@@ -53,11 +53,18 @@ def add_verbs(verbs: Verbs, everywhere: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write what was found as JSON, such as reliability/zoo.json for `kept sim report`",
     )
+    one.add_argument(
+        "--missed",
+        action="store_true",
+        default=False,
+        help="play what the record has not found, and tell there what comes of it",
+    )
     one.set_defaults(run=_zoo)
 
 
 def _zoo(arguments: argparse.Namespace) -> int:
     """Plays the zoo. Ends with 1 when a bug is not found, or something is without a bug."""
+    from kept.sim.records import is_found, joined
     from kept.sim.zoo.runner import CONTROL, run_zoo, verdicts
 
     if arguments.limit == 0:
@@ -66,6 +73,9 @@ def _zoo(arguments: argparse.Namespace) -> int:
     began_ms = runtime.now_ms()
     output = Output(began_ms, json=arguments.json, quiet=arguments.quiet)
     bugs = _chosen(arguments.bug)
+    former = _former(arguments.record) if arguments.missed else None
+    if former is not None:
+        bugs = [bug for bug in bugs if not is_found(former, bug.name)]
     results: list[Result] = []
     for result in run_zoo(
         bugs,
@@ -84,6 +94,8 @@ def _zoo(arguments: argparse.Namespace) -> int:
         output.document(record)
     else:
         _tell(output, found, [seen.message for seen in false])
+    if former is not None:
+        record = joined(former, record)
     if arguments.record is not None:
         _save(record, arguments.record)
     return EXIT_REFUSED if false or not all(each.found for each in found) else EXIT_OK
@@ -124,6 +136,21 @@ def _chosen(names: list[str]) -> list[Bug]:
     if unknown:
         raise UsageError(f"no such bug: {', '.join(unknown)}; there are: {', '.join(BY_NAME)}")
     return [BY_NAME[name] for name in names] if names else list(ZOO)
+
+
+def _former(path: Path | None) -> ZooRecord:
+    """The record that `--missed` goes on with."""
+    from kept.sim.records import RecordError, ZooRecord, load
+
+    if path is None:
+        raise UsageError("--missed goes on with a record: name it with --record")
+    try:
+        former = load(ZooRecord, path)
+    except RecordError as error:
+        raise UsageError(str(error)) from None
+    if former is None:
+        raise UsageError(f"{path} is not there")
+    return former
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:
