@@ -110,7 +110,7 @@ async def test_jobs_over_http(url: str) -> None:
     async with app, asyncio.timeout(30):
         await served(app)
         await app.queues.put("jobs-in-bulk", paused=True, max_depth=2)
-        in_bulk = job.with_options(queue="jobs-in-bulk", lane="ann")
+        in_bulk = job.options(queue="jobs-in-bulk", lane="ann")
         waiting = await app.start_many(in_bulk, [("a",), ("b",)])
         assert (await app.queues.stats("jobs-in-bulk")).depth == 2
         await app.queues.resume("jobs-in-bulk")

@@ -30,7 +30,7 @@ def threaded(number: int) -> list[int]:
 @app.function(version=2)
 async def workflow(ctx: kept.Context, number: int) -> str:
     assert_type(await ctx.run(threaded, number), list[int])
-    return assert_type(await ctx.call(job.with_options(priority=9), number), str)
+    return assert_type(await ctx.call(job.options(priority=9), number), str)
 
 
 async def main() -> None:
@@ -39,7 +39,7 @@ async def main() -> None:
     )
     assert_type(handle, kept.Handle[str])
     assert_type(await app.start(workflow, 1), kept.Handle[str])
-    assert_type(await app.start(job.with_options(lane="x"), 1), kept.Handle[str])
+    assert_type(await app.start(job.options(lane="x"), 1), kept.Handle[str])
     assert_type(await app.run(job, 1), str)
     assert_type(await app.run(threaded, 1), list[int])
     assert_type(await app.enqueue("job", args={"number": 1}, priority=1), kept.Handle[Any])

@@ -255,6 +255,10 @@ class Execution:
             raise ConfigurationError(
                 f"{step_function.name} takes a Context: call it with ctx.call, not ctx.run"
             )
+        if step_function.timeout_ms is not None:
+            raise ConfigurationError(
+                f"{step_function.name}: timeout is for calls; put ctx.run into asyncio.timeout()"
+            )
         step_function.check(args, kwargs)
         param = stored_arguments(payload.encode_arguments(args, kwargs))
         step = self._loop.next_step()
@@ -288,7 +292,9 @@ class Execution:
         tags = self._child_tags({**carried, **target.all_tags})
         if detached:
             tags[tag.DETACHED] = "true"
-        create = r.PromiseCreate(child_id(self.id, step), NEVER_MS, param, tags)
+        now = self._wall_now()
+        deadline = NEVER_MS if target.function is None else target.function.deadline_at(now)
+        create = r.PromiseCreate(child_id(self.id, step), deadline, param, tags)
         kind = Kind.DETACHED if detached else Kind.CALL
         return self._asked(Ask(kind, step, create, expected=target.returns, target=target))
 

@@ -10,11 +10,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from kept.errors import ConfigurationError, InvalidArgumentsError, UnregisteredError
-from kept.sdk import payload
+from kept.protocol.limits import MAX_INTEGER, NEVER_MS
+from kept.sdk import checks, payload
+from kept.sdk.checks import Span
 from kept.sdk.context import Context
 from kept.sdk.duplicates import Singleton, SingletonMode, singleton_tags
 from kept.sdk.options import NO_OPTIONS, Exhausted, JobOptions
-from kept.sdk.retry import Never, Retry, checked_policy
+from kept.sdk.retry import Never, Retry, checked_policy, with_attempts
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,6 +56,7 @@ class Function(Generic[P, T_co]):
         self._set_options(options)
         singleton_tags(singleton)
         self.singleton = singleton
+        self.timeout_ms: int | None = None
         self._hints = _hints_of(plain)
         signature = _signature_of(plain)
         parameters = list(signature.parameters.values())
@@ -72,30 +75,42 @@ class Function(Generic[P, T_co]):
     @property
     def queue(self) -> str | None:
         """Where its work waits; None: in the app's own queue."""
-        return self.options.queue
+        return self.job_options.queue
 
-    def with_options(
+    def options(
         self,
         *,
         queue: str | None = None,
         priority: int | None = None,
         lane: str | None = None,
         retry: Retry | None = None,
+        attempts: int | None = None,
         exhausted: Exhausted | None = None,
+        timeout: Span | None = None,
     ) -> Function[P, T_co]:
         """The same function, its jobs waiting and being tried otherwise: for `ctx.call`,
         `app.start_many` and `@app.schedule`, which take no options; they mean what they mean to
-        `app.start`. Raises `InvalidArgumentsError`. Protocol B2.
+        `app.start`. `attempts` is how often at most, by the policy of `retry`, else by the
+        function's own, else by `Exponential`. `timeout` (a timedelta or seconds) is the deadline of
+        each call's promise, from its creation. Raises `InvalidArgumentsError`. Protocol B2.
         """
+        if attempts is not None:
+            retry = with_attempts(self.retry if retry is None else retry, attempts)
         said = JobOptions(queue, priority, lane, retry, exhausted)
         said.tags(durable=self.durable)
         other = copy.copy(self)
-        other._set_options(said.over(self.options))
+        other._set_options(said.over(self.job_options))
+        if timeout is not None:
+            other.timeout_ms = checks.milliseconds("timeout", timeout)
         return other
 
     def _set_options(self, options: JobOptions) -> None:
-        self.options = options
+        self.job_options = options
         self.option_tags = options.tags(durable=False)
+
+    def deadline_at(self, now: int) -> int:
+        """When (ms) the promise of a call that is made at `now` times out."""
+        return NEVER_MS if self.timeout_ms is None else min(now + self.timeout_ms, MAX_INTEGER - 1)
 
     @property
     def reference(self) -> str:

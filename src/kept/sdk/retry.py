@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Protocol
 
 from kept.errors import ConfigurationError
@@ -120,6 +120,16 @@ def checked_policy(retry: Any) -> Retry:
         )
     policy: Retry = retry
     return policy
+
+
+def with_attempts(retry: Any, attempts: int) -> Retry:
+    """The policy with so many attempts; of one that never tries again, `Exponential`. Raises
+    `ConfigurationError` for a policy that is not one of kept's own."""
+    if isinstance(retry, Never):
+        return Exponential(attempts=attempts)
+    if not isinstance(retry, Exponential | Linear | Constant):
+        raise ConfigurationError(f"attempts: {retry!r} has its own; give it another policy")
+    return replace(retry, attempts=attempts)
 
 
 def may_retry(retry: Retry, error: BaseException) -> bool:

@@ -231,7 +231,7 @@ class Services:
 
 def target_of_function(function: Function[..., Any], queue: str) -> Target:
     """A function that is known here, in a queue."""
-    limits = _limits_of(function) if function.options.retry is None else {}
+    limits = _limits_of(function) if function.job_options.retry is None else {}
     tags = {**limits, **function.option_tags}
     return Target(function.reference, queue, function.returns, tags, function)
 

@@ -105,7 +105,7 @@ def create_request(
     if start.id is not None and not isinstance(start.id, str):
         raise InvalidArgumentsError(f"id: must be a str, not {type(start.id).__name__}")
     now = runtime.now_ms()
-    deadline = NEVER_MS
+    deadline = NEVER_MS if target.function is None else target.function.deadline_at(now)
     if start.timeout is not None:
         deadline = min(now + checks.milliseconds("timeout", start.timeout), MAX_INTEGER - 1)
     param = payload.encode_arguments(args, kwargs, Services.root_headers)

@@ -151,7 +151,7 @@ class Starts:
         self, function: Function[..., Any], calls: Iterable[tuple[Any, ...]]
     ) -> list[Handle[Any]]:
         """Starts a function once for each tuple of arguments, in as few commits as possible; with
-        options: `function.with_options(…)`."""
+        options: `function.options(…)`."""
         handles: list[Handle[Any]] = []
         remaining = iter(calls)
         while some := list(islice(remaining, MAX_CONCURRENT_STARTS)):

@@ -109,14 +109,14 @@ async def test_a_function_says_how_its_jobs_wait() -> None:
         assert said(own) == ["queue://mail", "2", "news", "halt"]
         other = await stored(app, (await app.start(job, priority=0, queue="bulk")).id)
         assert said(other) == ["queue://bulk", "0", "news", "halt"]
-        urgent = job.with_options(priority=9, exhausted="reject")
+        urgent = job.options(priority=9, exhausted="reject")
         [many] = await app.start_many(urgent, [()])
         assert said(await stored(app, many.id)) == ["queue://mail", "9", "news", "reject"]
         assert said(await stored(app, (await app.start(job)).id)) == said(own)
 
 
 async def test_a_call_of_durable_code_has_options_too() -> None:
-    """`ctx.call(function.with_options(…))`, in a queue of its own."""
+    """`ctx.call(function.options(…))`, in a queue of its own."""
     app = kept.App("memory://")
 
     @app.function(queue="bulk")
@@ -125,7 +125,7 @@ async def test_a_call_of_durable_code_has_options_too() -> None:
 
     @app.function
     async def whole(ctx: kept.Context) -> int:
-        urgent = part.with_options(priority=7, retry=kept.Constant(attempts=2))
+        urgent = part.options(priority=7, retry=kept.Constant(attempts=2))
         return await ctx.call(urgent, 1) + await ctx.call(part, 2)
 
     async with app, asyncio.timeout(20):
@@ -133,6 +133,70 @@ async def test_a_call_of_durable_code_has_options_too() -> None:
         assert (await stored(app, "w.1")).tags["kept:priority"] == "7"
         assert (await stored(app, "w.1")).tags["kept:backoff"] == "fixed:1000"
         assert "kept:priority" not in (await stored(app, "w.2")).tags
+
+
+async def test_a_call_has_a_deadline() -> None:
+    """Its promise times out, which the caller sees; a start's own timeout counts more."""
+    app = kept.App("memory://")
+
+    @app.function
+    async def patient(ctx: kept.Context) -> object:
+        return await ctx.promise("never")
+
+    @app.function
+    async def caller(ctx: kept.Context) -> str:
+        try:
+            await ctx.call(patient.options(timeout=0.05))
+        except kept.PromiseTimedOutError:
+            return "in time"
+        return "?"
+
+    @app.function
+    async def wrong(ctx: kept.Context) -> None:
+        await ctx.run(plain.options(timeout=1))
+
+    @app.function
+    async def plain() -> None: ...
+
+    async with app, asyncio.timeout(20):
+        assert await app.run(caller) == "in time"
+        with pytest.raises(kept.PromiseTimedOutError):
+            await app.run(patient.options(timeout=0.05))
+        long = await app.start(patient.options(timeout=0.05), timeout=3600)
+        record = await stored(app, long.id)
+        assert record.timeout_at - record.created_at > 3_590_000
+        with pytest.raises(kept.PromiseRejectedError, match=r"asyncio\.timeout"):
+            await app.run(wrong)
+    with pytest.raises(kept.InvalidArgumentsError, match="timeout"):
+        plain.options(timeout=-1)
+
+
+async def test_attempts_are_limited_by_number() -> None:
+    """By the policy that is there, else by kept's usual one; one of the user's own has its own."""
+    app = kept.App("memory://")
+
+    @app.function(retry=kept.Constant(delay=2))
+    async def constant() -> None: ...
+
+    @app.function
+    async def never() -> None: ...
+
+    class Mine(kept.Retry):
+        attempts, retry_on, give_up_on = 3, (Exception,), ()
+
+        def wait(self, failures: int) -> float:
+            return 0.0
+
+    @app.function(retry=Mine())
+    async def mine() -> None: ...
+
+    async with app:
+        for function, backoff in ((constant, "fixed:2000"), (never, "exponential:500:60000")):
+            started = await app.start(function.options(attempts=4))
+            tags = (await stored(app, started.id)).tags
+            assert (tags["kept:attempts"], tags["kept:backoff"]) == ("4", backoff)
+    with pytest.raises(kept.ConfigurationError, match="attempts"):
+        mine.options(attempts=4)
 
 
 async def test_a_worker_takes_work_from_more_queues() -> None:
@@ -290,9 +354,9 @@ async def test_mistakes_of_declarations_are_told_there() -> None:
     async def flow(ctx: kept.Context) -> None: ...
 
     with pytest.raises(kept.InvalidArgumentsError, match="priority"):
-        flow.with_options(priority=11)
+        flow.options(priority=11)
     with pytest.raises(kept.InvalidArgumentsError, match="durable code is replayed"):
-        flow.with_options(retry=kept.Never())
+        flow.options(retry=kept.Never())
     async with app:
         with pytest.raises(TypeError, match="there is no option 'prio'; there are id, timeout"):
             await app.enqueue("flow", prio=1)  # type: ignore[call-arg]

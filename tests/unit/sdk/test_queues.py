@@ -60,7 +60,7 @@ async def test_they_hold_for_what_is_started() -> None:
 
     async with app, asyncio.timeout(20):
         await app.queues.put("mail", paused=True, max_depth=6, lanes={"ann": kept.Lane(2)})
-        by_lane = {name: job.with_options(lane=name) for name in ("ann", "bob")}
+        by_lane = {name: job.options(lane=name) for name in ("ann", "bob")}
         calls = [(name, by_lane[name]) for name in ("ann", "ann", "ann", "ann", "bob", "bob")]
         handles = [await app.start(function, name) for name, function in calls]
         stats = await app.queues.stats("mail")
