@@ -76,6 +76,7 @@ if typing.TYPE_CHECKING:
     from kept.sdk.verdicts import JobVerdict as JobVerdict
     from kept.sdk.verdicts import RejectJob as RejectJob
     from kept.sdk.verdicts import RetryJob as RetryJob
+    from kept.sdk.verdicts import Snooze as Snooze
 
 __version__ = "0.1.0"
 
@@ -101,6 +102,7 @@ _LATER = {
     "RetryJob": "kept.sdk.verdicts",
     "WorkState": "kept.sdk.handle",
     "Singleton": "kept.sdk.duplicates",
+    "Snooze": "kept.sdk.verdicts",
     "current_job": "kept.sdk.audit",
     "dedupe_key": "kept.sdk.audit",
     "verify_webhook": "kept.client.webhooks",
@@ -152,6 +154,7 @@ __all__ = [
     "RetryJob",
     "ShedError",
     "Singleton",
+    "Snooze",
     "StaleRevisionError",
     "StoreBusyError",
     "StoreError",

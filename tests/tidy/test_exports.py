@@ -51,6 +51,7 @@ PUBLIC = [
     "RetryJob",
     "ShedError",
     "Singleton",
+    "Snooze",
     "StaleRevisionError",
     "StoreBusyError",
     "StoreError",

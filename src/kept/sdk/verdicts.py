@@ -43,3 +43,15 @@ class RetryJob(JobVerdict):
         self.delay_ms = checks.milliseconds("delay", delay)
         super().__init__(message)
         self.counted = counted
+
+
+class Snooze(RetryJob):
+    """The job is not ready for its work: another try after `delay` (a timedelta or seconds), which
+    uses up no attempt. `raise kept.Snooze(60)`."""
+
+    code: ClassVar[str] = "snooze"
+
+    def __init__(
+        self, delay: timedelta | float, *, message: str = "the job is not ready for its work"
+    ) -> None:
+        super().__init__(message, delay=delay)

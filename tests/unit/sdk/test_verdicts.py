@@ -143,3 +143,22 @@ def test_what_makes_no_sense_is_refused_where_it_is_made(make: Any, error: str) 
     """In the job, so that its author sees it."""
     with pytest.raises(kept.InvalidArgumentsError, match=error):
         make()
+
+
+async def test_a_job_may_snooze() -> None:
+    """Without a failure, as often as it likes, however few attempts it has."""
+    app = kept.App("memory://")
+    attempts: list[int] = []
+
+    @app.function(retry=kept.Never())
+    async def job() -> str:
+        found = kept.current_job()
+        assert found is not None
+        attempts.append(found.attempt)
+        if len(attempts) < 4:
+            raise kept.Snooze(0.001)
+        return "awake"
+
+    async with app, asyncio.timeout(20):
+        assert await app.run(job) == "awake"
+    assert attempts == [1, 1, 1, 1]
