@@ -61,6 +61,9 @@ class ContextHost(Protocol):
     def ask_promise(self, name: str, timeout: float | None, expected: Any) -> asyncio.Future[Any]:
         """A promise that somebody outside settles."""
 
+    def patched(self, name: str) -> bool:
+        """Whether the run takes a change of the code."""
+
     def ask_until(self, instant: int) -> asyncio.Future[Any]:
         """A timer that is due at an instant in ms since the epoch."""
 
@@ -192,6 +195,22 @@ class Context:
         """
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         return self._host.ask_promise(name, seconds, type)
+
+    def patched(self, name: str) -> bool:
+        """Whether this run takes a change of the code: yes for work that comes here for the first
+        time, no for work that was here before the change, and the same in every replay.
+
+        Put it right before the step that changes, under a name that no other change has:
+
+        if ctx.patched("two-receipts"):
+            await ctx.run(send_receipt, order)
+
+        When no work is left that was begun before the change, only the new way is needed. Raises
+        `ConfigurationError` for what is no name.
+        """
+        if not name or not isinstance(name, str):
+            raise ConfigurationError(f"patched: a change has a name, not {name!r}")
+        return self._host.patched(name)
 
     def set_state(self, **values: str | float | bool | None) -> None:
         """Says something of this work that anyone may read while it runs and afterwards, and search

@@ -53,6 +53,7 @@ from kept.sdk.history import History
 from kept.sdk.lease import Lease
 from kept.sdk.loop import DurableLoop
 from kept.sdk.mailboxes import Mailboxes
+from kept.sdk.patches import Patches
 from kept.sdk.releases import Releases
 from kept.sdk.services import NOT_STORABLE, Services
 from kept.sdk.steps import Steps
@@ -101,6 +102,7 @@ class Execution:
         self._abandoned: dict[str, Ask] = {}
         self._held_back: list[Ask] = []
         self._history = History()
+        self._patches = Patches(self.id, self._history)
         self._releases = Releases()
         self._released_count = 0
         # What the code waits for, and what of it is settled and can be given to it. Recorded steps
@@ -200,6 +202,8 @@ class Execution:
                 self._loop.run_ready()
             elif self._annotations.waiting and not self._history.is_followed:
                 await self._annotate()
+            elif self._patches:
+                await self._mark_patches()
             elif self._timers or self._new_asks or self._abandoned:
                 await self._do_asked()
             elif self._cancel_branches():
@@ -306,6 +310,14 @@ class Execution:
         step = self._loop.next_step()
         create = r.PromiseCreate(id, deadline, EMPTY, self._child_tags({tag.EXTERNAL: "true"}))
         return self._asked(Ask(Kind.PROMISE, step, create, expected=expected))
+
+    def patched(self, name: str) -> bool:
+        return self._patches.takes(name, self.step_key)
+
+    async def _mark_patches(self) -> None:
+        """Before anything else that the code has asked for since."""
+        for create in self._patches.take_unstored(self._child_tags({})):
+            self._accepted(await self._stored(create, PromiseState.RESOLVED, EMPTY))
 
     def ask_until(self, instant: int) -> asyncio.Future[Any]:
         step = self._loop.next_step()
@@ -566,10 +578,13 @@ class Execution:
     # -- steps ---------------------------------------------------------------------------------
 
     async def _record(self, ask: Ask, state: PromiseState, value: Value) -> Response:
+        return await self._stored(ask.create, state, value)
+
+    async def _stored(self, step: r.PromiseCreate, state: PromiseState, value: Value) -> Response:
         version = self.lease.version
         return await self._releases.carried(
             lambda released: self._services.connection.send(
-                r.TaskRecordStep(self.id, version, ask.create, state, value, released)
+                r.TaskRecordStep(self.id, version, step, state, value, released)
             )
         )
 
