@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 from kept.errors import ConfigurationError
 from kept.sdk.audit import Audit
 from kept.sdk.durable_values import Draws, Info, instant_of
+from kept.sdk.saga import Saga
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -195,6 +196,10 @@ class Context:
         """
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         return self._host.ask_promise(name, seconds, type)
+
+    def saga(self) -> Saga:
+        """A block whose effects are undone when it fails or is canceled; see `Saga`."""
+        return Saga(self)
 
     def patched(self, name: str) -> bool:
         """Whether this run takes a change of the code: yes for work that comes here for the first

@@ -255,6 +255,33 @@ async def detaching(ctx: kept.Context, world: World) -> Any:
     return [label, *(id.removeprefix(ctx.id) for id in (*ids, last))]
 
 
+async def undoing(ctx: kept.Context, world: World) -> Any:
+    """A saga that fails is undone in reverse, here and elsewhere; one that ends well is not."""
+    async with ctx.saga() as saga:
+        saga.undo(world.effect, "undo kept")
+        await ctx.run(world.effect, "kept")
+    try:
+        async with ctx.saga() as saga:
+            saga.undo(world.effect, "undo one")
+            await ctx.run(world.effect, "one")
+            saga.undo_by_call(world.job, "undo two")
+            saga.undo(world.effect, "undo three")
+            await ctx.run(world.broken, "two")
+    except kept.PromiseRejectedError as error:
+        return [error.type, *(label for label in world.begun if label.startswith("undo"))]
+
+
+async def undoing_in_vain(ctx: kept.Context, world: World) -> Any:
+    """A compensation that fails stops no other one, and all of it is told."""
+    try:
+        async with ctx.saga() as saga:
+            saga.undo(world.effect, "undo first")
+            saga.undo(world.broken, "undo second")
+            raise LookupError("as planned")
+    except ExceptionGroup as group:
+        return [type(error).__name__ for error in group.exceptions]
+
+
 BODIES: list[Body] = [
     linear,
     gathered,
@@ -273,4 +300,6 @@ BODIES: list[Body] = [
     consumer,
     drawing,
     detaching,
+    undoing,
+    undoing_in_vain,
 ]

@@ -74,6 +74,41 @@ async def test_in_the_midst_of_a_step() -> None:
         await nothing_is_dead(app)
 
 
+async def test_a_saga_is_undone() -> None:
+    """In reverse, whether or not what was being done is recorded; what fails is only noted."""
+    async with site() as place:
+        app, log = kept.App("memory://"), Log()
+
+        @app.function
+        async def fail(entry: str) -> None:
+            await log.write(entry)
+            raise LookupError(entry)
+
+        @app.function
+        async def trip(ctx: kept.Context) -> None:
+            async with ctx.saga() as saga:
+                saga.undo(log.write, "cancel flight")
+                await ctx.run(log.write, "book flight")
+                saga.undo(fail, "cancel car")
+                saga.undo(log.write, "cancel hotel")
+                await ctx.run(log.hang, "book hotel")
+
+        place.worker(app, ttl=TTL)
+        handle = await place.app(app).start(trip, id="trip")
+        await log.reached.wait()
+        await handle.cancel("no leave")
+        with pytest.raises(kept.PromiseCanceledError, match="no leave"):
+            await handle.result(timeout=10)
+        assert log.entries == [
+            "book flight",
+            "book hotel",
+            "book hotel stopped",
+            "cancel hotel",
+            "cancel car",
+            "cancel flight",
+        ]
+
+
 @pytest.mark.parametrize("cache", [0, 100])
 async def test_while_it_is_suspended(cache: int) -> None:
     """It is woken, in place or by a replay; its clean-up may itself wait for others."""

@@ -27,6 +27,8 @@ EXPECTED = {
     "consumer": "done",
     "drawing": 9,
     "detaching": ["between", ".2", ".1", ".4"],
+    "undoing": ["ValueError", "undo three", "undo two", "undo one"],
+    "undoing_in_vain": ["LookupError", "PromiseRejectedError"],
 }
 IN_PARALLEL = 48
 MAX_REQUESTS = 200

@@ -31,13 +31,11 @@ def register(app: App, steps: Steps) -> list[Function[..., Any]]:
 
     @app.function(name=NAME)
     async def purchase(ctx: Context, depth: int) -> str:
-        try:
+        async with ctx.saga() as saga:
+            saga.undo_by_call(refund, ctx.id)
             await ctx.run(step, f"{ctx.id}/charged")
             parts = [ctx.call(NAME, depth - 1) for _ in range(2 if depth else 0)]
             await asyncio.gather(ctx.sleep(SECONDS), *parts)
-        except asyncio.CancelledError:
-            await ctx.call(refund, ctx.id)
-            raise
         return "bought"
 
     return [refund, purchase]
