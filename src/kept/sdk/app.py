@@ -13,6 +13,14 @@ from kept.client.connection import Connection
 from kept.errors import ConfigurationError
 from kept.protocol.limits import MAX_CLAIM_TASKS
 from kept.runtime import Runtime, SystemRuntime
+from kept.sdk import checks
+from kept.sdk.batches import (
+    DEFAULT_SIZE,
+    DEFAULT_WAIT_SECONDS,
+    Batch,
+    BatchDeclaration,
+    one_of,
+)
 from kept.sdk.context import Context
 from kept.sdk.dead import DeadLetters
 from kept.sdk.duplicates import Singleton, SingletonMode
@@ -32,7 +40,10 @@ from kept.sdk.worker import MAX_CACHED, MIN_TTL_SECONDS, STOP_GRACE_SECONDS, Wor
 
 P = ParamSpec("P")
 T = TypeVar("T")
+X = TypeVar("X")
+R = TypeVar("R")
 
+MAX_BATCH_ITEMS = 100_000
 DEFAULT_URL = "sqlite:///kept.db"
 DEFAULT_QUEUE = "default"
 
@@ -158,6 +169,72 @@ class App(Starts, Guarded, Scheduled):
             return registered
 
         return register if plain is None else register(plain)
+
+    @overload
+    def batched(
+        self, handler: Callable[[list[X]], Awaitable[list[R]]], /
+    ) -> Function[[X], Awaitable[R]]: ...
+    @overload
+    def batched(self, handler: Callable[[list[X]], list[R]], /) -> Function[[X], Awaitable[R]]: ...
+    @overload
+    def batched(self, handler: Callable[[list[X]], Any], /) -> Function[[X], Awaitable[Any]]: ...
+    @overload
+    def batched(
+        self,
+        handler: None = None,
+        /,
+        *,
+        max_size: int = DEFAULT_SIZE,
+        max_wait: float = DEFAULT_WAIT_SECONDS,
+        name: str | None = None,
+        version: int = 1,
+        retry: Retry | None = None,
+        queue: str | None = None,
+    ) -> BatchDeclaration: ...
+    def batched(
+        self,
+        handler: Callable[..., Any] | None = None,
+        /,
+        *,
+        max_size: int = DEFAULT_SIZE,
+        max_wait: float = DEFAULT_WAIT_SECONDS,
+        name: str | None = None,
+        version: int = 1,
+        retry: Retry | None = None,
+        queue: str | None = None,
+    ) -> Any:
+        """Registers a function over a list as a step, or a job, of one item:
+
+        @app.batched(max_size=500)
+        async def insert(rows: list[Row]) -> list[int]: ...
+
+        key = await ctx.run(insert, row)
+
+        What workflows and jobs of this worker ask for at the same time is done by one call, of at
+        most `max_size` items; each has a durable result of its own. A batch begins when it is full,
+        when nothing else on the worker can make progress, or `max_wait` seconds after its first item
+        came. The handler returns a list with one result for each item, or one value for all; an
+        exception in the list, or raised, is the failure of that item, or of all, and `retry` counts
+        for each. All else is as for `function`.
+
+        Raises `ConfigurationError` and `InvalidArgumentsError`.
+        """
+        checks.whole("max_size", max_size, 1, MAX_BATCH_ITEMS)
+        wait = checks.seconds("max_wait", max_wait)
+
+        def register(handler: Callable[..., Any]) -> Function[..., Any]:
+            registered: Function[..., Any] = Function(
+                one_of(handler),
+                name=name,
+                version=version,
+                retry=retry,
+                options=JobOptions(queue),
+            )
+            registered.batch = Batch(Function(handler, name=registered.name), max_size, wait)
+            self._registry.add(registered)
+            return registered
+
+        return register if handler is None else register(handler)
 
     # -- life ------------------------------------------------------------------------------------
 

@@ -600,14 +600,12 @@ class Execution:
         earliest = min(records, key=lambda record: record.timeout_at, default=None)
         others = (id for id, ask in self._awaited.items() if ask.kind is not Kind.TIMER)
         self._watch.look_at(others, earliest)
-        if not self._watch.full:
-            await self._progress.wait()
-        else:
-            try:
-                async with asyncio.timeout(LOOK_SECONDS):
+        try:
+            with self._services.motion.waiting():
+                async with asyncio.timeout(LOOK_SECONDS if self._watch.full else None):
                     await self._progress.wait()
-            except TimeoutError:
-                await self._look_at_awaited()
+        except TimeoutError:
+            await self._look_at_awaited()
         self._progress.clear()
 
     # -- releasing results to the code -----------------------------------------------------------

@@ -7,7 +7,17 @@ import functools
 import inspect
 import typing
 from collections.abc import Awaitable, Callable
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    overload,
+)
 
 from kept.errors import ConfigurationError, InvalidArgumentsError, UnregisteredError
 from kept.protocol.limits import MAX_INTEGER, NEVER_MS
@@ -17,6 +27,9 @@ from kept.sdk.context import Context
 from kept.sdk.duplicates import Singleton, SingletonMode, singleton_tags
 from kept.sdk.options import NO_OPTIONS, Exhausted, JobOptions
 from kept.sdk.retry import Never, Retry, checked_policy, with_attempts
+
+if TYPE_CHECKING:
+    from kept.sdk.batches import Batch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,6 +70,8 @@ class Function(Generic[P, T_co]):
         singleton_tags(singleton)
         self.singleton = singleton
         self.timeout_ms: int | None = None
+        # How it does many items together, where it does.
+        self.batch: Batch | None = None
         self._hints = _hints_of(plain)
         signature = _signature_of(plain)
         parameters = list(signature.parameters.values())
@@ -151,6 +166,10 @@ class Function(Generic[P, T_co]):
             self._bind(args, kwargs)
         except TypeError as error:
             raise InvalidArgumentsError(f"{self.name}: {error}") from None
+
+    def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Arguments by position. Raises `TypeError` where they do not fit."""
+        return self._bind(args, kwargs).args
 
     def converted(self, stored: payload.Arguments) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Stored arguments as the annotations say. Raises `InvalidArgumentsError`."""

@@ -19,6 +19,7 @@ from kept.protocol.responses import BAD_REQUEST, CONFLICT, NOT_FOUND, TOO_LARGE,
 from kept.runtime import Runtime
 from kept.sdk import payload
 from kept.sdk.announcing import Routes
+from kept.sdk.batches import Motion, Batches
 from kept.sdk.functions import Function, Registry
 from kept.sdk.lease import Lease
 from kept.sdk.loop import NUMBERING
@@ -101,6 +102,8 @@ class Services:
         self.queue = queue
         self.routes = Routes(connection, runtime)
         self._room = asyncio.Semaphore(MAX_RUNNING)
+        self.motion = Motion()
+        self._batches = Batches(runtime, self.motion, self.call)
         self._in_threads: set[tuple[str, object]] = set()
         self._plain: dict[Callable[..., Any], Function[..., Any]] = {}
 
@@ -155,7 +158,10 @@ class Services:
     async def call(
         self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """As `call_now`, once there is room."""
+        """As `call_now`, once there is room; of a batched function together with others."""
+        if function.batch is not None:
+            (item,) = function.bound(args, kwargs)
+            return await self._batches.add(function, function.batch, item)
         async with self._room:
             return await self.call_now(function, args, kwargs)
 

@@ -84,6 +84,10 @@ class Steps:
         self._progress.set()
 
     async def _run(self, ask: Ask, step: _Step) -> None:
+        with self._services.motion.working():
+            await self._run_and_record(ask, step)
+
+    async def _run_and_record(self, ask: Ask, step: _Step) -> None:
         assert isinstance(ask.function, Function)
         try:
             state, value = await self._services.outcome_of(ask.function, ask.args, ask.kwargs)

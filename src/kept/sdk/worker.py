@@ -291,7 +291,8 @@ class Worker:
         HOLDER.set(lease.id)
         enter_job(lease)
         try:
-            await self._run(lease)
+            with self._services.motion.working():
+                await self._run(lease)
         except LeaseLostError as error:
             log.info("another worker may go on: %s", error)
         except ConnectionFailedError as error:

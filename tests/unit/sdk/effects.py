@@ -54,6 +54,12 @@ class World:
             await ctx.run(self.effect, "before-failure")
             raise LookupError("gone")
 
+        @self.app.batched
+        async def batched(labels: list[str]) -> list[str]:
+            self.begun.update(labels)
+            return labels
+
+        self.batched = batched
         self.job, self.fib, self.child, self.failing = job, fib, child, failing
         self.napper = napper
 
@@ -282,6 +288,12 @@ async def undoing_in_vain(ctx: kept.Context, world: World) -> Any:
         return [type(error).__name__ for error in group.exceptions]
 
 
+async def batching(ctx: kept.Context, world: World) -> Any:
+    """Items that are done together are recorded one by one."""
+    first = await asyncio.gather(*(ctx.run(world.batched, f"b{number}") for number in range(4)))
+    return [*first, await ctx.run(world.batched, "last")]
+
+
 BODIES: list[Body] = [
     linear,
     gathered,
@@ -302,4 +314,5 @@ BODIES: list[Body] = [
     detaching,
     undoing,
     undoing_in_vain,
+    batching,
 ]

@@ -28,6 +28,7 @@ EXPECTED = {
     "drawing": 9,
     "detaching": ["between", ".2", ".1", ".4"],
     "undoing": ["ValueError", "undo three", "undo two", "undo one"],
+    "batching": ["b0", "b1", "b2", "b3", "last"],
     "undoing_in_vain": ["LookupError", "PromiseRejectedError"],
 }
 IN_PARALLEL = 48
