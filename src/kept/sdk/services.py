@@ -19,7 +19,7 @@ from kept.protocol.responses import BAD_REQUEST, CONFLICT, NOT_FOUND, TOO_LARGE,
 from kept.runtime import Runtime
 from kept.sdk import payload
 from kept.sdk.announcing import Routes
-from kept.sdk.batches import Motion, Batches
+from kept.sdk.batches import Batches, Motion
 from kept.sdk.functions import Function, Registry
 from kept.sdk.lease import Lease
 from kept.sdk.loop import NUMBERING
