@@ -11,10 +11,13 @@ from typing import Any, Final
 from kept.sdk.app import App
 from kept.sdk.context import Context
 from kept.sdk.functions import Function
+from kept.sdk.retry import Constant
 from kept.sim.programs.program import Drawn, Program
 from kept.sim.programs.steps import Steps
 
 LARGE_TEXT_CHARACTERS: Final = 80_000
+# Of the items of a batch so many are done at the first try.
+SHARE_OF_LUCKY: Final = 0.9
 
 
 def register(app: App, steps: Steps) -> list[Function[..., Any]]:
@@ -72,7 +75,26 @@ def register(app: App, steps: Steps) -> list[Function[..., Any]]:
         await ctx.run(step, f"{ctx.id}/drawn")
         return count
 
-    return [in_turn, fan_out, podium, generator, large, drawing]
+    @app.batched(max_size=4, max_wait=0.2, retry=Constant(attempts=None, delay=0.1))
+    async def together(keys: list[str]) -> list[Any]:
+        """Of what is done together, now and then one fails."""
+        await steps.take_time()
+        return [_done(key) for key in keys]
+
+    def _done(key: str) -> int | Exception:
+        if steps.random.random() >= SHARE_OF_LUCKY:
+            return ValueError(f"{key} is out of luck")
+        steps.boundary.apply(key, key)
+        return 1
+
+    @app.function
+    async def gathering(ctx: Context, width: int) -> int:
+        results: list[int] = await asyncio.gather(
+            *(ctx.run(together, f"{ctx.id}/{number}") for number in range(width))
+        )
+        return sum(results)
+
+    return [in_turn, fan_out, podium, generator, large, drawing, gathering]
 
 
 def _steps(random: Random) -> Program:
@@ -117,6 +139,11 @@ def _drawing(random: Random) -> Program:
     return Program("drawing", (count,), (count,), effects=("drawn",))
 
 
+def _gathering(random: Random) -> Program:
+    width = random.randint(1, 9)
+    return Program("gathering", (width,), (width,), effects=tuple(map(str, range(width))))
+
+
 CHOICES: Final[tuple[Drawn, ...]] = (
-    _steps, _halted, _fan_out, _fan_out, _podium, _podium, _generator, _large, _drawing,
+    _steps, _halted, _fan_out, _fan_out, _podium, _podium, _generator, _large, _drawing, _gathering,
 )  # fmt: skip
