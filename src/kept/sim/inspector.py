@@ -190,6 +190,11 @@ class Inspector:
     def _acquired(self, now: int, name: str, before: Task, task: Task, promise: Promise) -> None:
         if name == "task.claim" and (before.retry_at or 0) > now:
             self._ledger.break_off("nothing is claimed early", f"{task.id} at {now}")
+        if promise.pending and promise.timeout_at <= now:
+            why = (
+                f"{task.id} was given to {task.pid} at {now}, its deadline was {promise.timeout_at}"
+            )
+            self._ledger.break_off("what is over is not begun", why)
         if name == "task.claim" and task.pid in self._ledger.leaving:
             self._ledger.unreleased[task.id, task.version] = None
         if not self._mix.prompt or not (task.pid or "").startswith(HEARTBEATING):
