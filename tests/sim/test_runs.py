@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from collections import Counter
 
 import pytest
@@ -70,6 +71,19 @@ def test_a_play_leaves_the_collector_as_it_was() -> None:
     before = gc.isenabled(), gc.get_freeze_count()
     run_seed(SEEDS[0], 1)
     assert (gc.isenabled(), gc.get_freeze_count()) == before
+
+
+def test_a_world_is_gone_once_the_next_is_played() -> None:
+    """Hundreds of seeds in one process, and each leaves a world full of cycles behind."""
+    world = weakref.ref(play_plan(draw_plan(2, 2)).world)
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        run_seed(3, 2)
+        assert world() is None
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def test_seeds_differ(outcomes: list[Outcome]) -> None:

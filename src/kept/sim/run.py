@@ -159,10 +159,12 @@ def _require_all(world: World) -> None:
 def _undisturbed() -> Iterator[None]:
     """The garbage collector runs when it likes, and what it frees runs code: not during a play.
 
-    What was there before is set aside: what a play leaves is soon found without looking at that.
+    What was there before is set aside: what a play leaves is soon found without looking at that. But
+    the world of the play before, which is of use to nobody now, would be set aside with it.
     """
     enabled = gc.isenabled()
     gc.disable()
+    gc.collect()
     gc.freeze()
     hook, sys.unraisablehook = sys.unraisablehook, _unraisable
     try:
