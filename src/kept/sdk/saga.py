@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -52,7 +53,8 @@ class Saga:
         """Undoes what is to be undone. Compensations that fail stop no others: with an error they are
         raised together, as an `ExceptionGroup`; a cancellation goes on, and they are its notes."""
         undos, self._undos = self._undos, []
-        if error is None:
+        if not isinstance(error, Exception | asyncio.CancelledError):
+            # It went well, or the code leaves memory and goes on later.
             return
         failures: list[Exception] = []
         for undo in reversed(undos):
