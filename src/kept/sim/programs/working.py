@@ -60,6 +60,13 @@ def register(app: App, steps: Steps) -> list[Function[..., Any]]:
         called = await ctx.call(echo_job, stepped + "ü☃\u2028\0")
         return len(called)
 
+    more = _drawing_and_gathering(app, steps)
+    return [in_turn, fan_out, podium, generator, large, *more]
+
+
+def _drawing_and_gathering(app: App, steps: Steps) -> list[Function[..., Any]]:
+    step = steps.step
+
     async def told(key: str, text: str) -> None:
         await steps.take_time()
         steps.boundary.apply(key, text)
@@ -94,7 +101,7 @@ def register(app: App, steps: Steps) -> list[Function[..., Any]]:
         )
         return sum(results)
 
-    return [in_turn, fan_out, podium, generator, large, drawing, gathering]
+    return [drawing, gathering]
 
 
 def _steps(random: Random) -> Program:
